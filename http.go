@@ -1,0 +1,455 @@
+package main
+
+// http.go owns the server: its parts, the route table, how a request gets to its handler and how an error becomes an answer.
+//
+// The table is the access policy: nothing is reachable that is not a line of it. Handlers return an error and write nothing
+// after that; answerError is the one place that says no. A 404 is the same whatever the reason, and a 500 shows a fixed
+// sentence while its cause goes to the log once. (RFC 9110)
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const version = "2.0.0"
+
+type server struct {
+	cfg       *config
+	store     *store
+	log       *slog.Logger
+	now       func() time.Time
+	mux       *http.ServeMux
+	table     []route
+	origin    *http.CrossOriginProtection
+	uploads   *slots
+	downloads *slots
+	kdf       *kdfQueue
+	ignored   ignored
+	health    health
+	stopping  atomic.Bool
+}
+
+// newServer refuses to work without its parts.
+func newServer(cfg *config, st *store, log *slog.Logger, now func() time.Time) (*server, error) {
+	if cfg == nil || st == nil || log == nil || now == nil {
+		return nil, errors.New("newServer needs config, store, log and now")
+	}
+	s := &server{cfg: cfg, store: st, log: log, now: now, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
+		uploads: newSlots(int(cfg.maxUploads)), downloads: newSlots(int(cfg.maxDownloads)), kdf: newKDFQueue(max(1, cores()-1))}
+	s.table = routes()
+	for i := range s.table {
+		rt := &s.table[i]
+		method, path, _ := strings.Cut(rt.pattern, " ")
+		s.mux.HandleFunc(method+" "+cfg.prefix+path, func(w http.ResponseWriter, r *http.Request) {
+			w.(*responseWriter).routing = false
+			w.(*responseWriter).q.route = rt
+		})
+	}
+	return s, nil
+}
+
+// rateClass says which of a client's limits a route counts against.
+type rateClass uint8
+
+const (
+	classNone rateClass = iota
+	classRead
+	classCreate
+)
+
+// route is one line of what the server can do. who is for people: what a caller must have.
+type route struct {
+	pattern string
+	class   rateClass
+	who     string
+	does    string
+	handle  func(*server, *request) error
+}
+
+func routes() []route {
+	return []route{
+		{"GET /{$}", classRead, "all", "this description", (*server).describe},
+		{"POST /{$}", classCreate, "all", "create a paste", (*server).createPaste},
+		{"PUT /{$}", classCreate, "all", "create a paste (curl -T - URL)", (*server).createPaste},
+		{"PUT /{name}", classCreate, "all, or owner, admin, token", "create a paste (curl -T file URL/), or change the paste of that id", (*server).putPaste},
+		{"GET /{id}", classRead, "all", "metadata; never burns", (*server).showPaste},
+		{"GET /{id}/{view}", classRead, "all, with password or proof where set", "the content, at /{id}/raw", (*server).rawPaste},
+		{"DELETE /{id}", classCreate, "owner, admin, token", "delete a paste", (*server).deletePaste},
+		{"GET /pastes", classRead, "certificate", "own pastes, newest first", (*server).listPastes},
+		{"GET /health", classNone, "all", "is the server well", (*server).showHealth},
+	}
+}
+
+// notFoundRoute is what no line of the table matches: the same 404, under the same limits.
+var notFoundRoute = route{"none", classRead, "", "", func(*server, *request) error { return errNotFound }}
+
+// dispatch finds the route, then asks in the order of api.md section 3: identity, cross-origin, limits; and calls the handler.
+func (s *server) dispatch(q *request) error {
+	if s.cfg.prefix != "" && q.r.URL.Path == s.cfg.prefix {
+		q.r.URL.Path += "/"
+	}
+	s.mux.ServeHTTP(q.w, q.r)
+	h := q.w.Header()
+	if q.w.routing { // the mux found nothing; what it would have said is on the header only
+		q.w.routing = false
+		delete(h, "Location")
+		if q.w.status == http.StatusMethodNotAllowed {
+			return &apiError{status: 405, code: "method_not_allowed", text: "method not allowed", hint: "allowed: " + h.Get("Allow")}
+		}
+		q.route = &notFoundRoute
+	}
+	if q.r.Header["Content-Encoding"] != nil {
+		return &apiError{status: 415, code: "unsupported_encoding", text: "Content-Encoding is not supported", hint: "send the bytes as they are"}
+	}
+	if q.route.class == classNone { // health: answered whoever asks
+		return q.route.handle(s, q)
+	}
+	if err := s.identify(q); err != nil {
+		return err
+	}
+	if err := s.origin.Check(q.r); err != nil {
+		return &apiError{status: 403, code: "cross_origin", text: "cross-origin request refused"}
+	}
+	q.key = keyFor("", q.addr)
+	return q.route.handle(s, q)
+}
+
+// ---- errors ----
+
+// apiError is an answer: text is for the client, cause for the log.
+type apiError struct {
+	status     int
+	code, text string
+	hint       string
+	retry      int // Retry-After in seconds, 0: none
+	extra      []member
+	header     [2]string
+	cause      error
+}
+
+func (e *apiError) Error() string { return e.text }
+
+// member is one field of a JSON object whose order is part of the contract.
+type member struct {
+	name  string
+	value any
+}
+
+var apiNotFound = &apiError{status: 404, code: "not_found", text: "not found"}
+
+// toAPI maps what the store and the body can say; anything unknown is a 500 that shows nothing.
+func toAPI(err error) *apiError {
+	var e *apiError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, errNotFound):
+		return apiNotFound
+	case errors.Is(err, errFull):
+		return &apiError{status: 503, code: "storage_full", text: "the storage is full", hint: "nothing was stored: try again later", retry: 60}
+	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, context.DeadlineExceeded):
+		return &apiError{status: 503, code: "busy", text: "the server is busy", hint: "nothing was stored: try again", retry: 2}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &apiError{status: 408, code: "too_slow", text: "the upload was too slow", hint: "at least 16 KiB in 10 seconds"}
+	}
+	return &apiError{status: 500, code: "internal", text: "internal error", cause: err}
+}
+
+// errLeft is a body that ended before its announced end: there is nobody to answer.
+var errLeft = errors.New("the client left")
+
+func (s *server) answerError(q *request, err error) {
+	if q.w.wrote { // too late for an answer: what was sent must not look whole
+		s.log.Error("answer cut", "request_id", q.id, "cause", err)
+		panic(http.ErrAbortHandler)
+	}
+	if errors.Is(err, errLeft) || q.r.Context().Err() != nil {
+		q.w.status, q.w.code = 499, "client_left"
+		panic(http.ErrAbortHandler)
+	}
+	e := toAPI(err)
+	q.w.code, q.cause = e.code, e.cause
+	h := q.w.Header()
+	for _, name := range [...]string{"Content-Disposition", "Etag", "Last-Modified", "Accept-Ranges", "Content-Length"} {
+		delete(h, name)
+	}
+	h["Cache-Control"] = hNoStore
+	if e.retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(e.retry))
+	}
+	if e.header[0] != "" {
+		h.Set(e.header[0], e.header[1])
+	}
+	if q.wantsText(false) {
+		text := "error: " + e.text + "\n"
+		if e.hint != "" {
+			text += e.hint + "\n"
+		}
+		q.writeBytes(e.status, "text/plain; charset=utf-8", []byte(text))
+		return
+	}
+	m := []member{{"error", e.text}, {"code", e.code}, {"request_id", q.id}}
+	if e.hint != "" {
+		m = append(m, member{"hint", e.hint})
+	}
+	q.writeJSON(e.status, append(m, e.extra...))
+}
+
+// ---- answers ----
+
+// writeJSON encodes before it commits the status. Members keep their order.
+func (q *request) writeJSON(status int, m []member) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := encodeMembers(&b, enc, m); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	q.writeBytes(status, "application/json", b.Bytes())
+	return nil
+}
+
+func encodeMembers(b *bytes.Buffer, enc *json.Encoder, m []member) error {
+	b.WriteByte('{')
+	for i, f := range m {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(`"` + f.name + `": `)
+		if err := encodeValue(b, enc, f.value); err != nil {
+			return err
+		}
+	}
+	b.WriteByte('}')
+	return nil
+}
+
+func encodeValue(b *bytes.Buffer, enc *json.Encoder, v any) error {
+	switch v := v.(type) {
+	case []member:
+		return encodeMembers(b, enc, v)
+	case [][]member:
+		b.WriteByte('[')
+		for i, m := range v {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			if err := encodeMembers(b, enc, m); err != nil {
+				return err
+			}
+		}
+		b.WriteByte(']')
+		return nil
+	}
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	b.Truncate(b.Len() - 1) // the encoder's newline
+	return nil
+}
+
+func (q *request) writeBytes(status int, contentType string, body []byte) {
+	h := q.w.Header()
+	h["Content-Type"] = []string{contentType}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	q.closeUnread()
+	q.w.WriteHeader(status)
+	if q.r.Method != "HEAD" {
+		q.w.Write(body)
+	}
+}
+
+// closeUnread ends the connection after an answer that comes before the body was read: reading on only to throw it away
+// would let a client hold the answer back, and the next request must not start within this one's bytes.
+func (q *request) closeUnread() {
+	if !q.body.done && q.r.ProtoMajor == 1 {
+		q.w.Header()["Connection"] = []string{"close"}
+	}
+}
+
+// quality returns the weight that Accept gives to a media type by its own name, -1 if it does not name it (RFC 9110, 12.5.1).
+func quality(r *http.Request, mediaType string) float64 {
+	best := -1.0
+	for _, line := range r.Header["Accept"] {
+		for part := range strings.SplitSeq(line, ",") {
+			name, params, _ := strings.Cut(part, ";")
+			if !strings.EqualFold(strings.TrimSpace(name), mediaType) {
+				continue
+			}
+			weight := 1.0
+			for p := range strings.SplitSeq(params, ";") {
+				if k, v, _ := strings.Cut(strings.TrimSpace(p), "="); strings.EqualFold(k, "q") {
+					if f, err := strconv.ParseFloat(v, 64); err == nil && f >= 0 && f <= 1 {
+						weight = f
+					}
+				}
+			}
+			best = max(best, weight)
+		}
+	}
+	return best
+}
+
+// wantsText tells whether the answer is text/plain; byDefault: JSON only if it is asked for by name.
+func (q *request) wantsText(byDefault bool) bool {
+	if q.r.Header["Accept"] == nil {
+		return byDefault
+	}
+	text, js := quality(q.r, "text/plain"), quality(q.r, "application/json")
+	if byDefault {
+		return js <= 0 || text > js
+	}
+	return text > 0 && text > js
+}
+
+// baseURL is what links in answers begin with, the prefix included.
+func (q *request) baseURL() string {
+	if q.s.cfg.publicURL != "" {
+		return q.s.cfg.publicURL + q.s.cfg.prefix
+	}
+	scheme, host := "http://", q.r.Host
+	if q.https {
+		scheme = "https://"
+	}
+	if host == "" { // HTTP/1.0
+		host = "localhost"
+	}
+	return scheme + host + q.s.cfg.prefix
+}
+
+// ---- small routes ----
+
+// describe answers GET /: the service's own manual.
+func (s *server) describe(q *request) error {
+	base := q.baseURL()
+	usage := []string{
+		"echo hello | curl -T - " + base + "/",
+		"curl -T file " + base + "/",
+		"curl --data-binary @file " + base + "/",
+		"curl -F file=@image.png -F expiry=12h " + base + "/",
+		"curl -H 'X-Burn-After-Read: true' -T secret.txt " + base + "/",
+		"curl -u :password " + base + "/<id>/raw",
+		"curl -X DELETE -H 'X-Delete-Token: <token>' " + base + "/<id>",
+	}
+	var limits []member
+	for t := anonymous; t <= admin; t++ {
+		limits = append(limits, member{t.String(), []member{{"max_size", s.maxSize(t)}, {"default_expiry", int64(s.life(t) / time.Second)}, {"max_expiry", int64(s.longest(t) / time.Second)}}})
+	}
+	if q.wantsText(false) {
+		var b strings.Builder
+		b.WriteString("FlaskPaste " + version + "\n\nUsage:\n")
+		for _, u := range usage {
+			b.WriteString("  " + u + "\n")
+		}
+		b.WriteString("\nRoutes:\n")
+		for _, r := range s.table {
+			method, path, _ := strings.Cut(r.pattern, " ")
+			b.WriteString("  " + padRight(method, 7) + padRight(s.showPath(path), 18) + r.does + "\n")
+		}
+		b.WriteString("\nHeaders of a creation: X-Expiry (90s, 15m, 12h, 7d, 1d12h, an RFC 3339 time, @unix), X-Burn-After-Read (true),\n" +
+			"  X-Paste-Password, X-Display-Name (with a certificate), X-Read-Proof-SHA256.\n\nLimits (size; life; longest life):\n")
+		for t := anonymous; t <= admin; t++ {
+			b.WriteString("  " + padRight(t.String(), 10) + strconv.FormatInt(s.maxSize(t), 10) + " bytes; " + s.life(t).String() + "; " + s.longest(t).String() + "\n")
+		}
+		q.writeBytes(200, "text/plain; charset=utf-8", []byte(b.String()))
+		return nil
+	}
+	var endpoints []member
+	for _, r := range s.table {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		endpoints = append(endpoints, member{method + " " + s.showPath(path), r.does})
+	}
+	return q.writeJSON(200, []member{{"name", "FlaskPaste"}, {"version", version}, {"endpoints", endpoints}, {"usage", usage}, {"limits", limits}})
+}
+
+// showPath writes a pattern as people read it.
+func (s *server) showPath(path string) string {
+	return s.cfg.prefix + strings.NewReplacer("{$}", "", "{view}", "raw").Replace(path)
+}
+
+func padRight(s string, n int) string { return s + strings.Repeat(" ", max(1, n-len(s))) }
+
+// health remembers the last answer for a second and asks once at a time.
+type health struct {
+	mu    sync.Mutex
+	ok    bool
+	at    time.Time
+	asked chan struct{} // closed when the running question has its answer
+}
+
+// healthy asks writer and reader, answers within 2 s, and has its answer cached for one.
+func (s *server) healthy() bool {
+	if s.stopping.Load() {
+		return false
+	}
+	h := &s.health
+	h.mu.Lock()
+	if time.Since(h.at) < time.Second {
+		defer h.mu.Unlock()
+		return h.ok
+	}
+	if h.asked == nil {
+		h.asked = make(chan struct{})
+		go func(done chan struct{}) {
+			err := s.store.ping()
+			h.mu.Lock()
+			h.ok, h.at, h.asked = err == nil, time.Now(), nil
+			h.mu.Unlock()
+			close(done)
+		}(h.asked)
+	}
+	asked := h.asked
+	h.mu.Unlock()
+	select {
+	case <-asked:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.ok
+	case <-time.After(1900 * time.Millisecond):
+		return false
+	}
+}
+
+func (s *server) showHealth(q *request) error {
+	if s.healthy() {
+		return q.writeJSON(200, []member{{"status", "healthy"}, {"database", "ok"}})
+	}
+	return q.writeJSON(503, []member{{"status", "unhealthy"}, {"database", "error"}})
+}
+
+// ---- bodies ----
+
+// mediaType returns the lower-case type of a Content-Type and its parameters, "" if it can't be understood.
+func mediaType(v string) (string, map[string]string) {
+	t, params, err := mime.ParseMediaType(v)
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return "", nil
+	}
+	return t, params
+}
+
+// bodyError says what a failed read of the body means.
+func bodyError(err error) error {
+	var net net.Error
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &net):
+		return errLeft
+	}
+	return &apiError{status: 400, code: "bad_body", text: "the body can't be read", cause: err}
+}

@@ -1,0 +1,407 @@
+package main
+
+// main.go is where a process begins and ends: which command, the listeners, what systemd is told, the sweep, the shutdown.
+//
+// Start: config, store, server, listeners, READY. End: health says no, requests in flight finish (20 s), touches and the
+// writer's queue are written, the write-ahead log is emptied, exit 0. A second signal kills. (sd_notify(3), sd_listen_fds(3))
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	exitFailed  = 1
+	exitUsage   = 2
+	exitStorage = 74 // EX_IOERR: the disk failed; a restart recovers from the write-ahead log
+	exitConfig  = 78 // EX_CONFIG: a restart would not help
+	shutdownFor = 20 * time.Second
+	clockPause  = 10 * time.Minute // how long the sweep waits when the clock looks wrong
+)
+
+func main() { os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr)) }
+
+// run does one command and returns the exit code.
+func run(args, environ []string, stdout, stderr io.Writer) int {
+	command := "serve"
+	if len(args) > 1 {
+		command, args = args[1], args[2:]
+	} else {
+		args = nil
+	}
+	fail := func(code int, err error) int {
+		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
+		return code
+	}
+	switch command {
+	case "version", "--version":
+		fmt.Fprintln(stdout, "flaskpaste "+version)
+		return 0
+	case "help", "--help", "-h":
+		fmt.Fprint(stdout, mainHelp)
+		return 0
+	case "serve", "check", "backup", "healthcheck":
+	default:
+		return fail(exitUsage, fmt.Errorf("unknown command %q: see flaskpaste help", command))
+	}
+	if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+		if command == "serve" {
+			fmt.Fprint(stdout, configHelp())
+		} else {
+			fmt.Fprint(stdout, mainHelp)
+		}
+		return 0
+	}
+	if want := map[string]int{"backup": 1}[command]; len(args) != want {
+		return fail(exitUsage, fmt.Errorf("%s takes %d arguments: see flaskpaste help", command, want))
+	}
+	cfg, err := loadConfig(environ)
+	if err != nil {
+		return fail(exitConfig, err)
+	}
+	switch command {
+	case "backup":
+		if err := backup(cfg, args[0]); err != nil {
+			return fail(exitFailed, err)
+		}
+		return 0
+	case "check":
+		return check(cfg, stdout)
+	case "healthcheck":
+		if err := healthcheck(cfg); err != nil {
+			return fail(exitFailed, err)
+		}
+		return 0
+	}
+	return serve(cfg, stderr)
+}
+
+const mainHelp = `usage: flaskpaste [command]
+
+  serve         start the server (the default); serve --help lists its settings
+  check         look for what is wrong: settings, database, permissions, space; exit 1 on findings
+  backup FILE   copy the database while it is in use
+  healthcheck   exit 0 if the server of these settings is healthy
+  version
+`
+
+// ---- operator's commands ----
+
+// openExisting opens the database of a server that may be running.
+func openExisting(cfg *config) (*store, error) {
+	st, err := openStore(storeOptions{path: cfg.database, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
+		log: slog.New(slog.DiscardHandler), fatal: func(error) {}, now: time.Now})
+	if errors.Is(err, errNoStore) {
+		err = fmt.Errorf("no database at %s: set FLASKPASTE_DATABASE", cfg.database)
+	}
+	return st, err
+}
+
+func backup(cfg *config, path string) error {
+	st, err := openExisting(cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(st.backup(path), st.close())
+}
+
+// check prints what it finds in plain words.
+func check(cfg *config, stdout io.Writer) int {
+	found := cfg.warnings
+	if len(cfg.trustedProxies) > 0 && cfg.proxySecret == "" {
+		found = append(found, "FLASKPASTE_PROXY_SECRET is not set: certificates from proxies over TCP are ignored")
+	}
+	for _, path := range []string{cfg.database, cfg.database + "-wal", cfg.database + "-shm"} {
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			found = append(found, fmt.Sprintf("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm()))
+		}
+	}
+	if free := freeSpace(filepath.Dir(cfg.database)); exists(filepath.Dir(cfg.database)) && free < cfg.minFree {
+		found = append(found, fmt.Sprintf("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored", free>>20, cfg.minFree>>20))
+	}
+	st, err := openExisting(cfg)
+	if err == nil {
+		bad, integrityErr := st.integrity()
+		notes, notesErr := st.notes()
+		found = append(append(found, bad...), notes...)
+		err = errors.Join(integrityErr, notesErr, st.close())
+	}
+	if err != nil {
+		found = append(found, err.Error())
+	}
+	for _, line := range found {
+		fmt.Fprintln(stdout, line)
+	}
+	if len(found) > 0 {
+		return exitFailed
+	}
+	fmt.Fprintln(stdout, "all is well")
+	return 0
+}
+
+// healthcheck asks the server that listens as configured.
+func healthcheck(cfg *config) error {
+	address := cfg.listen[0]
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		network := "tcp"
+		path, unix := strings.CutPrefix(address, "unix:")
+		if unix {
+			network, address = "unix", path
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	c := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DialContext: dial}}
+	res, err := c.Get("http://localhost" + cfg.prefix + "/health")
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 {
+		return fmt.Errorf("the server is unhealthy: status %d", res.StatusCode)
+	}
+	return nil
+}
+
+// ---- serve ----
+
+func newLog(cfg *config, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.logLevel}
+	if cfg.log == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func serve(cfg *config, stderr io.Writer) int {
+	privateUmask()
+	log := newLog(cfg, stderr)
+	for _, w := range cfg.warnings {
+		log.Warn(w)
+	}
+	fail := func(err error) int {
+		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
+		return exitFailed
+	}
+	var srv *server
+	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
+		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), log: log, now: time.Now,
+		fatal: func(err error) {
+			log.Error("the disk failed: ending, so that the restart recovers what was acknowledged", "error", err)
+			os.Exit(exitStorage)
+		}})
+	if err != nil {
+		return fail(err)
+	}
+	if srv, err = newServer(cfg, st, log, time.Now); err != nil {
+		return fail(errors.Join(err, st.close()))
+	}
+	listeners, err := listen(cfg)
+	if err != nil {
+		return fail(errors.Join(err, st.close()))
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	hs := newHTTPServer(srv)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		log.Info("listening", "address", l.Addr().String())
+		go func() { failed <- hs.Serve(l) }()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	loops.Go(func() { srv.sweepLoop(ctx) })
+	loops.Go(func() { srv.touchLoop(ctx) })
+	loops.Go(func() { srv.watchdogLoop(ctx) })
+	if cfg.log == "text" {
+		fmt.Fprintf(stderr, "try: echo hello | curl -T - %s/\n", firstURL(cfg, listeners[0]))
+	}
+	notifySystemd("READY=1\nSTATUS=serving")
+	code := 0
+	select {
+	case sig := <-signals:
+		log.Info("stopping", "signal", sig.String())
+	case err := <-failed:
+		code = fail(err)
+	}
+	signal.Stop(signals) // a second one kills
+	notifySystemd("STOPPING=1")
+	srv.stopping.Store(true)
+	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
+	defer cancel()
+	if err := hs.Shutdown(patience); err != nil {
+		log.Warn("requests were cut", "error", err)
+		hs.Close()
+	}
+	stop()
+	loops.Wait()
+	if err := st.close(); err != nil {
+		return fail(err)
+	}
+	return code
+}
+
+// newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
+func newHTTPServer(s *server) *http.Server {
+	return &http.Server{Handler: s, ReadHeaderTimeout: pieceTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerLimit,
+		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+}
+
+// firstURL is what a person on this machine may type.
+func firstURL(cfg *config, l net.Listener) string {
+	if cfg.publicURL != "" {
+		return cfg.publicURL + cfg.prefix
+	}
+	if l.Addr().Network() == "unix" {
+		return "--unix-socket " + l.Addr().String() + " http://localhost" + cfg.prefix
+	}
+	host := l.Addr().String()
+	if ap, err := netip.ParseAddrPort(host); err == nil && ap.Addr().IsUnspecified() {
+		host = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
+	}
+	return "http://" + host + cfg.prefix
+}
+
+// listen returns the sockets that systemd passed on, or opens those of the configuration.
+func listen(cfg *config) (list []net.Listener, err error) {
+	if list, err = activated(); err != nil || len(list) > 0 {
+		return list, err
+	}
+	for _, a := range cfg.listen {
+		path, unix := strings.CutPrefix(a, "unix:")
+		var l net.Listener
+		if unix {
+			// A socket file that nobody answers on is left over from a crash.
+			if c, err := net.Dial("unix", path); err == nil {
+				c.Close()
+				return nil, fmt.Errorf("listening: another program answers on %s", path)
+			} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&os.ModeSocket != 0 {
+				os.Remove(path)
+			}
+			if l, err = net.Listen("unix", path); err == nil {
+				err = os.Chmod(path, os.FileMode(cfg.socketMode))
+			}
+		} else {
+			l, err = net.Listen("tcp", a)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listening: %w", err)
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+// activated takes over LISTEN_FDS sockets from descriptor 3 on, if they are meant for this process.
+func activated() (list []net.Listener, err error) {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 1 {
+		return nil, nil
+	}
+	for fd := 3; fd < 3+n; fd++ {
+		f := os.NewFile(uintptr(fd), "LISTEN_FD_"+strconv.Itoa(fd))
+		l, err := net.FileListener(f) // a duplicate, closed on exec
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("taking over socket %d: %w", fd, err)
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+// notifySystemd sends a state to the service manager, where there is one.
+func notifySystemd(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if c, err := net.Dial("unixgram", path); err == nil {
+		io.WriteString(c, state)
+		c.Close()
+	}
+}
+
+// watchdogLoop pings systemd at half its patience, as long as the writer answers.
+func (s *server) watchdogLoop(ctx context.Context) {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if pid := os.Getenv("WATCHDOG_PID"); err != nil || usec <= 0 || pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return
+	}
+	tick := time.NewTicker(time.Duration(usec) * time.Microsecond / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if s.healthy() {
+				notifySystemd("WATCHDOG=1")
+			}
+		}
+	}
+}
+
+// touchLoop writes the renewals of the last second.
+func (s *server) touchLoop(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.store.flushTouches(); err != nil {
+				s.log.Warn("renewals lost", "error", err)
+			}
+		}
+	}
+}
+
+// sweepLoop removes what has expired, and garbage as soon as there is some.
+func (s *server) sweepLoop(ctx context.Context) {
+	var wait time.Duration
+	if newest, err := s.store.newest(); err == nil && newest != 0 {
+		now := s.now().Unix()
+		if now < newest-86400 || now > newest+int64(s.cfg.maxExpiry/time.Second) {
+			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause, "newest_paste", time.Unix(newest, 0).UTC())
+			wait = clockPause
+		}
+	}
+	sweep := time.NewTimer(wait)
+	defer sweep.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.store.kick:
+			err = s.store.collect(func() { time.Sleep(5 * time.Millisecond) })
+		case <-sweep.C:
+			var n int
+			if n, err = s.store.sweep(s.now().Unix()); n > 0 {
+				s.log.Info("swept", "expired", n)
+			}
+			sweep.Reset(s.cfg.sweep)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("the sweep goes on later", "error", err)
+		}
+	}
+}

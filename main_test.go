@@ -1,0 +1,314 @@
+package main
+
+// The ways in which tests start the server: in this process over a real listener with the time in the test's hand, or as
+// the real program (this test binary, run again).
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("RUN_AS_FLASKPASTE") == "1" {
+		os.Unsetenv("RUN_AS_FLASKPASTE")
+		os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// clock is a wall clock that a test moves.
+type clock struct {
+	mu     sync.Mutex
+	offset time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.offset)
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	c.offset += d
+	c.mu.Unlock()
+}
+
+// lockedBuffer is a log that a test reads while the server writes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// testServer is the real server in this process.
+type testServer struct {
+	*server
+	t     testing.TB
+	url   string // with the prefix, without a slash at the end
+	dir   string
+	clock *clock
+	logs  *lockedBuffer
+	http  *http.Server
+}
+
+// start runs a server with a database in a new folder; env is NAME=value without the FLASKPASTE_.
+func start(t testing.TB, env ...string) *testServer { return startIn(t, t.TempDir(), env...) }
+
+// startIn runs a server on the database of dir.
+func startIn(t testing.TB, dir string, env ...string) *testServer {
+	t.Helper()
+	environ := []string{"FLASKPASTE_DATABASE=" + filepath.Join(dir, "flaskpaste.db"), "FLASKPASTE_MIN_FREE=0"}
+	for _, e := range env {
+		environ = append(environ, "FLASKPASTE_"+e)
+	}
+	cfg, err := loadConfig(environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := &testServer{t: t, dir: dir, clock: new(clock), logs: new(lockedBuffer)}
+	log := slog.New(slog.NewTextHandler(ts.logs, &slog.HandlerOptions{Level: cfg.logLevel}))
+	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
+		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), log: log, now: ts.clock.now,
+		fatal: func(err error) { panic(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ts.server, err = newServer(cfg, st, log, ts.clock.now); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts.http = newHTTPServer(ts.server)
+	go ts.http.Serve(l)
+	ctx, cancel := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	loops.Go(func() { ts.touchLoop(ctx) })
+	loops.Go(func() { ts.sweepLoop(ctx) })
+	ts.url = "http://" + l.Addr().String() + cfg.prefix
+	t.Cleanup(func() {
+		ts.http.Close()
+		cancel()
+		loops.Wait()
+		if err := st.close(); err != nil && err != errClosed {
+			t.Errorf("closing the store: %v", err)
+		}
+	})
+	return ts
+}
+
+// answer is a response read to its end.
+type answer struct {
+	*http.Response
+	body string
+	t    testing.TB
+}
+
+// do sends a request; headers are "Name: value".
+func (ts *testServer) do(method, path string, body io.Reader, headers ...string) *answer {
+	ts.t.Helper()
+	a, err := ts.try(method, path, body, headers...)
+	if err != nil {
+		ts.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+var testClient = &http.Client{
+	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func (ts *testServer) try(method, path string, body io.Reader, headers ...string) (*answer, error) {
+	req, err := http.NewRequest(method, ts.url+path, body)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range headers {
+		k, v, _ := strings.Cut(h, ": ")
+		if k == "Host" {
+			req.Host = v
+		} else {
+			req.Header.Add(k, v)
+		}
+	}
+	res, err := testClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return &answer{res, string(b), ts.t}, err
+}
+
+func (ts *testServer) get(path string, headers ...string) *answer {
+	ts.t.Helper()
+	return ts.do("GET", path, nil, headers...)
+}
+
+// post creates a paste of content and returns the JSON answer.
+func (ts *testServer) post(content string, headers ...string) *answer {
+	ts.t.Helper()
+	return ts.do("POST", "/", strings.NewReader(content), headers...)
+}
+
+// create posts content and wants a 201.
+func (ts *testServer) create(content string, headers ...string) created {
+	ts.t.Helper()
+	a := ts.post(content, headers...)
+	a.want(201, "")
+	var c created
+	if err := json.Unmarshal([]byte(a.body), &c); err != nil {
+		ts.t.Fatalf("answer %q: %v", a.body, err)
+	}
+	return c
+}
+
+type created struct {
+	ID          string `json:"id"`
+	URL         string `json:"url"`
+	Raw         string `json:"raw"`
+	Mime        string `json:"mime_type"`
+	Size        int64  `json:"size"`
+	SHA256      string `json:"sha256"`
+	CreatedAt   int64  `json:"created_at"`
+	ExpiresAt   int64  `json:"expires_at"`
+	DeleteToken string `json:"delete_token"`
+	Owner       string `json:"owner"`
+	DisplayName string `json:"display_name"`
+	Burn        bool   `json:"burn_after_read"`
+	Password    bool   `json:"password_protected"`
+	ReadProof   bool   `json:"read_proof"`
+}
+
+// want checks status and, when not empty, the error's code.
+func (a *answer) want(status int, code string) *answer {
+	a.t.Helper()
+	if a.StatusCode != status || code != "" && a.field("code") != code {
+		a.t.Fatalf("%s %s: status %d, body %.300q; want %d %s", a.Request.Method, a.Request.URL.Path, a.StatusCode, a.body, status, code)
+	}
+	return a
+}
+
+// field returns a member of a JSON answer as text, "" if absent.
+func (a *answer) field(name string) string {
+	var m map[string]any
+	dec := json.NewDecoder(strings.NewReader(a.body))
+	dec.UseNumber()
+	if dec.Decode(&m) != nil || m[name] == nil {
+		return ""
+	}
+	return fmt.Sprint(m[name])
+}
+
+// process is the real program, started by its own binary.
+type process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	url  string
+	logs *lockedBuffer
+	done chan struct{}
+}
+
+// program prepares a command of the real program in an environment of its own.
+func program(dir string, env []string, args ...string) *exec.Cmd {
+	exe, _ := os.Executable()
+	cmd := exec.Command(exe, args...)
+	cmd.Dir = dir
+	cmd.Env = append([]string{"RUN_AS_FLASKPASTE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
+	return cmd
+}
+
+// launch starts the program's server in dir on a port that the kernel chooses, and waits until it listens.
+func launch(t testing.TB, dir string, env ...string) *process {
+	t.Helper()
+	full := []string{"FLASKPASTE_LISTEN=127.0.0.1:0", "FLASKPASTE_MIN_FREE=0"}
+	for _, e := range env {
+		full = append(full, "FLASKPASTE_"+e)
+	}
+	p := &process{t: t, cmd: program(dir, full, "serve"), logs: new(lockedBuffer), done: make(chan struct{})}
+	out, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan string, 1)
+	go func() {
+		defer close(p.done)
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			fmt.Fprintln(p.logs, lines.Text())
+			if _, a, ok := strings.Cut(lines.Text(), "msg=listening address="); ok {
+				select {
+				case listening <- a:
+				default:
+				}
+			}
+		}
+		p.cmd.Wait()
+	}()
+	t.Cleanup(p.kill)
+	select {
+	case a := <-listening:
+		p.url = "http://" + a
+	case <-p.done:
+		t.Fatalf("the server ended: %s", p.logs)
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the server does not listen: %s", p.logs)
+	}
+	return p
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
+// stop is a SIGTERM; it returns the exit code.
+func (p *process) stop() int {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// waitLog waits until the program has logged text.
+func waitLog(p *process, text string) string {
+	for range 500 {
+		if strings.Contains(p.logs.String(), text) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return p.logs.String()
+}

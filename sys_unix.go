@@ -1,0 +1,43 @@
+//go:build unix
+
+package main
+
+// What the operating system gives and the standard library has no portable name for: file locks and free space.
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// lockFile takes an exclusive lock that ends with the process; errInUse when another one has it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("making the database's lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: %s is locked", errInUse, path)
+	}
+	return f, nil
+}
+
+// freeSpace returns the bytes that an ordinary user may still write to the file system of path; 0 when it can't be told.
+func freeSpace(path string) int64 {
+	var st syscall.Statfs_t
+	if syscall.Statfs(path, &st) != nil {
+		return 0
+	}
+	return int64(st.Bavail) * int64(st.Bsize)
+}
+
+// stderrIsJournal compares $JOURNAL_STREAM ("device:inode", systemd.exec(5)) with stderr: a terminal that inherited the
+// variable is no journal.
+func stderrIsJournal(stream string) bool {
+	var st syscall.Stat_t
+	return stream != "" && syscall.Fstat(2, &st) == nil && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
+// privateUmask makes whatever this process creates its own user's alone; a socket's wider mode is set afterwards.
+func privateUmask() { syscall.Umask(0o077) }

@@ -1,0 +1,29 @@
+package main
+
+// Windows has the client; the server runs there too, with an exclusive handle for a lock and no reserve of disk space.
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"syscall"
+)
+
+// lockFile opens path without sharing, which Windows refuses to a second process.
+func lockFile(path string) (*os.File, error) {
+	name, err := syscall.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, err
+	}
+	h, err := syscall.CreateFile(name, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errInUse, path, err)
+	}
+	return os.NewFile(uintptr(h), path), nil
+}
+
+func freeSpace(string) int64 { return math.MaxInt64 }
+
+func stderrIsJournal(string) bool { return false }
+
+func privateUmask() {}
