@@ -48,6 +48,16 @@ type config struct {
 	transferTimeout                            time.Duration
 	maxStorage, minFree                        int64
 
+	powDifficulty, powFree, registerPow int64
+	powTTL                              time.Duration
+	floodWindow, floodDecay             time.Duration
+	floodMax, floodStep, floodThreshold int64
+	rates                               [rateClasses]rate
+	rateFactor, rateMaxClients          int64
+	dedupMax, dedupAll                  int64
+	dedupWindow                         time.Duration
+	minEntropy                          float64
+
 	sync, checkpoint string
 	cache            int64
 	sweep            time.Duration
@@ -94,6 +104,27 @@ func variables(c *config) []variable {
 		{"TRANSFER_TIMEOUT", "15m", "time", "longest upload or download", setSpan(&c.transferTimeout)},
 		{"MAX_STORAGE", "10GiB", "size", "all stored content; clients without a certificate of this server may fill three quarters", setSize(&c.maxStorage, 1)},
 		{"MIN_FREE", "256MiB", "size", "disk space that uploads leave free", setSize(&c.minFree, 0)},
+		{"POW_DIFFICULTY", "20", "bits", "proof of work for a creation; 0: none, and no anti-flood", setNumber(&c.powDifficulty, 10, 0, 40)},
+		{"POW_FREE", "20", "count an hour", "creations of a client that need no work; 0: always work", setNumber(&c.powFree, 10, 0, 1<<20)},
+		{"POW_TTL", "300s", "time", "life of a challenge, four times that during a flood", setSpan(&c.powTTL)},
+		{"REGISTER_POW", "24", "bits", "proof of work for a certificate; 0: none", setNumber(&c.registerPow, 10, 0, 40)},
+		{"ANTIFLOOD_WINDOW", "60s", "time", "creations of this time count as a flood", setSpan(&c.floodWindow)},
+		{"ANTIFLOOD_THRESHOLD", "30", "count", "so many of them raise the difficulty by a step; one client counts three at most", setNumber(&c.floodThreshold, 10, 1, 1<<20)},
+		{"ANTIFLOOD_STEP", "2", "bits", "size of a step", setNumber(&c.floodStep, 10, 1, 40)},
+		{"ANTIFLOOD_MAX", "28", "bits", "highest difficulty", setNumber(&c.floodMax, 10, 0, 40)},
+		{"ANTIFLOOD_DECAY", "30s", "time", "the difficulty falls by a step in this time", setSpan(&c.floodDecay)},
+		{"RATE_CREATE", "30/m", "N/s, /m, /h, /d or 0", "creations, changes and deletions of a client", setRate(&c.rates[rateCreate])},
+		{"RATE_READ", "600/m", "N/s, /m, /h, /d or 0", "reads of a client", setRate(&c.rates[rateRead])},
+		{"RATE_MISS", "60/m", "N/s, /m, /h, /d or 0", "404s of a client: ids can't be guessed", setRate(&c.rates[rateMiss])},
+		{"RATE_AUTH", "20/m", "N/s, /m, /h, /d or 0", "password checks, wrong proofs and tokens, refused certificates of a client", setRate(&c.rates[rateAuth])},
+		{"RATE_REGISTER", "10/h", "N/s, /m, /h, /d or 0", "certificate requests of a client", setRate(&c.rates[rateRegister])},
+		{"RATE_BYTES", "200MiB/h", "size/s, /m, /h, /d or 0", "bytes stored by a client", setRate(&c.rates[rateBytes])},
+		{"RATE_TRUSTED_FACTOR", "5", "1 to 1000", "RATE_CREATE, _READ and _BYTES are multiplied by it for certificates of this server", setNumber(&c.rateFactor, 10, 1, 1000)},
+		{"RATE_MAX_CLIENTS", "100000", "count", "limits remembered at once", setNumber(&c.rateMaxClients, 10, 1000, 1<<24)},
+		{"DEDUP_MAX", "3", "count", "times that a client may store the same content in DEDUP_WINDOW; 0: any", setNumber(&c.dedupMax, 10, 0, 1<<20)},
+		{"DEDUP_ALL", "30", "count", "times that all together may; 0: any", setNumber(&c.dedupAll, 10, 0, 1<<20)},
+		{"DEDUP_WINDOW", "3600s", "time", "how long a content is remembered for that", setSpan(&c.dedupWindow)},
+		{"MIN_ENTROPY", "0", "bits per byte, up to 8", "least Shannon entropy of contents of 256 bytes and more; 0: any", setEntropy(&c.minEntropy)},
 		{"SYNC", "full", "full, normal", "full: a 201 survives a power cut; normal: only a crash of the program", setChoice(&c.sync, "full", "normal")},
 		{"CHECKPOINT", "on", "on, off", "off: a replicator (Litestream) truncates the write-ahead log", setChoice(&c.checkpoint, "on", "off")},
 		{"CACHE", "32MiB", "size", "memory for often-read pastes; 0: none", setSize(&c.cache, 0)},
@@ -148,6 +179,7 @@ func loadConfig(environ []string) (*config, error) {
 			return nil, fmt.Errorf("%s%s: %w", envPrefix, v.name, err)
 		}
 	}
+	c.rates[rateFree] = rate{c.powFree, time.Hour}
 	if len(c.trustedProxies) == 0 && c.proxySecret != "" && !slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") }) {
 		c.warnings = append(c.warnings, "FLASKPASTE_PROXY_SECRET is set, FLASKPASTE_TRUSTED_PROXIES is empty: no TCP peer is a trusted proxy")
 	}
@@ -248,6 +280,21 @@ func setSpan(p *time.Duration) func(string) error {
 		}
 		*p = time.Duration(n) * time.Second
 		return nil
+	}
+}
+
+func setRate(p *rate) func(string) error {
+	return func(v string) (err error) { *p, err = parseRate(v); return err }
+}
+
+func setEntropy(p *float64) func(string) error {
+	re := regexp.MustCompile(`^[0-8](\.[0-9]{1,3})?$`)
+	return func(v string) (err error) {
+		if !re.MatchString(v) {
+			return fmt.Errorf("%q is no number from 0 to 8", v)
+		}
+		*p, err = strconv.ParseFloat(v, 64)
+		return err
 	}
 }
 

@@ -48,6 +48,7 @@ type request struct {
 	who     identity
 	tier    tier
 	key     clientKey
+	factor  int64 // of a trusted client's limits
 
 	paste string // the id asked for, for the log: its first 4 characters
 	cause error  // of a 500
@@ -71,6 +72,7 @@ func (t tier) String() string { return [...]string{"anonymous", "untrusted", "tr
 type identity struct {
 	sha1, sha256 string
 	owner        string // what pastes hang on (api.md section 2.5)
+	vouched      bool   // the operator or an admin made the owner's first certificate: no work is asked for
 }
 
 // owners returns every id under which this identity may own something.

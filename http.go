@@ -9,8 +9,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -37,6 +39,11 @@ type server struct {
 	uploads   *slots
 	downloads *slots
 	kdf       *kdfQueue
+	limiter   *limiter
+	flood     *antiflood
+	work      *challenges
+	guesses   *guesses
+	dedupKey  [32]byte // of this process: what is stored says nothing after it
 	ignored   ignored
 	health    health
 	stopping  atomic.Bool
@@ -49,6 +56,10 @@ func newServer(cfg *config, st *store, log *slog.Logger, now func() time.Time) (
 	}
 	s := &server{cfg: cfg, store: st, log: log, now: now, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(),
 		uploads: newSlots(int(cfg.maxUploads)), downloads: newSlots(int(cfg.maxDownloads)), kdf: newKDFQueue(max(1, cores()-1))}
+	s.limiter, s.guesses = newLimiter(cfg.rates, int(cfg.rateMaxClients), now()), newGuesses(now())
+	s.flood = newAntiflood(int(cfg.powDifficulty), int(cfg.floodMax), int(cfg.floodStep), int(cfg.floodThreshold), cfg.floodWindow, cfg.floodDecay)
+	s.work = newChallenges()
+	rand.Read(s.dedupKey[:])
 	s.table = routes()
 	for i := range s.table {
 		rt := &s.table[i]
@@ -89,6 +100,7 @@ func routes() []route {
 		{"GET /{id}/{view}", classRead, "all, with password or proof where set", "the content, at /{id}/raw", (*server).rawPaste},
 		{"DELETE /{id}", classCreate, "owner, admin, token", "delete a paste", (*server).deletePaste},
 		{"GET /pastes", classRead, "certificate", "own pastes, newest first", (*server).listPastes},
+		{"GET /challenge", classRead, "all", "a proof of work to solve", (*server).showChallenge},
 		{"GET /health", classNone, "all", "is the server well", (*server).showHealth},
 	}
 }
@@ -123,9 +135,71 @@ func (s *server) dispatch(q *request) error {
 	if err := s.origin.Check(q.r); err != nil {
 		return &apiError{status: 403, code: "cross_origin", text: "cross-origin request refused"}
 	}
-	q.key = keyFor("", q.addr)
+	if err := s.limit(q); err != nil {
+		return err
+	}
 	return q.route.handle(s, q)
 }
+
+// limit charges the request to its client, and asks whether the client has misses and failed credentials left: asked
+// before any lookup, so that a refusal says nothing about what is there.
+func (s *server) limit(q *request) error {
+	owner, factor := "", int64(1)
+	if q.tier >= trusted {
+		owner, factor = q.who.owner, s.cfg.rateFactor
+	}
+	q.key, q.factor = keyFor(owner, q.addr), factor
+	class := rateRead
+	if q.route.class == classCreate {
+		class = rateCreate
+	}
+	if d := s.limiter.take(class, q.key, 1, factor, q.start); d.limit > 0 {
+		h := q.w.Header()
+		h["X-Ratelimit-Limit"] = []string{strconv.FormatInt(d.limit, 10)}
+		h["X-Ratelimit-Remaining"] = []string{strconv.FormatInt(d.remaining, 10)}
+		h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(q.now+seconds(d.reset), 10)}
+		if !d.allowed {
+			return q.rateLimited(d)
+		}
+	}
+	if q.route.class == classRead {
+		if err := q.ask(rateMiss); err != nil {
+			return err
+		}
+	}
+	for _, name := range [...]string{"X-Paste-Password", "Authorization", "X-Read-Proof", "X-Delete-Token"} {
+		if q.r.Header[name] != nil {
+			return q.ask(rateAuth)
+		}
+	}
+	return nil
+}
+
+// ask refuses a client that has nothing left of a class that is charged afterwards.
+func (q *request) ask(class int) error {
+	if d := q.s.limiter.peek(class, q.key, 1, 1, q.start); !d.allowed {
+		return q.rateLimited(d)
+	}
+	return nil
+}
+
+// charge counts a miss or a failed credential.
+func (q *request) charge(class int) { q.s.limiter.charge(class, q.key, 1, 1, q.start) }
+
+func (q *request) rateLimited(d decision) error {
+	return &apiError{status: 429, code: "rate_limited", text: "too many requests", hint: q.proxyHint("wait, then try again"), retry: int(seconds(d.retryAfter))}
+}
+
+// proxyHint tells an operator whose proxy is not trusted yet why all the world shares one allowance.
+func (q *request) proxyHint(hint string) string {
+	if q.peer.IsLoopback() && !q.trusted {
+		hint += "; behind a proxy, set FLASKPASTE_TRUSTED_PROXIES so that clients are told apart"
+	}
+	return hint
+}
+
+// seconds rounds up, for Retry-After.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // ---- errors ----
 
@@ -160,6 +234,8 @@ func toAPI(err error) *apiError {
 		return apiNotFound
 	case errors.Is(err, errFull):
 		return &apiError{status: 503, code: "storage_full", text: "the storage is full", hint: "nothing was stored: try again later", retry: 60}
+	case errors.Is(err, context.Canceled):
+		return &apiError{status: 503, code: "busy", text: "the request was given up", retry: 2}
 	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, context.DeadlineExceeded):
 		return &apiError{status: 503, code: "busy", text: "the server is busy", hint: "nothing was stored: try again", retry: 2}
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -181,6 +257,9 @@ func (s *server) answerError(q *request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	e := toAPI(err)
+	if e.status == 404 && e.code == apiNotFound.code {
+		q.charge(rateMiss)
+	}
 	q.w.code, q.cause = e.code, e.cause
 	h := q.w.Header()
 	for _, name := range [...]string{"Content-Disposition", "Etag", "Last-Modified", "Accept-Ranges", "Content-Length"} {
@@ -365,6 +444,10 @@ func (s *server) describe(q *request) error {
 		for t := anonymous; t <= admin; t++ {
 			b.WriteString("  " + padRight(t.String(), 10) + strconv.FormatInt(s.maxSize(t), 10) + " bytes; " + s.life(t).String() + "; " + s.longest(t).String() + "\n")
 		}
+		fmt.Fprintf(&b, "\nProof of work: %d bits; %d creations an hour need none.\n", s.flood.difficulty(q.start), s.cfg.powFree)
+		if s.cfg.minEntropy > 0 {
+			fmt.Fprintf(&b, "Least entropy: %.2f bits per byte.\n", s.cfg.minEntropy)
+		}
 		q.writeBytes(200, "text/plain; charset=utf-8", []byte(b.String()))
 		return nil
 	}
@@ -373,7 +456,8 @@ func (s *server) describe(q *request) error {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		endpoints = append(endpoints, member{method + " " + s.showPath(path), r.does})
 	}
-	return q.writeJSON(200, []member{{"name", "FlaskPaste"}, {"version", version}, {"endpoints", endpoints}, {"usage", usage}, {"limits", limits}})
+	return q.writeJSON(200, []member{{"name", "FlaskPaste"}, {"version", version}, {"endpoints", endpoints}, {"usage", usage}, {"limits", append(limits,
+		member{"work", []member{{"difficulty", s.flood.difficulty(q.start)}, {"free_per_hour", s.cfg.powFree}}}, member{"min_entropy", s.cfg.minEntropy})}})
 }
 
 // showPath writes a pattern as people read it.

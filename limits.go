@@ -377,7 +377,7 @@ func (s *limitShard) judge(k limitKey, r rate, cost, t int64, how int) (d decisi
 	d, full = decision{allowed: true, limit: r.n}, was
 	switch {
 	case how == limitGive:
-		full = was - min(price, was-t)
+		full = max(t, was-price)
 	case how == limitCharge:
 		full = max(was, min(was+min(price, per), t+16*per))
 	case cost > r.n:
@@ -397,8 +397,10 @@ func (s *limitShard) put(k limitKey, full, t int64, room int) {
 		delete(s.buckets, k)
 		return
 	}
-	if _, ok := s.buckets[k]; !ok && len(s.buckets) >= room {
-		s.makeRoom(t, room)
+	if len(s.buckets) >= room {
+		if _, ok := s.buckets[k]; !ok {
+			s.makeRoom(t, room)
+		}
 	}
 	s.touches++
 	s.buckets[k] = bucket{full, s.touches}

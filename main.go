@@ -198,7 +198,7 @@ func serve(cfg *config, stderr io.Writer) int {
 	}
 	var srv *server
 	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
-		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), log: log, now: time.Now,
+		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), dedupWindow: int64(cfg.dedupWindow / time.Second), log: log, now: time.Now,
 		fatal: func(err error) {
 			log.Error("the disk failed: ending, so that the restart recovers what was acknowledged", "error", err)
 			os.Exit(exitStorage)

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -78,24 +79,41 @@ type testServer struct {
 	http  *http.Server
 }
 
+// quiet switches off what would refuse a test's requests; a test of these limits names them itself.
+var quiet = []string{"MIN_FREE=0", "POW_DIFFICULTY=0", "RATE_CREATE=0", "RATE_READ=0", "RATE_MISS=0", "RATE_AUTH=0", "RATE_BYTES=0", "DEDUP_MAX=0", "DEDUP_ALL=0"}
+
+// environment puts env over quiet and completes the names. "defaults" in env leaves quiet out but for the disk reserve.
+func environment(env []string) (environ []string) {
+	base := quiet
+	if slices.Contains(env, "defaults") {
+		base = quiet[:1]
+	}
+	values := map[string]string{}
+	for _, e := range append(slices.Clone(base), env...) {
+		if k, v, ok := strings.Cut(e, "="); ok {
+			values[k] = v
+		}
+	}
+	for k, v := range values {
+		environ = append(environ, "FLASKPASTE_"+k+"="+v)
+	}
+	return environ
+}
+
 // start runs a server with a database in a new folder; env is NAME=value without the FLASKPASTE_.
 func start(t testing.TB, env ...string) *testServer { return startIn(t, t.TempDir(), env...) }
 
 // startIn runs a server on the database of dir.
 func startIn(t testing.TB, dir string, env ...string) *testServer {
 	t.Helper()
-	environ := []string{"FLASKPASTE_DATABASE=" + filepath.Join(dir, "flaskpaste.db"), "FLASKPASTE_MIN_FREE=0"}
-	for _, e := range env {
-		environ = append(environ, "FLASKPASTE_"+e)
-	}
-	cfg, err := loadConfig(environ)
+	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db")}, env...)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ts := &testServer{t: t, dir: dir, clock: new(clock), logs: new(lockedBuffer)}
 	log := slog.New(slog.NewTextHandler(ts.logs, &slog.HandlerOptions{Level: cfg.logLevel}))
 	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
-		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), log: log, now: ts.clock.now,
+		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), dedupWindow: int64(cfg.dedupWindow / time.Second), log: log, now: ts.clock.now,
 		fatal: func(err error) { panic(err) }})
 	if err != nil {
 		t.Fatal(err)
@@ -250,11 +268,7 @@ func program(dir string, env []string, args ...string) *exec.Cmd {
 // launch starts the program's server in dir on a port that the kernel chooses, and waits until it listens.
 func launch(t testing.TB, dir string, env ...string) *process {
 	t.Helper()
-	full := []string{"FLASKPASTE_LISTEN=127.0.0.1:0", "FLASKPASTE_MIN_FREE=0"}
-	for _, e := range env {
-		full = append(full, "FLASKPASTE_"+e)
-	}
-	p := &process{t: t, cmd: program(dir, full, "serve"), logs: new(lockedBuffer), done: make(chan struct{})}
+	p := &process{t: t, cmd: program(dir, environment(append([]string{"LISTEN=127.0.0.1:0"}, env...)), "serve"), logs: new(lockedBuffer), done: make(chan struct{})}
 	out, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

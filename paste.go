@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -43,6 +44,7 @@ const (
 	passwordMost    = 1024   // bytes
 	nameMost        = 128    // characters of a display name
 	headSize        = 1024   // bytes that the magic numbers look at
+	entropyFrom     = 256    // bytes below which no entropy is asked for
 	kdfRounds       = 600000 // PBKDF2-HMAC-SHA256 (OWASP Password Storage, 2023)
 	transferWait    = time.Second
 	transferRetry   = 5 // seconds
@@ -249,24 +251,27 @@ func (q *request) headerOptions(changing bool) (*options, error) {
 
 // intake is a content on its way in: at most one chunk in memory, full ones already stored.
 type intake struct {
-	up    *upload
-	limit int64
-	buf   []byte // pooled; what is not yet stored
-	size  int64
-	hash  hash.Hash
-	head  []byte   // the first headSize bytes
-	tail  []byte   // start of a UTF-8 sequence that the next bytes end
-	text  bool     // so far UTF-8 without NUL
-	sum   [32]byte // SHA-256, once complete
+	q      *request
+	up     *upload
+	limit  int64
+	buf    []byte // pooled; what is not yet stored
+	size   int64
+	hash   hash.Hash
+	head   []byte       // the first headSize bytes
+	tail   []byte       // start of a UTF-8 sequence that the next bytes end
+	text   bool         // so far UTF-8 without NUL
+	sum    [32]byte     // SHA-256, once complete
+	freq   *[256]uint64 // counts of byte values, where entropy is asked for
+	unpaid int64        // bytes charged to the client and not stored yet
 }
 
 func tooLarge(limit int64, hint string) error {
 	return &apiError{status: 413, code: "too_large", text: fmt.Sprintf("the content is larger than %d bytes", limit), hint: hint, extra: []member{{"limit", limit}}}
 }
 
-// receive checks the announced length, takes an upload slot and reads the body in any of its forms; options of the body go
-// to o. The caller must close the intake.
-func (s *server) receive(q *request, o *options) (in *intake, err error) {
+// receive checks the announced length, asks admit for the work, takes an upload slot and reads the body in any of its forms;
+// options of the body go to o. The caller must close the intake.
+func (s *server) receive(q *request, o *options, admit func() error) (in *intake, err error) {
 	limit := s.maxSize(q.tier)
 	declared := ""
 	if v := q.r.Header["Content-Type"]; len(v) > 0 {
@@ -286,6 +291,9 @@ func (s *server) receive(q *request, o *options) (in *intake, err error) {
 	if q.r.ContentLength > most {
 		return nil, tooLarge(limit, "")
 	}
+	if err := admit(); err != nil {
+		return nil, err
+	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
 		return nil, errTransfers
 	}
@@ -294,7 +302,10 @@ func (s *server) receive(q *request, o *options) (in *intake, err error) {
 	if q.tier >= trusted {
 		quarters = 4
 	}
-	in = &intake{up: s.store.newUpload(quarters), limit: limit, buf: *chunkPool.Get().(*[]byte), hash: sha256.New(), text: true}
+	in = &intake{q: q, up: s.store.newUpload(quarters), limit: limit, buf: *chunkPool.Get().(*[]byte), hash: sha256.New(), text: true}
+	if s.cfg.minEntropy > 0 {
+		in.freq = new([256]uint64)
+	}
 	defer func() {
 		if err != nil {
 			in.close()
@@ -329,6 +340,7 @@ func isAPI(err error) bool {
 func (in *intake) close() {
 	if in.buf != nil {
 		in.up.abort()
+		in.q.s.limiter.give(rateBytes, in.q.key, in.unpaid, in.q.factor, in.q.start)
 		b := in.buf[:0]
 		chunkPool.Put(&b)
 		in.buf = nil
@@ -336,7 +348,7 @@ func (in *intake) close() {
 }
 
 // kept tells that the content has its paste: close has nothing to give up any more.
-func (in *intake) kept() { in.up.seq = 0 }
+func (in *intake) kept() { in.up.seq, in.unpaid = 0, 0 }
 
 // read takes the content from r to its end. Errors of r come back as they are.
 func (in *intake) read(r io.Reader) error {
@@ -345,7 +357,7 @@ func (in *intake) read(r io.Reader) error {
 			if err := in.up.add(in.buf); err != nil {
 				return err
 			}
-			in.buf = in.buf[:0]
+			in.buf, in.unpaid = in.buf[:0], 0
 		}
 		n, err := r.Read(in.buf[len(in.buf):cap(in.buf)])
 		if n > 0 {
@@ -354,6 +366,10 @@ func (in *intake) read(r io.Reader) error {
 			if in.size += int64(n); in.size > in.limit {
 				return tooLarge(in.limit, "")
 			}
+			if d := in.q.s.limiter.take(rateBytes, in.q.key, int64(n), in.q.factor, time.Now()); !d.allowed {
+				return in.q.rateLimited(d)
+			}
+			in.unpaid += int64(n)
 			in.look(b)
 		}
 		if err == io.EOF {
@@ -368,6 +384,11 @@ func (in *intake) read(r io.Reader) error {
 // look hashes b, keeps the first bytes for the magic numbers and goes on checking for UTF-8.
 func (in *intake) look(b []byte) {
 	in.hash.Write(b)
+	if in.freq != nil {
+		for _, c := range b {
+			in.freq[c]++
+		}
+	}
 	if len(in.head) < headSize {
 		in.head = append(in.head, b[:min(len(b), headSize-len(in.head))]...)
 	}
@@ -743,7 +764,126 @@ func (s *server) checkContent(in *intake) error {
 	if in.size < s.cfg.minSize {
 		return &apiError{status: 400, code: "too_small", text: fmt.Sprintf("the content is smaller than %d bytes", s.cfg.minSize)}
 	}
+	if in.freq != nil && in.size >= entropyFrom {
+		if e := entropy(in.freq, in.size); e < s.cfg.minEntropy {
+			decimals := func(f float64) json.Number { return json.Number(strconv.FormatFloat(f, 'f', 2, 64)) }
+			return &apiError{status: 400, code: "low_entropy", text: "the content repeats itself too much",
+				extra: []member{{"entropy", decimals(e)}, {"min_entropy", decimals(s.cfg.minEntropy)}}}
+		}
+	}
 	return nil
+}
+
+// permit is the right to one creation: work that was done, or one of the client's free ones. It costs nothing until settled.
+type permit struct {
+	q       *request
+	free    int64 // units of the allowance, to give back
+	nonce   []byte
+	expires int64
+}
+
+// admit asks for the work of a creation (api.md section 6).
+func (s *server) admit(q *request) (*permit, error) {
+	p := &permit{q: q}
+	if s.cfg.powDifficulty == 0 || q.who.vouched {
+		return p, nil
+	}
+	nonce, expires, err := s.checkWork(q, purposeCreate, s.flood.least(q.start))
+	if err == nil {
+		p.nonce, p.expires = nonce[:], expires
+		return p, nil
+	}
+	if !errors.Is(err, errPowMissing) {
+		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	}
+	var ok bool
+	if p.free, ok = s.limiter.freeTake(q.key, s.flood.elevated(q.start), q.start); !ok {
+		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	}
+	return p, nil
+}
+
+// spend uses up the work, in the transaction of the creation.
+func (p *permit) spend(t *writeTx) error {
+	if p.nonce == nil {
+		return nil
+	}
+	return t.spend(p.nonce, p.expires)
+}
+
+// settle ends a permit: a creation counts for the anti-flood, a failure gives the allowance back.
+func (p *permit) settle(created bool) {
+	if created && !p.q.who.vouched {
+		p.q.s.flood.note(p.q.key, p.q.start)
+	} else if !created && p.free > 0 {
+		p.q.s.limiter.give(rateFree, p.q.key, p.free, 1, p.q.start)
+	}
+	p.free = 0
+}
+
+// checkWork verifies the proof in the request's headers; each may stand there once.
+func (s *server) checkWork(q *request, purpose string, least int) (nonce [16]byte, expires int64, err error) {
+	token, solution := q.r.Header["X-Pow-Token"], q.r.Header["X-Pow-Solution"]
+	if len(token) > 1 || len(solution) > 1 {
+		return nonce, 0, errPowMalformed
+	}
+	return s.work.verify(purpose, strings.Join(token, ""), strings.Join(solution, ""), least, time.Unix(q.now, 0))
+}
+
+// powRefused answers a missing or bad proof with a fresh challenge.
+func (s *server) powRefused(q *request, purpose string, difficulty int, why error) error {
+	code := "pow_failed"
+	if errors.Is(why, errPowMissing) {
+		code = "pow_required"
+	}
+	return &apiError{status: 400, code: code, text: why.Error(), extra: []member{{"challenge", s.challengeMembers(q, purpose, difficulty)}},
+		hint: q.proxyHint("find N with SHA-256(nonce:N) beginning with difficulty zero bits, send X-PoW-Token: token and X-PoW-Solution: N")}
+}
+
+// challengeMembers issues a challenge.
+func (s *server) challengeMembers(q *request, purpose string, difficulty int) []member {
+	elevated, base, ttl := s.flood.elevated(q.start), s.cfg.powDifficulty, s.cfg.powTTL
+	if purpose == purposeRegister {
+		elevated, base = false, s.cfg.registerPow
+	}
+	if elevated {
+		ttl *= 4
+	}
+	c := s.work.issue(purpose, difficulty, ttl, time.Unix(q.now, 0))
+	return []member{{"enabled", true}, {"nonce", c.nonce}, {"difficulty", c.difficulty}, {"base_difficulty", base}, {"elevated", elevated},
+		{"expires", c.expires}, {"token", c.token}, {"free", s.limiter.freeLeft(q.key, elevated, q.start)}}
+}
+
+func (s *server) showChallenge(q *request) error {
+	if s.cfg.powDifficulty == 0 {
+		return q.writeJSON(200, []member{{"enabled", false}, {"difficulty", 0}})
+	}
+	return q.writeJSON(200, s.challengeMembers(q, purposeCreate, s.flood.difficulty(q.start)))
+}
+
+// countCreation is the first half of every creation's writer operation: the duplicate, then the work.
+func (s *server) countCreation(t *writeTx, q *request, permit *permit, sum []byte) error {
+	mac := func(b []byte) []byte {
+		h := hmac.New(sha256.New, s.dedupKey[:])
+		h.Write(b)
+		return h.Sum(nil)
+	}
+	if s.cfg.dedupMax > 0 || s.cfg.dedupAll > 0 {
+		window := int64(s.cfg.dedupWindow / time.Second)
+		own, first, err := t.countDuplicate(mac(sum), mac(append(q.key.id[:], q.key.kind)), q.now, q.now-window, s.cfg.dedupMax, s.cfg.dedupAll)
+		if errors.Is(err, errDuplicate) {
+			return &apiError{status: 429, code: "duplicate_content", text: "this content was stored too often", retry: int(max(1, first+window-q.now)),
+				extra: []member{{"count", own}, {"window_seconds", window}}}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := permit.spend(t)
+	if errors.Is(err, errSpent) {
+		return s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	}
+	return err
 }
 
 // passwordKey derives what is stored for a password: salt | key.
@@ -756,6 +896,9 @@ func (s *server) passwordKey(q *request, pass string) ([]byte, error) {
 
 // derive runs PBKDF2 in a slot: a tenth of a second of one core that strangers can ask for.
 func (s *server) derive(q *request, pass string, salt []byte) (key []byte, err error) {
+	if d := s.limiter.take(rateAuth, q.key, 1, 1, q.start); !d.allowed {
+		return nil, q.rateLimited(d)
+	}
 	if e := s.kdf.do(q.r.Context(), q.key, func() { key, err = pbkdf2.Key(sha256.New, pass, salt, kdfRounds, 32) }); e != nil {
 		return nil, e
 	}
@@ -778,7 +921,14 @@ func (s *server) createPaste(q *request) error {
 	if err != nil {
 		return err
 	}
-	in, err := s.receive(q, o)
+	var permit *permit
+	in, err := s.receive(q, o, func() (err error) { permit, err = s.admit(q); return err })
+	ok := false
+	defer func() {
+		if permit != nil {
+			permit.settle(ok)
+		}
+	}()
 	if err != nil {
 		return err
 	}
@@ -799,7 +949,7 @@ func (s *server) createPaste(q *request) error {
 	p.token = sum[:]
 	for try := 0; ; try++ {
 		p.id = newID(int(s.cfg.idLength))
-		err = s.store.create(p, in.up, in.buf, func(*writeTx) error { return nil })
+		err = s.store.create(p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, permit, in.sum[:]) })
 		if !errors.Is(err, errTaken) || try == 8 {
 			break
 		}
@@ -808,6 +958,7 @@ func (s *server) createPaste(q *request) error {
 		return err
 	}
 	in.kept()
+	ok = true
 	return s.answerCreated(q, p, base64.RawURLEncoding.EncodeToString(token[:]))
 }
 
@@ -907,6 +1058,11 @@ func (s *server) find(q *request, id string) (*paste, []byte, error) {
 		return nil, nil, errNotFound
 	}
 	q.paste = id
+	if q.route.class == classCreate { // reads were asked before
+		if err := q.ask(rateMiss); err != nil {
+			return nil, nil, err
+		}
+	}
 	return s.store.get(id, q.now)
 }
 
@@ -946,8 +1102,8 @@ func preview(r *http.Request) bool {
 }
 
 // checkProof wants the 32 bytes whose SHA-256 was given at creation.
-func checkProof(r *http.Request, p *paste) error {
-	got := r.Header["X-Read-Proof"]
+func (q *request) checkProof(p *paste) error {
+	got := q.r.Header["X-Read-Proof"]
 	if len(got) == 1 && len(got[0]) == 64 {
 		if b, err := hex.DecodeString(got[0]); err == nil {
 			if sum := sha256.Sum256(b); subtle.ConstantTimeCompare(sum[:], p.proof) == 1 {
@@ -955,6 +1111,7 @@ func checkProof(r *http.Request, p *paste) error {
 			}
 		}
 	}
+	q.charge(rateAuth)
 	return &apiError{status: 403, code: "read_proof_required", text: "reading this paste needs its read proof", hint: "open the whole link with fpaste get"}
 }
 
@@ -970,13 +1127,27 @@ func (s *server) checkPassword(q *request, p *paste) error {
 	}
 	wrong := &apiError{status: 403, code: "password_wrong", text: "wrong password"}
 	if len(pass) > passwordMost {
+		q.charge(rateAuth)
 		return wrong
+	}
+	if s.cfg.powDifficulty > 0 && s.guesses.guessed(p.id, q.start) {
+		nonce, expires, err := s.checkWork(q, purposePassword, int(s.cfg.powDifficulty))
+		if err == nil {
+			err = s.store.do(0, func(t *writeTx) error { return t.spend(nonce[:], expires) })
+		}
+		if err != nil && (errors.Is(err, errSpent) || isPow(err)) {
+			return s.powRefused(q, purposePassword, int(s.cfg.powDifficulty), err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	key, err := s.derive(q, pass, p.password[:32])
 	if err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(key, p.password[32:]) != 1 {
+		s.guesses.noteWrong(p.id, q.start)
 		return wrong
 	}
 	return nil
@@ -995,7 +1166,7 @@ func (s *server) rawPaste(q *request) error {
 		return &apiError{status: 403, code: "preview_refused", text: previewsRefused}
 	}
 	if p.proof != nil {
-		if err := checkProof(q.r, p); err != nil {
+		if err := q.checkProof(p); err != nil {
 			return err
 		}
 	}
@@ -1064,6 +1235,9 @@ func (s *server) authorize(q *request, p *paste) error {
 			return nil
 		}
 	}
+	if len(tokens) > 0 {
+		q.charge(rateAuth)
+	}
 	if len(tokens) == 0 && q.tier == anonymous {
 		return &apiError{status: 401, code: "authentication_required", text: "this needs the owner's certificate or the delete token",
 			hint: "send the token of the creation as X-Delete-Token"}
@@ -1090,8 +1264,18 @@ func (s *server) putPaste(q *request) error {
 		return err
 	}
 	var in *intake
+	var permit *permit
+	ok := false
+	defer func() {
+		if permit != nil {
+			permit.settle(ok)
+		}
+	}()
 	if !q.body.done {
-		if in, err = s.receive(q, o); err != nil {
+		if err := s.mayCreate(q); err != nil {
+			return err
+		}
+		if in, err = s.receive(q, o, func() (err error) { permit, err = s.admit(q); return err }); err != nil {
 			return err
 		}
 		defer in.close()
@@ -1119,7 +1303,7 @@ func (s *server) putPaste(q *request) error {
 				err = s.store.update(old, p, nil, nil, func(*writeTx) error { return nil })
 			}
 		} else if err = s.apply(q, p, o, in); err == nil {
-			err = s.store.update(old, p, in.up, in.buf, func(*writeTx) error { return nil })
+			err = s.store.update(old, p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, permit, in.sum[:]) })
 		}
 		if !errors.Is(err, errChanged) {
 			break
@@ -1133,6 +1317,7 @@ func (s *server) putPaste(q *request) error {
 	}
 	if !empty {
 		in.kept()
+		ok = true
 	}
 	return q.writeJSON(200, s.members(p, q.mine(p)))
 }

@@ -55,3 +55,19 @@ CREATE TABLE notes (
   at   INTEGER NOT NULL,
   text TEXT NOT NULL
 ) STRICT;
+
+-- version 2
+-- Proofs of work that were used, until they expire; and who stored which content lately. hash and client are HMACs under a
+-- key that ends with the process, so both are emptied at start: neither says later who stored what.
+CREATE TABLE spent (
+  nonce   BLOB PRIMARY KEY,
+  expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX spent_expiry ON spent (expires);
+CREATE TABLE dedup (
+  hash   BLOB    NOT NULL,
+  client BLOB    NOT NULL,
+  at     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dedup_hash ON dedup (hash, at, client);
+CREATE INDEX dedup_at ON dedup (at);

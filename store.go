@@ -48,19 +48,21 @@ const (
 )
 
 var (
-	errNotFound = errors.New("no such paste")                    // never there, expired, burned or deleted: nobody can tell
-	errBusy     = errors.New("the server is busy")               // a full queue or a lock held by another process: nothing was written
-	errFull     = errors.New("the storage is full")              // quota, reserve or disk: nothing was written
-	errGone     = errors.New("the content was replaced")         // a reader's next chunk is not there any more
-	errDamaged  = errors.New("the stored content is damaged")    // its SHA-256 is not the one that was stored with it
-	errTaken    = errors.New("the id is taken")                  // create: draw again
-	errChanged  = errors.New("the paste changed meanwhile")      // update: look again
-	errNoStore  = errors.New("no database")                      // openStore when not serving
-	errClosed   = errors.New("the store is closed")              // after close
-	errTooOld   = errors.New("database of a newer flaskpaste")   // user_version above ours
-	errForeign  = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
-	errCorrupt  = errors.New("the database is damaged")          // truncated, or its schema can't be read
-	errInUse    = errors.New("another server uses the database") // its lock is held
+	errNotFound  = errors.New("no such paste")                 // never there, expired, burned or deleted: nobody can tell
+	errBusy      = errors.New("the server is busy")            // a full queue or a lock held by another process: nothing was written
+	errFull      = errors.New("the storage is full")           // quota, reserve or disk: nothing was written
+	errGone      = errors.New("the content was replaced")      // a reader's next chunk is not there any more
+	errDamaged   = errors.New("the stored content is damaged") // its SHA-256 is not the one that was stored with it
+	errTaken     = errors.New("the id is taken")               // create: draw again
+	errSpent     = errors.New("the proof of work was used before")
+	errDuplicate = errors.New("the content was stored too often")
+	errChanged   = errors.New("the paste changed meanwhile")      // update: look again
+	errNoStore   = errors.New("no database")                      // openStore when not serving
+	errClosed    = errors.New("the store is closed")              // after close
+	errTooOld    = errors.New("database of a newer flaskpaste")   // user_version above ours
+	errForeign   = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
+	errCorrupt   = errors.New("the database is damaged")          // truncated, or its schema can't be read
+	errInUse     = errors.New("another server uses the database") // its lock is held
 )
 
 //go:embed schema.sql
@@ -83,17 +85,18 @@ type paste struct {
 func (p *paste) open() bool { return !p.burn && p.password == nil && p.proof == nil }
 
 type storeOptions struct {
-	path       string
-	serving    bool // make the database, migrate, take the server's lock
-	full       bool // synchronous=FULL
-	checkpoint bool // ours to do; false: an outer replicator's
-	cacheSize  int64
-	quota      int64 // bytes of chunk data
-	reserve    int64 // bytes of disk that uploads leave free
-	maxLife    int64 // seconds after creation beyond which no read renews
-	log        *slog.Logger
-	fatal      func(error) // called once when the writer can't trust the file any more; must end the process
-	now        func() time.Time
+	path        string
+	serving     bool // make the database, migrate, take the server's lock
+	full        bool // synchronous=FULL
+	checkpoint  bool // ours to do; false: an outer replicator's
+	cacheSize   int64
+	quota       int64 // bytes of chunk data
+	reserve     int64 // bytes of disk that uploads leave free
+	maxLife     int64 // seconds after creation beyond which no read renews
+	dedupWindow int64 // seconds that countDuplicate looks back at most
+	log         *slog.Logger
+	fatal       func(error) // called once when the writer can't trust the file any more; must end the process
+	now         func() time.Time
 }
 
 type store struct {
@@ -304,7 +307,7 @@ func (s *store) migrate() error {
 func (s *store) load() error {
 	ctx := context.Background()
 	if s.serving {
-		if _, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1"); err != nil {
+		if _, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1; DELETE FROM spent; DELETE FROM dedup"); err != nil {
 			return err
 		}
 		s.wake()
@@ -764,6 +767,32 @@ func (s *store) claim(p *paste, now int64) error {
 	})
 }
 
+// ---- what abuse is counted by ----
+
+// spend marks a nonce as used until expires; errSpent when it was.
+func (t *writeTx) spend(nonce []byte, expires int64) error {
+	_, err := t.exec("INSERT INTO spent (nonce, expires) VALUES (?, ?)", nonce, expires)
+	if isConstraint(err) {
+		return errSpent
+	}
+	return err
+}
+
+// countDuplicate notes that client stores the content of hash, unless it did so most times since the given second, or all
+// clients together did so mostAll times (0: no limit). It returns how often the client did, and the first time.
+func (t *writeTx) countDuplicate(hash, client []byte, now, since, most, mostAll int64) (own, first int64, err error) {
+	var all int64
+	if err = t.row(`SELECT count(*), coalesce(sum(client = ?), 0), coalesce(min(CASE WHEN client = ? THEN at END), min(at), 0)
+		FROM dedup WHERE hash = ? AND at > ?`, []any{client, client, hash, since}, &all, &own, &first); err != nil {
+		return 0, 0, err
+	}
+	if most > 0 && own >= most || mostAll > 0 && all >= mostAll {
+		return own, first, errDuplicate
+	}
+	_, err = t.exec("INSERT INTO dedup (hash, client, at) VALUES (?, ?, ?)", hash, client, now)
+	return own, first, err
+}
+
 // ---- reading ----
 
 func (s *store) query(query string) (*sql.Stmt, error) {
@@ -1098,6 +1127,18 @@ func (s *store) sweep(now int64) (expired int, err error) {
 		}
 		pause()
 	}
+	for _, query := range []string{"DELETE FROM spent WHERE nonce IN (SELECT nonce FROM spent WHERE expires <= ? LIMIT 500)",
+		"DELETE FROM dedup WHERE rowid IN (SELECT rowid FROM dedup WHERE at <= ? LIMIT 500)"} {
+		until := now
+		if strings.Contains(query, "dedup") {
+			until -= s.dedupWindow
+		}
+		for n := int64(1); n > 0; pause() {
+			if err := s.do(0, func(t *writeTx) (err error) { n, err = t.exec(query, until); return err }); err != nil {
+				return expired, err
+			}
+		}
+	}
 	if err := s.collect(pause); err != nil {
 		return expired, err
 	}
@@ -1256,7 +1297,7 @@ func (s *store) backup(path string) (err error) {
 	db.SetMaxOpenConns(1)
 	_, err = db.Exec(`BEGIN;
 		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM pastes WHERE burn UNION SELECT content FROM garbage);
-		DELETE FROM pastes WHERE burn; DELETE FROM garbage;
+		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM dedup;
 		UPDATE totals SET pastes = (SELECT count(*) FROM pastes), bytes = (SELECT coalesce(sum(length(data)), 0) FROM chunks);
 		COMMIT`)
 	if err = errors.Join(err, db.Close()); err != nil {
