@@ -255,8 +255,11 @@ func parseSize(s string) (int64, error) {
 
 // parseDecimal reads a decimal number of at most 19 digits that has exactly one spelling: no sign, no blank, no leading zero.
 func parseDecimal(s string) (uint64, bool) {
+	if s == "" || len(s) > 19 || s[0] == '0' && s != "0" { // the length first: an error of ParseUint copies its input
+		return 0, false
+	}
 	n, err := strconv.ParseUint(s, 10, 64) // 19 digits always fit; base 10 takes neither sign nor underscore
-	return n, err == nil && len(s) <= 19 && (s[0] != '0' || s == "0")
+	return n, err == nil
 }
 
 // decision is a limiter's answer; all zero but allowed when the class has no limit.
@@ -284,7 +287,6 @@ type limitShard struct {
 	mu      sync.Mutex
 	touches uint64 // counts accesses: the order of last use, exact even when clock readings are equal
 	buckets map[limitKey]bucket
-	_       [40]byte // a cache line each, lest two cores fight over neighbours
 }
 
 type limitKey struct {
