@@ -58,6 +58,11 @@ type config struct {
 	dedupWindow                         time.Duration
 	minEntropy                          float64
 
+	shortMax     int64
+	shortHosts   []string // host names, *.name for those below it
+	metricsAllow []netip.Prefix
+	metricsAny   bool
+
 	sync, checkpoint string
 	cache            int64
 	sweep            time.Duration
@@ -125,6 +130,14 @@ func variables(c *config) []variable {
 		{"DEDUP_ALL", "30", "count", "times that all together may; 0: any", setNumber(&c.dedupAll, 10, 0, 1<<20)},
 		{"DEDUP_WINDOW", "3600s", "time", "how long a content is remembered for that", setSpan(&c.dedupWindow)},
 		{"MIN_ENTROPY", "0", "bits per byte, up to 8", "least Shannon entropy of contents of 256 bytes and more; 0: any", setEntropy(&c.minEntropy)},
+		{"SHORT_URL_MAX", "2048", "bytes", "longest target of a short URL", setSize(&c.shortMax, 16)},
+		{"SHORT_URL_HOSTS", "", "hosts, comma-separated", "when set, targets may be on these hosts only; *.example.net: any below it", setHosts(&c.shortHosts)},
+		{"METRICS_ALLOW", "", "CIDRs, comma-separated, or any", "client addresses that may read /metrics", func(v string) error {
+			if c.metricsAny = v == "any"; c.metricsAny {
+				return nil
+			}
+			return setPrefixes(&c.metricsAllow)(v)
+		}},
 		{"SYNC", "full", "full, normal", "full: a 201 survives a power cut; normal: only a crash of the program", setChoice(&c.sync, "full", "normal")},
 		{"CHECKPOINT", "on", "on, off", "off: a replicator (Litestream) truncates the write-ahead log", setChoice(&c.checkpoint, "on", "off")},
 		{"CACHE", "32MiB", "size", "memory for often-read pastes; 0: none", setSize(&c.cache, 0)},
@@ -351,6 +364,21 @@ func setPrefixes(p *[]netip.Prefix) func(string) error {
 				return fmt.Errorf("%q is no address range like 10.0.0.0/8", a)
 			}
 			*p = append(*p, n)
+		}
+		return nil
+	}
+}
+
+func setHosts(p *[]string) func(string) error {
+	return func(v string) error {
+		for h := range strings.SplitSeq(v, ",") {
+			h = strings.ToLower(strings.TrimSpace(h))
+			if v != "" && !hostShape.MatchString(strings.TrimPrefix(h, "*.")) || strings.HasSuffix(h, ".") {
+				return fmt.Errorf("%q is no host name like example.org or *.example.net", h)
+			}
+			if h != "" {
+				*p = append(*p, h)
+			}
 		}
 		return nil
 	}

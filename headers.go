@@ -111,6 +111,7 @@ var (
 	hNone        = []string{"none"}
 	hNoStore     = []string{"no-store"}
 	hRevalidate  = []string{"private, no-cache"}
+	hPublic      = []string{"public, no-cache"}
 	hHSTS        = []string{"max-age=63072000"}
 )
 
@@ -159,14 +160,20 @@ func (q *request) finish() {
 			v = http.ErrAbortHandler
 		}
 	}
-	q.log(v == http.ErrAbortHandler)
+	took := time.Since(q.start)
+	route := len(q.s.table)
+	if q.route != nil && q.route != &notFoundRoute {
+		route = q.route.index
+	}
+	q.s.metrics.request(route, q.r.Method, q.w.status, q.w.code, took, q.body.bytes, q.w.bytes)
+	q.log(took, v == http.ErrAbortHandler)
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
 }
 
 // log writes the request's one line. Never a full id, a query, a header's value or content.
-func (q *request) log(aborted bool) {
+func (q *request) log(took time.Duration, aborted bool) {
 	level := slog.LevelInfo
 	if q.w.status >= 500 && q.cause != nil {
 		level = slog.LevelError
@@ -180,7 +187,7 @@ func (q *request) log(aborted bool) {
 	}
 	attrs := make([]slog.Attr, 0, 12)
 	attrs = append(attrs, slog.String("request_id", q.id), slog.String("method", logMethod(q.r.Method)), slog.String("route", pattern),
-		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Duration("duration", time.Since(q.start)), slog.String("tier", q.tier.String()))
+		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Duration("duration", took), slog.String("tier", q.tier.String()))
 	if a := q.s.logAddr(q.addr); a != "" {
 		attrs = append(attrs, slog.String("client", a))
 	}
@@ -302,6 +309,7 @@ type ignored struct {
 }
 
 func (s *server) ignoredHeaders(q *request, name string) {
+	s.metrics.ignoredHeaders.Add(1)
 	s.ignored.mu.Lock()
 	due := s.ignored.last.IsZero() || q.start.Sub(s.ignored.last) >= time.Hour
 	if due {
@@ -511,6 +519,7 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 // bodyState is the progress of a request's body: at least pieceSize in each pieceTime, all within the transfer time.
 type bodyState struct {
 	done  bool // read to its end
+	bytes int64
 	moved int
 	last  time.Time
 }
@@ -540,6 +549,7 @@ func (q *request) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := q.r.Body.Read(b)
+	q.body.bytes += int64(n)
 	if q.body.moved += n; q.body.moved >= pieceSize {
 		q.extendBody()
 	}

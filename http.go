@@ -10,6 +10,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +45,8 @@ type server struct {
 	flood     *antiflood
 	work      *challenges
 	guesses   *guesses
+	metrics   *metrics
+	program   func() (*executable, error)
 	dedupKey  [32]byte // of this process: what is stored says nothing after it
 	ignored   ignored
 	health    health
@@ -61,14 +65,19 @@ func newServer(cfg *config, st *store, log *slog.Logger, now func() time.Time) (
 	s.work = newChallenges()
 	rand.Read(s.dedupKey[:])
 	s.table = routes()
+	patterns := make([]string, len(s.table))
+	exe, exeErr := openExecutable()
+	s.program = sync.OnceValues(func() (*executable, error) { return describeExecutable(exe, exeErr) })
 	for i := range s.table {
 		rt := &s.table[i]
+		rt.index, patterns[i] = i, rt.pattern
 		method, path, _ := strings.Cut(rt.pattern, " ")
 		s.mux.HandleFunc(method+" "+cfg.prefix+path, func(w http.ResponseWriter, r *http.Request) {
 			w.(*responseWriter).routing = false
 			w.(*responseWriter).q.route = rt
 		})
 	}
+	s.metrics = newMetrics(patterns, now())
 	return s, nil
 }
 
@@ -88,25 +97,33 @@ type route struct {
 	who     string
 	does    string
 	handle  func(*server, *request) error
+	index   int // of its metrics
 }
 
 func routes() []route {
 	return []route{
-		{"GET /{$}", classRead, "all", "this description", (*server).describe},
-		{"POST /{$}", classCreate, "all", "create a paste", (*server).createPaste},
-		{"PUT /{$}", classCreate, "all", "create a paste (curl -T - URL)", (*server).createPaste},
-		{"PUT /{name}", classCreate, "all, or owner, admin, token", "create a paste (curl -T file URL/), or change the paste of that id", (*server).putPaste},
-		{"GET /{id}", classRead, "all", "metadata; never burns", (*server).showPaste},
-		{"GET /{id}/{view}", classRead, "all, with password or proof where set", "the content, at /{id}/raw", (*server).rawPaste},
-		{"DELETE /{id}", classCreate, "owner, admin, token", "delete a paste", (*server).deletePaste},
-		{"GET /pastes", classRead, "certificate", "own pastes, newest first", (*server).listPastes},
-		{"GET /challenge", classRead, "all", "a proof of work to solve", (*server).showChallenge},
-		{"GET /health", classNone, "all", "is the server well", (*server).showHealth},
+		{"GET /{$}", classRead, "all", "this description", (*server).describe, 0},
+		{"POST /{$}", classCreate, "all", "create a paste", (*server).createPaste, 0},
+		{"PUT /{$}", classCreate, "all", "create a paste (curl -T - URL)", (*server).createPaste, 0},
+		{"PUT /{name}", classCreate, "all, or owner, admin, token", "create a paste (curl -T file URL/), or change the paste of that id", (*server).putPaste, 0},
+		{"GET /{id}", classRead, "all", "metadata; never burns", (*server).showPaste, 0},
+		{"GET /{id}/{view}", classRead, "all, with password or proof where set", "the content, at /{id}/raw", (*server).rawPaste, 0},
+		{"DELETE /{id}", classCreate, "owner, admin, token", "delete a paste", (*server).deletePaste, 0},
+		{"GET /pastes", classRead, "certificate", "own pastes, newest first", (*server).listPastes, 0},
+		{"POST /s", classCreate, "all", "create a short URL", (*server).createShort, 0},
+		{"GET /s", classRead, "certificate", "own short URLs, newest first", (*server).listShorts, 0},
+		{"GET /s/{id}", classRead, "all", "redirect to the target", (*server).followShort, 0},
+		{"GET /s/{id}/{view}", classRead, "all", "where a short URL leads, at /s/{id}/info", (*server).showShort, 0},
+		{"DELETE /s/{id}", classCreate, "owner, admin, token", "delete a short URL", (*server).deleteShort, 0},
+		{"GET /challenge", classRead, "all", "a proof of work to solve", (*server).showChallenge, 0},
+		{"GET /client", classCreate, "all", "this program, which is also the client", (*server).sendClient, 0},
+		{"GET /metrics", classRead, "FLASKPASTE_METRICS_ALLOW", "metrics for Prometheus", (*server).showMetrics, 0},
+		{"GET /health", classNone, "all", "is the server well", (*server).showHealth, 0},
 	}
 }
 
 // notFoundRoute is what no line of the table matches: the same 404, under the same limits.
-var notFoundRoute = route{"none", classRead, "", "", func(*server, *request) error { return errNotFound }}
+var notFoundRoute = route{"none", classRead, "", "", func(*server, *request) error { return errNotFound }, 0}
 
 // dispatch finds the route, then asks in the order of api.md section 3: identity, cross-origin, limits; and calls the handler.
 func (s *server) dispatch(q *request) error {
@@ -506,6 +523,65 @@ func (s *server) healthy() bool {
 	case <-time.After(1900 * time.Millisecond):
 		return false
 	}
+}
+
+// executable is the running program as GET /client sends it.
+type executable struct {
+	file *os.File
+	size int64
+	mod  time.Time
+	sum  string // hex SHA-256
+}
+
+// openExecutable opens what the kernel runs, where that can be told, rather than a name that an upgrade may have given to
+// another file. It is called at the start, so that the file stays whole when it is replaced or deleted later.
+func openExecutable() (*os.File, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err == nil {
+		return f, nil
+	}
+	name, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(name)
+}
+
+// describeExecutable hashes it, when it is first asked for.
+func describeExecutable(f *os.File, err error) (*executable, error) {
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, info.Size())); err != nil {
+		return nil, err
+	}
+	return &executable{f, info.Size(), info.ModTime(), hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+// sendClient hands out the client.
+func (s *server) sendClient(q *request) error {
+	p, err := s.program()
+	if err != nil {
+		return err
+	}
+	if !s.downloads.acquire(q.r.Context(), q.key, transferWait) {
+		return errTransfers
+	}
+	defer s.downloads.release(q.key)
+	h := q.w.Header()
+	h["Cache-Control"] = hPublic
+	h["Content-Type"] = []string{"application/octet-stream"}
+	h["Content-Disposition"] = []string{`attachment; filename="fpaste"`}
+	h["Etag"] = []string{`"` + p.sum + `"`}
+	h["X-Checksum-Sha256"] = []string{p.sum}
+	q.closeUnread()
+	http.ServeContent(q.w, q.r, "", p.mod, io.NewSectionReader(p.file, 0, p.size))
+	return nil
 }
 
 func (s *server) showHealth(q *request) error {

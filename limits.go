@@ -312,6 +312,17 @@ func newLimiter(rates [rateClasses]rate, most int, start time.Time) *limiter {
 	return l
 }
 
+// size returns how many buckets are remembered.
+func (l *limiter) size() (n int) {
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		n += len(s.buckets)
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // take charges cost units if they are there and nothing otherwise; a cost above the whole limit is never there. factor (1 to
 // 1000) multiplies the limit: for trusted owners in the classes that say so. For IPv6 the /48 must have them too, at 8 times.
 func (l *limiter) take(class int, key clientKey, cost, factor int64, now time.Time) decision {

@@ -394,10 +394,12 @@ func (s *server) sweepLoop(ctx context.Context) {
 		case <-s.store.kick:
 			err = s.store.collect(func() { time.Sleep(5 * time.Millisecond) })
 		case <-sweep.C:
-			var n int
-			if n, err = s.store.sweep(s.now().Unix()); n > 0 {
-				s.log.Info("swept", "expired", n)
+			var pastes, shorts int
+			if pastes, shorts, err = s.store.sweep(s.now().Unix()); pastes+shorts > 0 {
+				s.log.Info("swept", "pastes", pastes, "short_urls", shorts)
 			}
+			s.metrics.pastes.expired.Add(uint64(pastes))
+			s.metrics.shorts.expired.Add(uint64(shorts))
 			sweep.Reset(s.cfg.sweep)
 		}
 		if err != nil && ctx.Err() == nil {

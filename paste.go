@@ -26,6 +26,7 @@ import (
 	"math"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"regexp"
 	"runtime"
 	"slices"
@@ -229,6 +230,20 @@ func (o *options) set(name, v string) error {
 	return nil
 }
 
+// setExpiry takes the expiry of a JSON body: whole seconds as a number, or any form as a string.
+func (o *options) setExpiry(value any) error {
+	switch v := value.(type) {
+	case string:
+		return o.set("expiry", v)
+	case json.Number:
+		if strings.Trim(v.String(), "0123456789") == "" {
+			return o.set("expiry", v.String())
+		}
+		return errExpiry
+	}
+	return badJSON("the member expiry is of the wrong type")
+}
+
 // headerOptions reads the option headers; each at most once.
 func (q *request) headerOptions(changing bool) (*options, error) {
 	o := &options{now: q.now, changing: changing, certified: q.tier != anonymous}
@@ -298,11 +313,7 @@ func (s *server) receive(q *request, o *options, admit func() error) (in *intake
 		return nil, errTransfers
 	}
 	defer s.uploads.release(q.key)
-	quarters := int64(3)
-	if q.tier >= trusted {
-		quarters = 4
-	}
-	in = &intake{q: q, up: s.store.newUpload(quarters), limit: limit, buf: *chunkPool.Get().(*[]byte), hash: sha256.New(), text: true}
+	in = &intake{q: q, up: s.store.newUpload(q.quota()), limit: limit, buf: *chunkPool.Get().(*[]byte), hash: sha256.New(), text: true}
 	if s.cfg.minEntropy > 0 {
 		in.freq = new([256]uint64)
 	}
@@ -508,12 +519,7 @@ func (in *intake) json(q *request, o *options) error {
 		case "mime_type":
 			o.declared = text
 		case "expiry":
-			if n, ok := value.(json.Number); ok {
-				text, isText = n.String(), true
-				if strings.Trim(text, "0123456789") != "" {
-					return errExpiry
-				}
-			}
+			return o.setExpiry(value)
 		case "burn_after_read":
 			if b, ok := value.(bool); ok {
 				return o.set(name, strconv.FormatBool(b))
@@ -790,6 +796,7 @@ func (s *server) admit(q *request) (*permit, error) {
 	}
 	nonce, expires, err := s.checkWork(q, purposeCreate, s.flood.least(q.start))
 	if err == nil {
+		s.metrics.workSolved.Add(1)
 		p.nonce, p.expires = nonce[:], expires
 		return p, nil
 	}
@@ -835,6 +842,8 @@ func (s *server) powRefused(q *request, purpose string, difficulty int, why erro
 	code := "pow_failed"
 	if errors.Is(why, errPowMissing) {
 		code = "pow_required"
+	} else {
+		s.metrics.workFailed.Add(1)
 	}
 	return &apiError{status: 400, code: code, text: why.Error(), extra: []member{{"challenge", s.challengeMembers(q, purpose, difficulty)}},
 		hint: q.proxyHint("find N with SHA-256(nonce:N) beginning with difficulty zero bits, send X-PoW-Token: token and X-PoW-Solution: N")}
@@ -849,6 +858,7 @@ func (s *server) challengeMembers(q *request, purpose string, difficulty int) []
 	if elevated {
 		ttl *= 4
 	}
+	s.metrics.workIssued.Add(1)
 	c := s.work.issue(purpose, difficulty, ttl, time.Unix(q.now, 0))
 	return []member{{"enabled", true}, {"nonce", c.nonce}, {"difficulty", c.difficulty}, {"base_difficulty", base}, {"elevated", elevated},
 		{"expires", c.expires}, {"token", c.token}, {"free", s.limiter.freeLeft(q.key, elevated, q.start)}}
@@ -936,17 +946,12 @@ func (s *server) createPaste(q *request) error {
 	if err := s.checkContent(in); err != nil {
 		return err
 	}
-	p := &paste{created: q.now, owner: q.who.owner}
-	if q.who.owner == q.who.sha256 {
-		p.ownerSHA1 = q.who.sha1
-	}
+	p := &paste{created: q.now}
+	q.own(p)
 	if err := s.apply(q, p, o, in); err != nil {
 		return err
 	}
-	var token [tokenSize]byte
-	rand.Read(token[:])
-	sum := sha256.Sum256([]byte(base64.RawURLEncoding.EncodeToString(token[:])))
-	p.token = sum[:]
+	token := p.newToken()
 	for try := 0; ; try++ {
 		p.id = newID(int(s.cfg.idLength))
 		err = s.store.create(p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, permit, in.sum[:]) })
@@ -959,7 +964,8 @@ func (s *server) createPaste(q *request) error {
 	}
 	in.kept()
 	ok = true
-	return s.answerCreated(q, p, base64.RawURLEncoding.EncodeToString(token[:]))
+	s.metrics.pastes.created.Add(1)
+	return s.answerCreated(q, p, token)
 }
 
 // apply writes the options and the content of a creation or change onto p.
@@ -1186,6 +1192,7 @@ func (s *server) rawPaste(q *request) error {
 		if err := s.store.claim(p, q.now); err != nil {
 			return err
 		}
+		s.metrics.pastes.burned.Add(1)
 		defer s.store.finish(p.content)
 	}
 	rd := s.store.reader(p, body)
@@ -1217,6 +1224,7 @@ func (s *server) rawPaste(q *request) error {
 		return rd.err
 	}
 	if !head && (q.w.status == 200 || q.w.status == 206) {
+		s.metrics.pastes.read.Add(1)
 		s.store.touch(p, q.now)
 	}
 	return nil
@@ -1348,86 +1356,95 @@ func (s *server) deletePaste(q *request) error {
 	if err := s.store.remove(p.id); err != nil {
 		return err
 	}
+	s.metrics.pastes.deleted.Add(1)
 	return q.writeJSON(200, []member{{"id", p.id}, {"deleted", true}})
 }
 
 // ---- listing ----
 
 func (s *server) listPastes(q *request) error {
-	if q.tier == anonymous {
-		return &apiError{status: 401, code: "authentication_required", text: "a list needs a client certificate"}
-	}
-	lq := listQuery{owners: q.who.owners(), limit: listDefault}
-	values := q.r.URL.Query()
-	for name, v := range values {
-		var err error
-		if len(v) > 1 {
-			return badOption("the parameter " + strconv.Quote(name) + " is repeated")
-		}
-		switch name {
-		case "limit":
-			lq.limit, err = strconv.Atoi(v[0])
-			if err == nil && lq.limit < 1 {
-				err = strconv.ErrRange
-			}
-			lq.limit = min(lq.limit, listMost)
-		case "cursor":
-			lq.cursor, err = parseCursor(v[0])
-		case "q":
-			lq.text = v[0]
-			if len(v[0]) > 4*nameMost || !utf8.ValidString(v[0]) {
-				err = strconv.ErrSyntax
-			}
-		case "type":
-			lq.mime = strings.ToLower(v[0])
-			if !mimeShape.MatchString(strings.Replace(lq.mime, "/*", "/x", 1)) {
-				err = strconv.ErrSyntax
-			}
-		case "after":
-			lq.after, err = parseMoment(v[0])
-		case "before":
-			lq.until, err = parseMoment(v[0])
-		case "owner":
-			if q.tier != admin {
-				return &apiError{status: 403, code: "not_admin", text: "only an admin may list other owners' pastes"}
-			}
-			switch {
-			case v[0] == "all":
-				lq.owners = nil
-			case v[0] == "anonymous":
-				lq.owners = []string{""}
-			case (len(v[0]) == 40 || len(v[0]) == 64) && isHex(v[0]):
-				lq.owners = []string{v[0]}
-			default:
-				err = strconv.ErrSyntax
-			}
-		default:
-			return badOption("the parameter " + strconv.Quote(name) + " is not known")
-		}
-		if err != nil {
-			return &apiError{status: 400, code: "bad_option", text: "the parameter " + name + " is not understood",
-				hint: "limit=1..200, cursor, q, type=image/png or image/*, after and before (Unix seconds or RFC 3339), owner"}
-		}
-	}
-	ctx, cancel := context.WithTimeout(q.r.Context(), searchTime)
-	defer cancel()
-	limit := lq.limit
-	lq.limit++ // one more tells whether there is a next page
-	list, err := s.store.list(ctx, lq, q.now)
+	list, next, err := s.listed(q, false)
 	if err != nil {
 		return err
-	}
-	var next any
-	if len(list) > limit {
-		list = list[:limit]
-		last := list[limit-1]
-		next = formatCursor(last.created, last.n)
 	}
 	pastes := make([][]member, 0, len(list))
 	for _, p := range list {
 		pastes = append(pastes, s.members(p, true))
 	}
 	return q.writeJSON(200, []member{{"pastes", pastes}, {"count", len(pastes)}, {"next_cursor", next}})
+}
+
+// listed reads the parameters of a list and a page of it; next is a string, or nil at the end.
+func (s *server) listed(q *request, shorts bool) (list []*paste, next any, err error) {
+	if q.tier == anonymous {
+		return nil, nil, &apiError{status: 401, code: "authentication_required", text: "a list needs a client certificate"}
+	}
+	lq := listQuery{owners: q.who.owners(), limit: listDefault, shorts: shorts}
+	values, err := url.ParseQuery(q.r.URL.RawQuery)
+	if err != nil {
+		return nil, nil, badOption("the query is not understood")
+	}
+	for name, v := range values {
+		if len(v) > 1 {
+			return nil, nil, badOption("the parameter " + strconv.Quote(name) + " is repeated")
+		}
+		if err := q.listParameter(&lq, name, v[0]); isAPI(err) {
+			return nil, nil, err
+		} else if err != nil {
+			return nil, nil, &apiError{status: 400, code: "bad_option", text: "the parameter " + strconv.Quote(name) + " is not understood",
+				hint: "limit=1..200, cursor, q, type=image/png or image/*, after and before (Unix seconds or RFC 3339), owner (admin)"}
+		}
+	}
+	ctx, cancel := context.WithTimeout(q.r.Context(), searchTime)
+	defer cancel()
+	limit := lq.limit
+	lq.limit++ // one more tells whether there is a next page
+	if list, err = s.store.list(ctx, lq, q.now); err != nil {
+		return nil, nil, err
+	}
+	if len(list) > limit {
+		list = list[:limit]
+		next = formatCursor(list[limit-1].created, list[limit-1].n)
+	}
+	return list, next, nil
+}
+
+var errParameter = errors.New("not understood")
+
+// listParameter sets one parameter of a list.
+func (q *request) listParameter(lq *listQuery, name, v string) (err error) {
+	switch {
+	case name == "limit":
+		if lq.limit, err = strconv.Atoi(v); err == nil && lq.limit < 1 {
+			err = errParameter
+		}
+		lq.limit = min(lq.limit, listMost)
+	case name == "cursor":
+		lq.cursor, err = parseCursor(v)
+	case name == "q" && !lq.shorts:
+		if lq.text = v; len(v) > 4*nameMost || !utf8.ValidString(v) {
+			err = errParameter
+		}
+	case name == "type" && !lq.shorts:
+		if lq.mime = strings.ToLower(v); !mimeShape.MatchString(strings.Replace(lq.mime, "/*", "/x", 1)) {
+			err = errParameter
+		}
+	case name == "after":
+		lq.after, err = parseMoment(v)
+	case name == "before":
+		lq.until, err = parseMoment(v)
+	case name == "owner" && q.tier != admin:
+		err = &apiError{status: 403, code: "not_admin", text: "only an admin may list what others own"}
+	case name == "owner" && v == "all":
+		lq.owners = nil
+	case name == "owner" && v == "anonymous":
+		lq.owners = []string{""}
+	case name == "owner" && (len(v) == 40 || len(v) == 64) && isHex(v):
+		lq.owners = []string{v}
+	default:
+		err = errParameter
+	}
+	return err
 }
 
 // parseMoment reads a time as Unix seconds or RFC 3339.

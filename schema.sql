@@ -71,3 +71,19 @@ CREATE TABLE dedup (
 ) STRICT;
 CREATE INDEX dedup_hash ON dedup (hash, at, client);
 CREATE INDEX dedup_at ON dedup (at);
+
+-- version 3
+CREATE TABLE shorts (
+  n          INTEGER PRIMARY KEY,
+  id         TEXT    NOT NULL UNIQUE,   -- base62
+  target     TEXT    NOT NULL,          -- as it is sent
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  owner      TEXT    NOT NULL,          -- these as in pastes
+  owner_sha1 TEXT    NOT NULL,
+  token      BLOB    NOT NULL
+) STRICT;
+CREATE INDEX shorts_expiry ON shorts (expires_at);
+CREATE INDEX shorts_created ON shorts (created_at);
+CREATE INDEX shorts_owner ON shorts (owner, created_at);
+CREATE INDEX shorts_owner_sha1 ON shorts (owner_sha1, created_at) WHERE owner_sha1 <> '';

@@ -79,6 +79,7 @@ type paste struct {
 	burn                       bool
 	password, proof, token     []byte
 	name                       string
+	target                     string // of a short URL, which is a paste without content as far as this file goes
 }
 
 // open reports whether anybody who knows the id may read the content as often as they like.
@@ -119,6 +120,8 @@ type store struct {
 
 	cache   *hotCache
 	touches touchSet
+
+	groups, commits *histogram // operations and seconds of each commit
 }
 
 // dsn is the file: URL that the driver opens; a plain name would drop the mode. The driver runs pragmas in the order of
@@ -137,6 +140,7 @@ func dsn(path, mode string, pragmas ...string) string {
 func openStore(o storeOptions) (s *store, err error) {
 	s = &store{storeOptions: o, wstmts: map[string]*sql.Stmt{}, kick: make(chan struct{}, 1), ops: make(chan *operation, queueOps), done: make(chan struct{})}
 	s.cache = newHotCache(o.cacheSize)
+	s.groups, s.commits = newHistogram(groupBounds), newHistogram(durationBounds)
 	s.touches.pending = map[string]touch{}
 	defer func() {
 		if err != nil {
@@ -503,6 +507,11 @@ func (s *store) writeLoop() {
 // operation that fails by its own doing rolls back alone; a failure of the database fails the group.
 func (s *store) commit(batch []*operation) {
 	t := &writeTx{s: s, free: freeSpace(s.path)}
+	began := time.Now()
+	defer func() {
+		s.groups.observe(float64(len(batch)))
+		s.commits.observe(time.Since(began).Seconds())
+	}()
 	results := make([]error, len(batch))
 	changed := false
 	err := func() error {
@@ -603,9 +612,9 @@ type upload struct {
 	limit   int64 // of all stored bytes, by the uploader's tier
 }
 
-// newUpload begins a content; share is the part of the quota that the uploader may fill, in quarters.
-func (s *store) newUpload(quarters int64) *upload {
-	return &upload{s: s, content: s.content.Add(1), limit: s.quota / 4 * quarters}
+// newUpload begins a content; limit is what all stored bytes may come to with it.
+func (s *store) newUpload(limit int64) *upload {
+	return &upload{s: s, content: s.content.Add(1), limit: limit}
 }
 
 // add stores one full chunk. The first also notes the content as live garbage, which a crash turns into real garbage.
@@ -677,11 +686,15 @@ func (t *writeTx) discard(content, size int64) error {
 }
 
 const pasteColumns = `p.n, p.content, p.size, p.id, p.mime, p.sha256, p.created_at, p.modified_at, p.expires_at, p.life,
-	p.owner, p.owner_sha1, p.burn, p.password, p.proof, p.token, p.name`
+	p.owner, p.owner_sha1, p.burn, p.password, p.proof, p.token, p.name, ''`
+
+// shortColumns are a short URL's in the same places.
+const shortColumns = `p.n, 0, length(p.target), p.id, '', x'', p.created_at, p.created_at, p.expires_at, 0,
+	p.owner, p.owner_sha1, 0, NULL, NULL, p.token, '', p.target`
 
 func (p *paste) fields() []any {
 	return []any{&p.n, &p.content, &p.size, &p.id, &p.mime, &p.sha256, &p.created, &p.modified, &p.expires, &p.life,
-		&p.owner, &p.ownerSHA1, &p.burn, &p.password, &p.proof, &p.token, &p.name}
+		&p.owner, &p.ownerSHA1, &p.burn, &p.password, &p.proof, &p.token, &p.name, &p.target}
 }
 
 // create stores p with the content of u, whose last (or only) chunk is last. before runs in the same transaction.
@@ -747,6 +760,35 @@ func (s *store) remove(id string) error {
 		}
 		t.pastes--
 		return t.discard(content, size)
+	})
+}
+
+// createShort stores a short URL; limit as for newUpload, before as for create.
+func (s *store) createShort(p *paste, limit int64, before func(*writeTx) error) error {
+	return s.do(0, func(t *writeTx) error {
+		if err := before(t); err != nil {
+			return err
+		}
+		if err := t.charge(p.size, limit); err != nil {
+			return err
+		}
+		_, err := t.exec("INSERT INTO shorts (id, target, created_at, expires_at, owner, owner_sha1, token) VALUES (?,?,?,?,?,?,?)",
+			p.id, p.target, p.created, p.expires, p.owner, p.ownerSHA1, p.token)
+		if isConstraint(err) {
+			return errTaken
+		}
+		return err
+	})
+}
+
+// removeShort deletes a short URL; errNotFound when somebody was faster.
+func (s *store) removeShort(id string) error {
+	defer s.cache.drop("s/" + id)
+	return s.do(0, func(t *writeTx) error {
+		var size int64
+		err := t.row("DELETE FROM shorts WHERE id = ? RETURNING length(target)", []any{id}, &size)
+		t.bytes -= size
+		return err
 	})
 }
 
@@ -837,9 +879,31 @@ func (s *store) get(id string, now int64) (*paste, []byte, error) {
 		if sum := sha256.Sum256(body); !bytes.Equal(sum[:], p.sha256) {
 			return nil, nil, errDamaged
 		}
-		s.cache.put(p, body, generation)
+		s.cache.put(p.id, p, body, generation)
 	}
 	return p, body, nil
+}
+
+// getShort returns the short URL of that id that lives at now. In the cache its id begins with s/.
+func (s *store) getShort(id string, now int64) (*paste, error) {
+	if p, _ := s.cache.get("s/"+id, now); p != nil {
+		return p, nil
+	}
+	generation := s.cache.generation.Load()
+	st, err := s.query("SELECT " + shortColumns + " FROM shorts p WHERE p.id = ? AND p.expires_at > ?")
+	if err != nil {
+		return nil, storeError(err)
+	}
+	p := new(paste)
+	err = st.QueryRow(id, now).Scan(p.fields()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errNotFound
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	s.cache.put("s/"+id, p, []byte(p.target), generation)
+	return p, nil
 }
 
 // reader reads a paste's content chunk by chunk; a ReadSeeker for http.ServeContent. It holds one chunk, and checks the
@@ -944,6 +1008,7 @@ func (r *reader) close() {
 
 // listQuery selects pastes. owners nil: everybody's; "" among them: anonymous ones. Zero values: no such condition.
 type listQuery struct {
+	shorts       bool     // short URLs instead
 	owners       []string // ids; a SHA-1 also finds pastes of a foreign certificate known by both
 	limit        int
 	cursor       [2]int64 // created_at and number of the last one seen
@@ -976,8 +1041,12 @@ func (s *store) list(ctx context.Context, q listQuery, now int64) ([]*paste, err
 	}
 	var parts []string
 	var all []any
+	from := pasteColumns + " FROM pastes p"
+	if q.shorts {
+		from = shortColumns + " FROM shorts p"
+	}
 	part := func(cond string, a ...any) {
-		parts = append(parts, "SELECT * FROM (SELECT "+pasteColumns+" FROM pastes p WHERE "+cond+where+" ORDER BY p.created_at DESC, p.n DESC LIMIT ?)")
+		parts = append(parts, "SELECT * FROM (SELECT "+from+" WHERE "+cond+where+" ORDER BY p.created_at DESC, p.n DESC LIMIT ?)")
 		all = append(append(append(all, a...), args...), q.limit)
 	}
 	for _, o := range q.owners {
@@ -1010,6 +1079,12 @@ func (s *store) list(ctx context.Context, q listQuery, now int64) ([]*paste, err
 // newest returns when the last paste was made, 0 without one.
 func (s *store) newest() (at int64, err error) {
 	err = s.r.QueryRow("SELECT coalesce(max(created_at), 0) FROM pastes").Scan(&at)
+	return at, storeError(err)
+}
+
+// oldest returns when the paste that expires first does, or did; the farthest future without any.
+func (s *store) oldest() (at int64, err error) {
+	err = s.r.QueryRow("SELECT coalesce(min(expires_at), 1 << 62) FROM pastes").Scan(&at)
 	return at, storeError(err)
 }
 
@@ -1107,9 +1182,9 @@ func (s *store) flushTouches() error {
 
 // sweep removes what has expired at now and all garbage, in steps that hold the writer for a few milliseconds each, and
 // then gives pages back and empties the write-ahead log, so that expired bytes are gone from both files.
-func (s *store) sweep(now int64) (expired int, err error) {
+func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 	if err := s.flushTouches(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	pause := func() { time.Sleep(5 * time.Millisecond) }
 	for {
@@ -1120,12 +1195,18 @@ func (s *store) sweep(now int64) (expired int, err error) {
 		}
 		expired += len(ids)
 		if err != nil {
-			return expired, err
+			return expired, expiredShorts, err
 		}
 		if len(ids) == 0 {
 			break
 		}
 		pause()
+	}
+	for n := int64(1); n > 0; pause() {
+		if err := s.do(0, func(t *writeTx) (err error) { n, err = t.expireShorts(now); return err }); err != nil {
+			return expired, expiredShorts, err
+		}
+		expiredShorts += int(n)
 	}
 	for _, query := range []string{"DELETE FROM spent WHERE nonce IN (SELECT nonce FROM spent WHERE expires <= ? LIMIT 500)",
 		"DELETE FROM dedup WHERE rowid IN (SELECT rowid FROM dedup WHERE at <= ? LIMIT 500)"} {
@@ -1135,12 +1216,12 @@ func (s *store) sweep(now int64) (expired int, err error) {
 		}
 		for n := int64(1); n > 0; pause() {
 			if err := s.do(0, func(t *writeTx) (err error) { n, err = t.exec(query, until); return err }); err != nil {
-				return expired, err
+				return expired, expiredShorts, err
 			}
 		}
 	}
 	if err := s.collect(pause); err != nil {
-		return expired, err
+		return expired, expiredShorts, err
 	}
 	for {
 		var free int64
@@ -1153,7 +1234,7 @@ func (s *store) sweep(now int64) (expired int, err error) {
 			return err
 		}})
 		if err != nil {
-			return expired, err
+			return expired, expiredShorts, err
 		}
 		if free <= 1024 { // 8 MiB stay for what comes next
 			break
@@ -1162,9 +1243,9 @@ func (s *store) sweep(now int64) (expired int, err error) {
 	}
 	s.removeOldCopies(now)
 	if s.checkpoint && s.dirty.Load() {
-		return expired, s.checkpointNow()
+		return expired, expiredShorts, s.checkpointNow()
 	}
-	return expired, nil
+	return expired, expiredShorts, nil
 }
 
 // expire deletes up to 100 expired pastes or batchBytes, and returns their ids.
@@ -1203,6 +1284,17 @@ func (t *writeTx) expire(now int64) (ids []string, err error) {
 		ids = append(ids, p.id)
 	}
 	return ids, nil
+}
+
+// expireShorts deletes up to 500 expired short URLs.
+func (t *writeTx) expireShorts(now int64) (n int64, err error) {
+	var size int64
+	if err = t.row(`SELECT count(*), coalesce(sum(length(target)), 0) FROM (SELECT target FROM shorts WHERE expires_at <= ? ORDER BY expires_at, n LIMIT 500)`,
+		[]any{now}, &n, &size); err != nil || n == 0 {
+		return 0, err
+	}
+	t.bytes -= size
+	return t.exec("DELETE FROM shorts WHERE n IN (SELECT n FROM shorts WHERE expires_at <= ? ORDER BY expires_at, n LIMIT 500)", now)
 }
 
 // collect removes dead contents, 16 chunks a step.
@@ -1298,7 +1390,8 @@ func (s *store) backup(path string) (err error) {
 	_, err = db.Exec(`BEGIN;
 		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM pastes WHERE burn UNION SELECT content FROM garbage);
 		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM dedup;
-		UPDATE totals SET pastes = (SELECT count(*) FROM pastes), bytes = (SELECT coalesce(sum(length(data)), 0) FROM chunks);
+		UPDATE totals SET pastes = (SELECT count(*) FROM pastes), bytes = (SELECT coalesce(sum(length(data)), 0) FROM chunks)
+			+ (SELECT coalesce(sum(length(target)), 0) FROM shorts);
 		COMMIT`)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return storeError(err)
@@ -1358,6 +1451,8 @@ func (s *store) notes() (list []string, err error) {
 type hotCache struct {
 	generation atomic.Int64
 
+	hits, misses atomic.Uint64
+
 	mu    sync.Mutex
 	limit int64
 	bytes int64
@@ -1366,6 +1461,7 @@ type hotCache struct {
 }
 
 type hotEntry struct {
+	key        string
 	p          *paste
 	expires    int64
 	body       []byte
@@ -1388,13 +1484,22 @@ func (c *hotCache) get(id string, now int64) (*paste, []byte) {
 	defer c.mu.Unlock()
 	e := c.m[id]
 	if e == nil || e.expires <= now {
+		c.misses.Add(1)
 		return nil, nil
 	}
+	c.hits.Add(1)
 	if c.ring.next != e {
 		e.unlink()
 		c.link(e)
 	}
 	return e.p, e.body
+}
+
+// stats returns lookups since the start and the bytes held now.
+func (c *hotCache) stats() (hits, misses uint64, size int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hits.Load(), c.misses.Load(), c.bytes
 }
 
 func (c *hotCache) link(e *hotEntry) {
@@ -1406,25 +1511,25 @@ func (e *hotEntry) unlink() { e.prev.next, e.next.prev = e.next, e.prev }
 
 func (c *hotCache) remove(e *hotEntry) {
 	e.unlink()
-	delete(c.m, e.p.id)
+	delete(c.m, e.key)
 	c.bytes -= int64(len(e.body)) + hotOverhead
 }
 
-func (c *hotCache) put(p *paste, body []byte, generation int64) {
+func (c *hotCache) put(key string, p *paste, body []byte, generation int64) {
 	size := int64(len(body)) + hotOverhead
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if size > c.limit || c.generation.Load() != generation {
 		return
 	}
-	if old := c.m[p.id]; old != nil {
+	if old := c.m[key]; old != nil {
 		c.remove(old)
 	}
 	for c.bytes+size > c.limit {
 		c.remove(c.ring.prev)
 	}
-	e := &hotEntry{p: p, expires: p.expires, body: body}
-	c.m[p.id] = e
+	e := &hotEntry{key: key, p: p, expires: p.expires, body: body}
+	c.m[key] = e
 	c.link(e)
 	c.bytes += size
 }

@@ -7,7 +7,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // lockFile takes an exclusive lock that ends with the process; errInUse when another one has it.
@@ -41,3 +43,20 @@ func stderrIsJournal(stream string) bool {
 
 // privateUmask makes whatever this process creates its own user's alone; a socket's wider mode is set afterwards.
 func privateUmask() { syscall.Umask(0o077) }
+
+// processUsage returns resident bytes, CPU time and open descriptors of this process; zeros where there is no /proc.
+func processUsage() (rss int64, cpu time.Duration, files int) {
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		var size int64
+		fmt.Fscan(strings.NewReader(string(b)), &size, &rss)
+		rss *= int64(os.Getpagesize())
+	}
+	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
+		files = len(list)
+	}
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) == nil {
+		cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return rss, cpu, files
+}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"syscall"
+	"time"
 )
 
 // lockFile opens path without sharing, which Windows refuses to a second process.
@@ -27,3 +28,5 @@ func freeSpace(string) int64 { return math.MaxInt64 }
 func stderrIsJournal(string) bool { return false }
 
 func privateUmask() {}
+
+func processUsage() (rss int64, cpu time.Duration, files int) { return 0, 0, 0 }
