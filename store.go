@@ -1329,17 +1329,21 @@ func (s *store) collect(pause func()) error {
 	}
 }
 
-// checkpointNow moves the write-ahead log into the file and cuts it to nothing. A reader in its way is no error: the
-// next sweep tries again.
+// checkpointNow moves the write-ahead log into the file and cuts it to nothing. A reader in its way is no error and is
+// not waited for long, since all writing waits with it: the next sweep tries again.
 func (s *store) checkpointNow() error {
 	return s.submit(&operation{bare: true, run: func(t *writeTx) error {
 		var busy, pages, moved int
 		s.dirty.Store(false)
-		err := t.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &busy, &pages, &moved)
+		_, err := s.wconn.ExecContext(context.Background(), "PRAGMA busy_timeout = 50")
+		if err == nil {
+			err = t.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &busy, &pages, &moved)
+		}
 		if err != nil || busy != 0 {
 			s.dirty.Store(true)
 		}
-		return err
+		_, restored := s.wconn.ExecContext(context.Background(), "PRAGMA busy_timeout = 5000")
+		return errors.Join(err, restored)
 	}})
 }
 
@@ -1426,9 +1430,9 @@ func (s *store) integrity() (found []string, err error) {
 	return found, storeError(rows.Err())
 }
 
-// notes returns the lines kept for the operator, with their times.
+// notes returns the lines kept for the operator within the last day, with their times.
 func (s *store) notes() (list []string, err error) {
-	rows, err := s.r.Query("SELECT at, text FROM notes ORDER BY at")
+	rows, err := s.r.Query("SELECT at, text FROM notes WHERE at > ? ORDER BY at", s.now().Unix()-86400)
 	if err != nil {
 		return nil, storeError(err)
 	}
