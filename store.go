@@ -22,6 +22,7 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ const (
 	batchBytes    = 4 << 20    // chunk bytes in one commit, and removed by one step of the sweep
 	queueOps      = 1024       // operations waiting for the writer
 	hotSize       = 64 << 10   // largest content in the cache
+	freePages     = 1024       // free pages (8 MiB) that the sweep leaves in the file for what comes next
 	touchMost     = 1 << 16    // renewals remembered between two flushes
 )
 
@@ -1223,10 +1225,10 @@ func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 	if err := s.collect(pause); err != nil {
 		return expired, expiredShorts, err
 	}
-	for {
+	for last := int64(math.MaxInt64); ; pause() {
 		var free int64
 		err := s.submit(&operation{bare: true, run: func(t *writeTx) error {
-			if err := t.row("PRAGMA freelist_count", nil, &free); err != nil || free <= 1024 {
+			if err := t.row("PRAGMA freelist_count", nil, &free); err != nil || free <= freePages || free >= last {
 				return err
 			}
 			s.dirty.Store(true)
@@ -1236,10 +1238,10 @@ func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 		if err != nil {
 			return expired, expiredShorts, err
 		}
-		if free <= 1024 { // 8 MiB stay for what comes next
+		if free <= freePages || free >= last {
 			break
 		}
-		pause()
+		last = free
 	}
 	s.removeOldCopies(now)
 	if s.checkpoint && s.dirty.Load() {
