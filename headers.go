@@ -326,28 +326,27 @@ func (s *server) ignoredHeaders(q *request, name string) {
 // identify finds out whose certificate came along; an error is the answer.
 func (s *server) identify(q *request) error {
 	var shown identity
-	var header string
 	lines := q.r.Header[s.cfg.certHeader]
 	own := q.r.TLS != nil && len(q.r.TLS.PeerCertificates) > 0
-	if len(lines) > 0 && (own || q.trusted) {
+	// A fingerprint is public: over TCP an address range alone may not vouch for it.
+	believed := q.trusted && (!q.peer.IsValid() || s.cfg.proxySecret != "")
+	if len(lines) > 0 && q.trusted && !believed {
+		s.ignoredHeaders(q, s.cfg.certHeader)
+	}
+	if len(lines) > 0 && (own || believed) {
 		if len(lines) > 1 {
 			return badCertificate("the certificate header is repeated")
 		}
-		header = lines[0]
 		var err error
-		if shown, err = parseCertHeader(header); err != nil {
+		if shown, err = parseCertHeader(lines[0]); err != nil {
 			return err
 		}
 	}
-	switch {
-	case own && shown != identity{}:
-		return badCertificate("a certificate in the header and another in the TLS handshake")
-	case own:
+	if own {
+		if shown != (identity{}) {
+			return badCertificate("a certificate in the header and another in the TLS handshake")
+		}
 		shown = identityOf(q.r.TLS.PeerCertificates[0].Raw)
-	case shown != identity{} && q.peer.IsValid() && s.cfg.proxySecret == "":
-		// A fingerprint is public: an address range alone may not vouch for it.
-		s.ignoredHeaders(q, s.cfg.certHeader)
-		shown = identity{}
 	}
 	if shown != (identity{}) {
 		shown.owner = shown.sha256

@@ -38,9 +38,10 @@ import (
 )
 
 const (
-	jsonMost        = 1 << 20 // bytes of a JSON body
-	multipartMost   = 16      // parts
-	optionMost      = 4 << 10 // bytes of a part that is an option
+	jsonMost        = 1 << 20  // bytes of a JSON body
+	multipartMost   = 16       // parts
+	optionMost      = 4 << 10  // bytes of a part that is an option
+	partHeadMost    = 24 << 10 // bytes read for a part header: 16 KiB, and what the buffer of the parser draws in besides
 	multipartExtra  = multipartMost*(optionMost+4<<10) + 64<<10
 	passwordMost    = 1024   // bytes
 	nameMost        = 128    // characters of a display name
@@ -211,8 +212,8 @@ func (o *options) set(name, v string) error {
 		}
 		o.password, o.pass = true, v
 	case "display_name":
-		n := utf8.RuneCountInString(v)
-		if !o.certified || !utf8.ValidString(v) || n > nameMost || n == 0 && !o.changing || strings.ContainsFunc(v, unicode.IsControl) {
+		n, removes := utf8.RuneCountInString(v), v == "" && o.changing
+		if !removes && (!o.certified || !utf8.ValidString(v) || n == 0 || n > nameMost || strings.ContainsFunc(v, unicode.IsControl)) {
 			return &apiError{status: 400, code: "bad_display_name", text: "the display name can't be used",
 				hint: "for certificate holders: 1 to 128 characters, no control characters"}
 		}
@@ -417,7 +418,7 @@ func (in *intake) look(b []byte) {
 		if !utf8.FullRune(in.tail) {
 			return
 		}
-		if r, n := utf8.DecodeRune(in.tail); r == utf8.RuneError || n != len(in.tail) {
+		if _, n := utf8.DecodeRune(in.tail); n != len(in.tail) { // an invalid sequence has length 1
 			in.text = false
 			return
 		}
@@ -545,41 +546,46 @@ func (in *intake) json(q *request, o *options) error {
 
 // multipart reads RFC 7578 parts as they come: options by their names, and the one other part as the content.
 func (in *intake) multipart(q *request, boundary string, o *options) error {
-	truncated := &apiError{status: 400, code: "bad_option", text: "the multipart body is damaged or cut short"}
+	damaged := &apiError{status: 400, code: "bad_option", text: "the multipart body is damaged or cut short"}
 	if boundary == "" {
-		return truncated
+		return damaged
 	}
-	damaged := func(err error) error {
-		if isAPI(err) {
+	body := &multipartBody{r: q, left: in.limit + multipartExtra}
+	// The parser takes an end within a part's header for the last boundary; an end that is an error is none to it. The line
+	// end is for a last boundary without one, which RFC 2046 allows.
+	mr := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), failingReader{io.ErrUnexpectedEOF}), boundary)
+	failed := func(err error) error {
+		switch {
+		case isAPI(err):
 			return err
+		case body.left < 0:
+			return tooLarge(in.limit, "")
+		case body.head < 0:
+			return badOption("the header of a part is too long")
+		case body.err != nil:
+			return bodyError(body.err)
 		}
-		if q.body.done { // the body is whole, its parts are not
-			return truncated
-		}
-		return bodyError(err)
+		return damaged
 	}
-	counted := &countedReader{r: q, left: in.limit + multipartExtra}
-	mr := multipart.NewReader(counted, boundary)
 	found := false
 	for i := 0; ; i++ {
+		body.head = partHeadMost
 		part, err := mr.NextRawPart()
 		if err == io.EOF {
 			return nil
 		}
-		if counted.left < 0 {
-			return tooLarge(in.limit, "")
-		}
 		if err != nil {
-			return damaged(err)
+			return failed(err)
 		}
 		if i == multipartMost {
 			return badOption("more than 16 parts")
 		}
+		body.head = math.MaxInt64 // what follows is content
 		switch name := part.FormName(); name {
 		case "expiry", "burn_after_read", "password", "display_name":
 			v, err := io.ReadAll(io.LimitReader(part, optionMost+1))
 			if err != nil {
-				return damaged(err)
+				return failed(err)
 			}
 			if len(v) > optionMost {
 				return badOption("the option " + name + " is longer than 4 KiB")
@@ -593,28 +599,37 @@ func (in *intake) multipart(q *request, boundary string, o *options) error {
 			}
 			found = true
 			o.declared = part.Header.Get("Content-Type")
-			if err := in.read(part); counted.left < 0 {
-				return tooLarge(in.limit, "")
-			} else if err != nil {
-				return damaged(err)
+			if err := in.read(part); err != nil {
+				return failed(err)
 			}
 		}
 	}
 }
 
-// countedReader ends a body that grows past what its parts may hold.
-type countedReader struct {
-	r    io.Reader
-	left int64
+// multipartBody ends a body that grows past what its parts may hold, or whose part headers do: the parser would keep 10 MiB
+// of those. It remembers how the body itself failed.
+type multipartBody struct {
+	r          io.Reader
+	left, head int64
+	err        error // other than io.EOF
 }
 
-func (c *countedReader) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	if c.left -= int64(n); c.left < 0 {
-		return 0, errors.New("multipart body too large")
+func (m *multipartBody) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	m.left -= int64(n)
+	m.head -= int64(n)
+	if err != nil && err != io.EOF {
+		m.err = err
+	}
+	if m.left < 0 || m.head < 0 {
+		return 0, errors.New("too long")
 	}
 	return n, err
 }
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
 // ---- MIME ----
 
@@ -696,9 +711,9 @@ func magic(b []byte) string {
 		return "audio/flac"
 	case at(0, "OggS"):
 		return "audio/ogg"
-	case at(4, "ftypavif"):
+	case at(0, "\x00\x00") && at(4, "ftypavif"): // the box's size goes before: a text has none
 		return "image/avif"
-	case at(4, "ftyp"):
+	case at(0, "\x00\x00") && at(4, "ftyp"):
 		return "video/mp4"
 	case at(0, "\x1a\x45\xdf\xa3"):
 		return "video/webm"
@@ -974,7 +989,7 @@ func (s *server) apply(q *request, p *paste, o *options, in *intake) error {
 		p.size, p.sha256, p.mime, p.modified = in.size, in.sum[:], mimeOf(o.declared, in), q.now
 	}
 	if o.expiry && o.deadline != 0 {
-		p.expires, p.life = min(o.deadline, q.now+int64(s.longest(q.tier)/time.Second)), 0
+		p.expires, p.life = min(o.deadline, q.now+int64(s.longest(q.tier)/time.Second), p.created+int64(s.cfg.maxExpiry/time.Second)), 0
 	} else if o.expiry || p.expires == 0 {
 		p.life = int64(s.life(q.tier) / time.Second)
 		p.expires = min(q.now+p.life, p.created+int64(s.cfg.maxExpiry/time.Second))
@@ -1426,7 +1441,8 @@ func (q *request) listParameter(lq *listQuery, name, v string) (err error) {
 			err = errParameter
 		}
 	case name == "type" && !lq.shorts:
-		if lq.mime = strings.ToLower(v); !mimeShape.MatchString(strings.Replace(lq.mime, "/*", "/x", 1)) {
+		lq.mime = strings.ToLower(v)
+		if kind, all := strings.CutSuffix(lq.mime, "/*"); all && !mimeShape.MatchString(kind+"/x") || !all && !mimeShape.MatchString(lq.mime) {
 			err = errParameter
 		}
 	case name == "after":

@@ -724,11 +724,10 @@ func (s *store) create(p *paste, u *upload, last []byte, before func(*writeTx) e
 
 // update writes p over the row of its number if that still is as old was read; u is nil without a new content.
 func (s *store) update(old, p *paste, u *upload, last []byte, before func(*writeTx) error) error {
-	defer s.cache.drop(p.id)
 	if u != nil {
 		p.content = u.content
 	}
-	return s.do(len(last), func(t *writeTx) error {
+	err := s.do(len(last), func(t *writeTx) error {
 		if err := before(t); err != nil {
 			return err
 		}
@@ -750,6 +749,14 @@ func (s *store) update(old, p *paste, u *upload, last []byte, before func(*write
 		}
 		return t.discard(old.content, old.size)
 	})
+	if err == nil { // a renewal that waits belongs to the deadline of before
+		s.touches.mu.Lock()
+		delete(s.touches.pending, p.id)
+		delete(s.touches.written, p.id)
+		s.touches.mu.Unlock()
+	}
+	s.cache.drop(p.id)
+	return err
 }
 
 // remove deletes a paste; errNotFound when somebody was faster.
@@ -1142,7 +1149,13 @@ func (s *store) touch(p *paste, now int64) {
 		s.touches.mu.Unlock()
 		return
 	}
-	s.touches.pending[p.id] = touch{now, expires}
+	t := touch{now, expires}
+	for _, earlier := range []map[string]touch{s.touches.pending, s.touches.written} {
+		if e, ok := earlier[p.id]; ok { // the file still has the deadline of before this one
+			t.at = min(t.at, e.at)
+		}
+	}
+	s.touches.pending[p.id] = t
 	s.touches.mu.Unlock()
 	s.cache.renew(p.id, expires)
 }
@@ -1167,7 +1180,13 @@ func (s *store) flushTouches() error {
 	for part := range slices.Chunk(ids, 500) {
 		failed = errors.Join(failed, s.do(0, func(t *writeTx) error {
 			for _, id := range part {
-				if _, err := t.exec("UPDATE pastes SET expires_at = max(expires_at, ?) WHERE id = ? AND life > 0", m[id].expires, id); err != nil {
+				s.touches.mu.Lock()
+				touched, still := m[id] // not so when the paste was changed meanwhile
+				s.touches.mu.Unlock()
+				if !still {
+					continue
+				}
+				if _, err := t.exec("UPDATE pastes SET expires_at = max(expires_at, ?) WHERE id = ? AND life > 0", touched.expires, id); err != nil {
 					return err
 				}
 			}
@@ -1315,7 +1334,7 @@ func (s *store) collect(pause func()) error {
 			}
 			err = t.row(`SELECT coalesce(max(key), 0), coalesce(sum(length(data)), 0) FROM
 				(SELECT key, data FROM chunks WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 16)`,
-				[]any{content << 20, content<<20 | 1<<20 - 1}, &last, &bytes)
+				[]any{content << 20, (content+1)<<20 - 1}, &last, &bytes)
 			if err == nil && last == 0 {
 				_, err = t.exec("DELETE FROM garbage WHERE content = ?", content)
 			} else if err == nil {
