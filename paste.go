@@ -1213,7 +1213,7 @@ func (s *server) rawPaste(q *request) error {
 	rd := s.store.reader(p, body)
 	defer rd.close()
 	if !head {
-		if err := rd.load(0); err != nil { // before the headers: it may have been deleted just now
+		if err := rd.first(); err != nil { // before the headers: it may have been deleted just now
 			if errors.Is(err, errGone) && !p.burn {
 				return errNotFound
 			}
@@ -1235,8 +1235,8 @@ func (s *server) rawPaste(q *request) error {
 			io.Copy(q.w, rd)
 		}
 	}
-	if rd.err != nil { // the content ended early: so must the connection
-		return rd.err
+	if err := rd.failed(); err != nil { // the content ended early: so must the connection
+		return err
 	}
 	if !head && (q.w.status == 200 || q.w.status == 206) {
 		s.metrics.pastes.read.Add(1)

@@ -916,16 +916,19 @@ func (s *store) getShort(id string, now int64) (*paste, error) {
 }
 
 // reader reads a paste's content chunk by chunk; a ReadSeeker for http.ServeContent. It holds one chunk, and checks the
-// SHA-256 before it lets go of the last one when it was read from start to end. close returns its buffer.
+// SHA-256 before it lets go of the last one when it was read from start to end. close returns its buffer; ServeContent answers
+// several ranges from a goroutine that may outlive the request, so a closed reader must read no more.
 type reader struct {
-	s    *store
-	p    *paste
+	s *store
+	p *paste
+
+	mu   sync.Mutex
 	off  int64
 	seq  int64 // of the chunk in buf, -1: none
 	buf  []byte
 	hash hash.Hash
 	next int64 // sequence of the chunk that the hash waits for
-	err  error // of the store, kept: ServeContent swallows it
+	err  error // the first failure, kept: ServeContent swallows it
 }
 
 var chunkPool = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
@@ -980,7 +983,26 @@ func (r *reader) load(seq int64) error {
 	return nil
 }
 
+// first loads the start of the content, before the answer's header goes out.
+func (r *reader) first() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.load(0)
+}
+
+// failed returns what ended the reading early.
+func (r *reader) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
 func (r *reader) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return 0, r.err
+	}
 	if r.off >= r.p.size {
 		return 0, io.EOF
 	}
@@ -994,6 +1016,8 @@ func (r *reader) Read(b []byte) (int, error) {
 }
 
 func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch whence {
 	case io.SeekCurrent:
 		offset += r.off
@@ -1008,6 +1032,9 @@ func (r *reader) Seek(offset int64, whence int) (int64, error) {
 }
 
 func (r *reader) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = errClosed
 	if r.hash != nil && r.buf != nil {
 		b := r.buf[:0]
 		chunkPool.Put(&b)
