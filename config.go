@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // secret prints as [redacted] wherever it is formatted or logged.
@@ -49,6 +51,11 @@ type config struct {
 	transferTimeout                            time.Duration
 	maxStorage, minFree                        int64
 
+	tlsCert, tlsKey                     string // files, or ""
+	pkiEnabled                          string // "0", "1"
+	caPassword                          secret
+	certDays                            int64
+	registration                        string // "closed", "open"
 	powDifficulty, powFree, registerPow int64
 	powTTL                              time.Duration
 	floodWindow, floodDecay             time.Duration
@@ -110,6 +117,12 @@ func variables(c *config) []variable {
 		{"TRANSFER_TIMEOUT", "15m", "time", "longest upload or download", setSpan(&c.transferTimeout)},
 		{"MAX_STORAGE", "10GiB", "size", "all stored content; clients without a certificate of this server may fill three quarters", setSize(&c.maxStorage, 1)},
 		{"MIN_FREE", "256MiB", "size", "disk space that uploads leave free", setSize(&c.minFree, 0)},
+		{"TLS_CERT", "", "file", "certificate chain (PEM) for TLS of our own on the TCP sockets; read again when it changes and on SIGHUP", setString(&c.tlsCert, `.`)},
+		{"TLS_KEY", "", "file", "its key (PEM)", setString(&c.tlsKey, `.`)},
+		{"PKI_ENABLED", "0", "0, 1", "issue client certificates; makes the CA at the first start", setChoice(&c.pkiEnabled, "0", "1")},
+		{"PKI_CA_PASSWORD", "", "text", "opens the CA's key", setPassword(&c.caPassword)},
+		{"PKI_CERT_DAYS", "365", "days", "life of client certificates; never past the CA's", setNumber(&c.certDays, 10, 1, certDaysMax)},
+		{"REGISTRATION", "closed", "closed, open", "open: whoever does the work gets a certificate of a new owner", setChoice(&c.registration, "closed", "open")},
 		{"POW_DIFFICULTY", "20", "bits", "proof of work for a creation; 0: none, and no anti-flood", setNumber(&c.powDifficulty, 10, 0, 40)},
 		{"POW_FREE", "20", "count an hour", "creations of a client that need no work; 0: always work", setNumber(&c.powFree, 10, 0, 1<<20)},
 		{"POW_TTL", "300s", "time", "life of a challenge, four times that during a flood", setSpan(&c.powTTL)},
@@ -192,6 +205,12 @@ func loadConfig(environ []string) (*config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s%s: %w", envPrefix, v.name, err)
 		}
+	}
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		return nil, errors.New("FLASKPASTE_TLS_CERT and FLASKPASTE_TLS_KEY need each other")
+	}
+	if n := utf8.RuneCountInString(string(c.caPassword)); n > 0 && n < 12 {
+		c.warnings = append(c.warnings, "FLASKPASTE_PKI_CA_PASSWORD is short: a stolen database could be opened by guessing; 12 characters or more are better")
 	}
 	c.rates[rateFree] = rate{c.powFree, time.Hour}
 	if len(c.trustedProxies) == 0 && c.proxySecret != "" && !slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") }) {
@@ -395,6 +414,17 @@ func setSecret(p *secret) func(string) error {
 	}
 }
 
+// setPassword takes what a person or a generator makes; blanks inside are good.
+func setPassword(p *secret) func(string) error {
+	return func(v string) error {
+		if !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+			return errors.New("must be UTF-8 without control characters")
+		}
+		*p = secret(v)
+		return nil
+	}
+}
+
 func setHeader(p *string) func(string) error {
 	re := regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 	return func(v string) error {
@@ -417,6 +447,6 @@ func configHelp() string {
 		}
 		fmt.Fprintf(&b, "  %s%s (%s)\n      %s; %s\n", envPrefix, v.name, def, v.help, v.unit)
 	}
-	b.WriteString("\nSecrets (PROXY_SECRET) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n")
+	b.WriteString("\nSecrets (PROXY_SECRET, PKI_CA_PASSWORD) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n")
 	return b.String()
 }

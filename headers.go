@@ -348,14 +348,10 @@ func (s *server) identify(q *request) error {
 		}
 		shown = identityOf(q.r.TLS.PeerCertificates[0].Raw)
 	}
-	if shown != (identity{}) {
-		shown.owner = shown.sha256
-		if shown.owner == "" {
-			shown.owner = shown.sha1
-		}
-		q.who, q.tier = shown, untrusted
+	if shown == (identity{}) {
+		return nil
 	}
-	return nil
+	return s.judge(q, shown)
 }
 
 func badCertificate(why string) error {

@@ -47,7 +47,9 @@ type server struct {
 	guesses   *guesses
 	metrics   *metrics
 	program   func() (*executable, error)
-	dedupKey  [32]byte // of this process: what is stored says nothing after it
+	dedupKey  [32]byte   // of this process: what is stored says nothing after it
+	ca        *authority // nil: none; without its key: PKI is off
+	revoked   crlCache
 	ignored   ignored
 	health    health
 	stopping  atomic.Bool
@@ -64,6 +66,9 @@ func newServer(cfg *config, st *store, log *slog.Logger, now func() time.Time) (
 	s.flood = newAntiflood(int(cfg.powDifficulty), int(cfg.floodMax), int(cfg.floodStep), int(cfg.floodThreshold), cfg.floodWindow, cfg.floodDecay)
 	s.work = newChallenges()
 	rand.Read(s.dedupKey[:])
+	if err := s.startPKI(); err != nil {
+		return nil, err
+	}
 	s.table = routes()
 	patterns := make([]string, len(s.table))
 	exe, exeErr := openExecutable()
@@ -118,6 +123,15 @@ func routes() []route {
 		{"GET /challenge", classRead, "all", "a proof of work to solve", (*server).showChallenge, 0},
 		{"GET /client", classCreate, "all", "this program, which is also the client", (*server).sendClient, 0},
 		{"GET /metrics", classRead, "FLASKPASTE_METRICS_ALLOW", "metrics for Prometheus", (*server).showMetrics, 0},
+		{"GET /register/challenge", classRead, "all", "a challenge for the work that a certificate costs", (*server).showRegisterChallenge, 0},
+		{"POST /csr", classCreate, "all, with work", "a certificate of a new owner for a PEM request", (*server).enrol, 0},
+		{"GET /pki", classRead, "all", "the CA", (*server).showPKI, 0},
+		{"GET /pki/ca.crt", classRead, "all", "its certificate", (*server).showCA, 0},
+		{"GET /pki/ca.crl", classRead, "all", "what is revoked", (*server).showCRL, 0},
+		{"GET /pki/certs", classRead, "certificate", "own certificates; an admin sees all", (*server).listCerts, 0},
+		{"POST /pki/issue", classCreate, "admin", "a certificate of a new owner, vouched for", (*server).issue, 0},
+		{"POST /pki/renew", classCreate, "trusted", "another certificate of the same owner", (*server).renew, 0},
+		{"POST /pki/revoke/{serial}", classCreate, "admin, own line", "revoke a certificate and its whole line", (*server).revoke, 0},
 		{"GET /health", classNone, "all", "is the server well", (*server).showHealth, 0},
 	}
 }
@@ -146,7 +160,12 @@ func (s *server) dispatch(q *request) error {
 	if q.route.class == classNone { // health: answered whoever asks
 		return q.route.handle(s, q)
 	}
-	if err := s.identify(q); err != nil {
+	if err := s.identify(q); err != nil { // counted against the address, so that nobody fills the log with it
+		q.key = keyFor("", q.addr)
+		if busy := q.ask(rateAuth); busy != nil {
+			return busy
+		}
+		q.charge(rateAuth)
 		return err
 	}
 	if err := s.origin.Check(q.r); err != nil {
@@ -278,6 +297,7 @@ func (s *server) answerError(q *request, err error) {
 		q.charge(rateMiss)
 	}
 	q.w.code, q.cause = e.code, e.cause
+	q.auditRefusal(e.code)
 	h := q.w.Header()
 	for _, name := range [...]string{"Content-Disposition", "Etag", "Last-Modified", "Accept-Ranges", "Content-Length"} {
 		delete(h, name)

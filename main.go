@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -54,19 +55,22 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	case "help", "--help", "-h":
 		fmt.Fprint(stdout, mainHelp)
 		return 0
-	case "serve", "check", "backup", "healthcheck":
+	case "serve", "check", "backup", "healthcheck", "pki":
 	default:
 		return fail(exitUsage, fmt.Errorf("unknown command %q: see flaskpaste help", command))
 	}
 	if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
-		if command == "serve" {
+		switch command {
+		case "serve":
 			fmt.Fprint(stdout, configHelp())
-		} else {
+		case "pki":
+			fmt.Fprint(stdout, pkiHelp)
+		default:
 			fmt.Fprint(stdout, mainHelp)
 		}
 		return 0
 	}
-	if want := map[string]int{"backup": 1}[command]; len(args) != want {
+	if want := map[string]int{"backup": 1}[command]; len(args) != want && command != "pki" {
 		return fail(exitUsage, fmt.Errorf("%s takes %d arguments: see flaskpaste help", command, want))
 	}
 	cfg, err := loadConfig(environ)
@@ -74,6 +78,13 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return fail(exitConfig, err)
 	}
 	switch command {
+	case "pki":
+		if err := pkiCommand(cfg, args, stdout, stderr); errors.Is(err, errPKIUsage) {
+			return fail(exitUsage, err)
+		} else if err != nil {
+			return fail(exitFailed, err)
+		}
+		return 0
 	case "backup":
 		if err := backup(cfg, args[0]); err != nil {
 			return fail(exitFailed, err)
@@ -95,6 +106,7 @@ const mainHelp = `usage: flaskpaste [command]
   serve         start the server (the default); serve --help lists its settings
   check         look for what is wrong: settings, database, permissions, space; exit 1 on findings
   backup FILE   copy the database while it is in use
+  pki ...       client certificates: init, issue, list, revoke, admin; see pki --help
   healthcheck   exit 0 if the server of these settings is healthy
   version
 `
@@ -133,11 +145,21 @@ func check(cfg *config, stdout io.Writer) int {
 	if free := freeSpace(filepath.Dir(cfg.database)); exists(filepath.Dir(cfg.database)) && free < cfg.minFree {
 		found = append(found, fmt.Sprintf("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored", free>>20, cfg.minFree>>20))
 	}
+	if cfg.tlsCert != "" {
+		if pair, err := tls.LoadX509KeyPair(cfg.tlsCert, cfg.tlsKey); err != nil {
+			found = append(found, "FLASKPASTE_TLS_CERT and FLASKPASTE_TLS_KEY: "+err.Error())
+		} else if time.Until(pair.Leaf.NotAfter) < 14*24*time.Hour {
+			found = append(found, "the certificate in "+cfg.tlsCert+" ends on "+pair.Leaf.NotAfter.Format(time.DateOnly))
+		}
+	}
 	st, err := openExisting(cfg)
 	if err == nil {
 		bad, integrityErr := st.integrity()
 		notes, notesErr := st.notes()
 		found = append(append(found, bad...), notes...)
+		if text := checkCA(st, time.Now()); text != "" {
+			found = append(found, text)
+		}
 		err = errors.Join(integrityErr, notesErr, st.close())
 	}
 	if err != nil {
@@ -164,8 +186,12 @@ func healthcheck(cfg *config) error {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	c := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DialContext: dial}}
-	res, err := c.Get("http://localhost" + cfg.prefix + "/health")
+	c := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	scheme := "http://"
+	if cfg.tlsCert != "" && !strings.HasPrefix(address, "unix:") {
+		scheme = "https://" // the certificate is for the outside name, and nothing secret is asked
+	}
+	res, err := c.Get(scheme + "localhost" + cfg.prefix + "/health")
 	if err != nil {
 		return err
 	}
@@ -189,9 +215,6 @@ func newLog(cfg *config, w io.Writer) *slog.Logger {
 func serve(cfg *config, stderr io.Writer) int {
 	privateUmask()
 	log := newLog(cfg, stderr)
-	for _, w := range cfg.warnings {
-		log.Warn(w)
-	}
 	fail := func(err error) int {
 		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
 		return exitFailed
@@ -209,17 +232,36 @@ func serve(cfg *config, stderr io.Writer) int {
 	if srv, err = newServer(cfg, st, log, time.Now); err != nil {
 		return fail(errors.Join(err, st.close()))
 	}
+	var ours *certFiles
+	if cfg.tlsCert != "" {
+		ours = &certFiles{cert: cfg.tlsCert, key: cfg.tlsKey, log: log, now: time.Now}
+		if err := ours.load(); err != nil {
+			return fail(errors.Join(err, st.close()))
+		}
+	}
+	for _, w := range cfg.warnings {
+		log.Warn(w)
+	}
 	listeners, err := listen(cfg)
 	if err != nil {
 		return fail(errors.Join(err, st.close()))
 	}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 	hs := newHTTPServer(srv)
+	if ours != nil {
+		hs.TLSConfig = ours.config()
+	}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		log.Info("listening", "address", l.Addr().String())
-		go func() { failed <- hs.Serve(l) }()
+		go func() {
+			if hs.TLSConfig != nil && l.Addr().Network() != "unix" {
+				failed <- hs.ServeTLS(l, "", "")
+			} else {
+				failed <- hs.Serve(l)
+			}
+		}()
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
@@ -231,11 +273,18 @@ func serve(cfg *config, stderr io.Writer) int {
 	}
 	notifySystemd("READY=1\nSTATUS=serving")
 	code := 0
-	select {
-	case sig := <-signals:
-		log.Info("stopping", "signal", sig.String())
-	case err := <-failed:
-		code = fail(err)
+	for running := true; running; {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				log.Info("stopping", "signal", sig.String())
+				running = false
+			} else if ours != nil {
+				ours.reload()
+			}
+		case err := <-failed:
+			code, running = fail(err), false
+		}
 	}
 	signal.Stop(signals) // a second one kills
 	notifySystemd("STOPPING=1")
@@ -272,7 +321,74 @@ func firstURL(cfg *config, l net.Listener) string {
 	if ap, err := netip.ParseAddrPort(host); err == nil && ap.Addr().IsUnspecified() {
 		host = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
 	}
+	if cfg.tlsCert != "" {
+		return "https://" + host + cfg.prefix
+	}
 	return "http://" + host + cfg.prefix
+}
+
+// certFiles is the certificate of our own TLS. It is read again when its files change and on SIGHUP; a pair that does not fit
+// (one file is new, the other not yet) is not taken. Connections that stand keep theirs.
+type certFiles struct {
+	cert, key string
+	log       *slog.Logger
+	now       func() time.Time
+
+	mu     sync.Mutex
+	pair   *tls.Certificate
+	looked time.Time // when the files were last looked at
+	state  string    // what they looked like
+}
+
+// config asks every client for a certificate and takes none for an answer too. Nobody's chain is checked: the handshake proves
+// that the client has the key, and the table says what the certificate is worth (judge). Versions and suites are Go's.
+func (f *certFiles) config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if now := f.now(); now.Sub(f.looked) >= time.Second {
+				f.looked = now
+				if f.state != f.look() {
+					f.reloadLocked()
+				}
+			}
+			return f.pair, nil
+		}}
+}
+
+func (f *certFiles) look() (state string) {
+	for _, path := range []string{f.cert, f.key} {
+		if info, err := os.Stat(path); err == nil {
+			state += fmt.Sprint(info.Size(), info.ModTime().UnixNano(), " ")
+		}
+	}
+	return state
+}
+
+// load reads the files for the first time.
+func (f *certFiles) load() error {
+	f.state = f.look()
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return fmt.Errorf("FLASKPASTE_TLS_CERT and FLASKPASTE_TLS_KEY: %w", err)
+	}
+	f.pair = &pair
+	return nil
+}
+
+func (f *certFiles) reload() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reloadLocked()
+}
+
+func (f *certFiles) reloadLocked() {
+	if err := f.load(); err != nil {
+		f.log.Warn("the TLS certificate stays as it was", "error", err)
+		return
+	}
+	f.log.Info("the TLS certificate was read again", "ends", f.pair.Leaf.NotAfter)
 }
 
 // listen returns the sockets that systemd passed on, or opens those of the configuration.

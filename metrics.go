@@ -25,10 +25,10 @@ var (
 	metricMethods  = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"}
 	metricStatuses = []int{200, 201, 206, 302, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 416, 429, 499, 500, 503, 0}
 	metricReasons  = []string{"authentication_required", "bad_body", "bad_client_certificate", "bad_csr", "bad_display_name", "bad_expiry", "bad_json",
-		"bad_option", "bad_password", "bad_url", "burning", "busy", "certificate_expired", "certificate_required", "certificate_revoked", "client_left",
-		"cross_origin", "duplicate_content", "empty_content", "internal", "low_entropy", "method_not_allowed", "not_admin", "not_found", "not_owner",
+		"bad_option", "bad_password", "bad_url", "burning", "busy", "ca_not_valid", "certificate_expired", "certificate_not_yet_valid", "certificate_required", "certificate_revoked", "client_left",
+		"cross_origin", "duplicate_content", "empty_content", "internal", "low_entropy", "method_not_allowed", "not_admin", "not_found", "not_owner", "not_trusted",
 		"password_required", "password_wrong", "pki_disabled", "pow_failed", "pow_required", "preview_refused", "rate_limited", "read_proof_required",
-		"registration_closed", "storage_full", "too_large", "too_many_transfers", "too_slow", "too_small", "unsupported_encoding", "other"}
+		"registration_closed", "storage_full", "too_large", "too_many_certificates", "too_many_transfers", "too_slow", "too_small", "unsupported_encoding", "other"}
 )
 
 // histogram counts observations by upper bound; sum is a float64's bits.

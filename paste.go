@@ -1372,6 +1372,7 @@ func (s *server) deletePaste(q *request) error {
 		return err
 	}
 	s.metrics.pastes.deleted.Add(1)
+	q.auditDeletion(p)
 	return q.writeJSON(200, []member{{"id", p.id}, {"deleted", true}})
 }
 

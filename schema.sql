@@ -87,3 +87,27 @@ CREATE INDEX shorts_expiry ON shorts (expires_at);
 CREATE INDEX shorts_created ON shorts (created_at);
 CREATE INDEX shorts_owner ON shorts (owner, created_at);
 CREATE INDEX shorts_owner_sha1 ON shorts (owner_sha1, created_at) WHERE owner_sha1 <> '';
+
+-- version 4
+-- The certificates that this server issued: a row is what makes one trusted. Renewals share the owner of the first.
+CREATE TABLE certs (
+  sha256     TEXT    PRIMARY KEY,       -- fingerprints of the DER, lower-case hex
+  sha1       TEXT    NOT NULL UNIQUE,
+  serial     TEXT    NOT NULL UNIQUE,   -- 32 lower-case hex digits
+  owner      TEXT    NOT NULL,          -- SHA-256 of the first certificate of the line
+  name       TEXT    NOT NULL,          -- common name; decides nothing
+  issued_at  INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  revoked_at INTEGER NOT NULL,          -- 0: not revoked
+  reason     TEXT    NOT NULL,          -- of the revocation, RFC 5280 name
+  vouched    INTEGER NOT NULL,          -- 1: the line was begun by the operator or an admin
+  admin      INTEGER NOT NULL           -- the same in all rows of a line
+) STRICT, WITHOUT ROWID;
+CREATE INDEX certs_owner ON certs (owner);
+CREATE INDEX certs_enrolled ON certs (expires_at) WHERE vouched = 0;
+
+-- The CA: its certificate (DER) and its sealed key (pki.go, sealCAKey). One without the other stops the start.
+CREATE TABLE authority (
+  part TEXT PRIMARY KEY CHECK (part IN ('certificate', 'key')),
+  data BLOB NOT NULL
+) STRICT, WITHOUT ROWID;

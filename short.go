@@ -294,6 +294,7 @@ func (s *server) deleteShort(q *request) error {
 		return err
 	}
 	s.metrics.shorts.deleted.Add(1)
+	q.auditDeletion(p)
 	return q.writeJSON(200, []member{{"id", p.id}, {"deleted", true}})
 }
 

@@ -334,6 +334,10 @@ func (s *store) close() error {
 		err = errors.Join(err, s.checkpointNow())
 	}
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosed
+	}
 	s.closed = true
 	close(s.ops)
 	s.mu.Unlock()
@@ -1257,10 +1261,14 @@ func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 		expiredShorts += int(n)
 	}
 	for _, query := range []string{"DELETE FROM spent WHERE nonce IN (SELECT nonce FROM spent WHERE expires <= ? LIMIT 500)",
-		"DELETE FROM dedup WHERE rowid IN (SELECT rowid FROM dedup WHERE at <= ? LIMIT 500)"} {
+		"DELETE FROM dedup WHERE rowid IN (SELECT rowid FROM dedup WHERE at <= ? LIMIT 500)",
+		"DELETE FROM certs WHERE sha256 IN (SELECT sha256 FROM certs WHERE vouched = 0 AND expires_at <= ? LIMIT 500)"} {
 		until := now
-		if strings.Contains(query, "dedup") {
+		switch {
+		case strings.Contains(query, "dedup"):
 			until -= s.dedupWindow
+		case strings.Contains(query, "certs"):
+			until -= certMemory
 		}
 		for n := int64(1); n > 0; pause() {
 			if err := s.do(0, func(t *writeTx) (err error) { n, err = t.exec(query, until); return err }); err != nil {
@@ -1494,6 +1502,205 @@ func (s *store) notes() (list []string, err error) {
 		list = append(list, time.Unix(at, 0).UTC().Format(time.RFC3339)+" "+text)
 	}
 	return list, storeError(rows.Err())
+}
+
+// ---- certificates ----
+
+const (
+	enrolledMost = 100_000    // certificates that strangers may hold: some 40 MiB of rows
+	lineMost     = 16         // valid certificates of one owner: renewing costs no work
+	certMemory   = 90 * 86400 // seconds for which an expired, self-enrolled one is still known as expired
+)
+
+var (
+	errLineFull = errors.New("the owner has too many valid certificates")
+	errCAExists = errors.New("the database has a CA already")
+)
+
+// certificate is a row of certs. Fingerprints and serial are lower-case hex, times Unix seconds.
+type certificate struct {
+	sha256, sha1, serial, owner, name string
+	issued, expires, revoked          int64 // revoked 0: it is not
+	reason                            string
+	vouched, admin                    bool
+}
+
+const certColumns = "sha256, sha1, serial, owner, name, issued_at, expires_at, revoked_at, reason, vouched, admin"
+
+func (c *certificate) fields() []any {
+	return []any{&c.sha256, &c.sha1, &c.serial, &c.owner, &c.name, &c.issued, &c.expires, &c.revoked, &c.reason, &c.vouched, &c.admin}
+}
+
+// certificate returns the row whose column (sha256, sha1 or serial) has this value; errNotFound without one. It is asked for
+// each request that shows a certificate and never cached: a revocation in another process holds from the next one.
+func (s *store) certificate(column, value string) (*certificate, error) {
+	st, err := s.query("SELECT " + certColumns + " FROM certs WHERE " + column + " = ?")
+	if err != nil {
+		return nil, storeError(err)
+	}
+	c := new(certificate)
+	if err = st.QueryRow(value).Scan(c.fields()...); errors.Is(err, sql.ErrNoRows) {
+		return nil, errNotFound
+	}
+	return c, storeError(err)
+}
+
+// addCertificate stores a new certificate: as the first of a line, or in the line of parent (SHA-256), which must be neither
+// revoked nor expired in the moment of writing (else errNotFound). Rights come from the line as it is then, never from the
+// caller: c.owner, and for a renewal c.vouched and c.admin, are filled in. before runs in the same transaction.
+func (s *store) addCertificate(c *certificate, parent string, before func(*writeTx) error) error {
+	return s.do(0, func(t *writeTx) error {
+		var n int64
+		if parent != "" {
+			err := t.row(`SELECT owner, vouched, admin, (SELECT count(*) FROM certs o WHERE o.owner = c.owner AND o.expires_at > ?)
+				FROM certs c WHERE sha256 = ? AND revoked_at = 0 AND expires_at > ?`, []any{c.issued, parent, c.issued}, &c.owner, &c.vouched, &c.admin, &n)
+			if err != nil {
+				return err
+			}
+			if n >= lineMost {
+				return errLineFull
+			}
+		} else {
+			c.owner = c.sha256
+			if err := t.row("SELECT count(*) FROM certs WHERE vouched = 0", nil, &n); err != nil {
+				return err
+			}
+			if !c.vouched && n >= enrolledMost {
+				return errFull
+			}
+		}
+		if err := before(t); err != nil {
+			return err
+		}
+		_, err := t.exec("INSERT INTO certs ("+certColumns+") VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+			c.sha256, c.sha1, c.serial, c.owner, c.name, c.issued, c.expires, c.revoked, c.reason, c.vouched, c.admin)
+		return err
+	})
+}
+
+// revokeLine revokes all that is not yet revoked in the line of a serial, and returns it; none if nothing was left. The
+// revocation file is written before the commit: a crash in between leaves a line too many, which the next start merges.
+func (s *store) revokeLine(serial, reason string, now int64) (list []revocation, err error) {
+	err = s.do(0, func(t *writeTx) error {
+		list, err = t.revoked(`UPDATE certs SET revoked_at = ?, reason = ? WHERE revoked_at = 0 AND owner = (SELECT owner FROM certs WHERE serial = ?)
+			RETURNING serial, owner, revoked_at, reason, expires_at`, now, reason, serial)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		return appendRevocations(s.path+".revoked", s.path, list)
+	})
+	return list, err
+}
+
+// revoked collects the rows of a query for revocations.
+func (t *writeTx) revoked(query string, args ...any) (list []revocation, err error) {
+	st, err := t.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := st.Query(args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r revocation
+		if err := rows.Scan(&r.serial, &r.owner, &r.at, &r.reason, &r.expires); err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	return list, rows.Err()
+}
+
+// mergeRevocations makes database and revocation file agree, so that neither a restored backup nor a lost file un-revokes
+// anything. It returns how many lines it revoked again.
+func (s *store) mergeRevocations() (n int, err error) {
+	err = s.do(0, func(t *writeTx) error {
+		path := s.path + ".revoked"
+		filed, err := readRevocations(path)
+		if err != nil {
+			return err
+		}
+		valid, err := t.revoked("SELECT DISTINCT '', owner, 0, '', 0 FROM certs WHERE revoked_at = 0")
+		if err != nil {
+			return err
+		}
+		owners, serials := map[string]bool{}, map[string]bool{}
+		for _, r := range valid {
+			owners[r.owner] = true
+		}
+		for _, r := range filed {
+			serials[r.serial] = true
+			if !owners[r.owner] {
+				continue
+			}
+			if _, err := t.exec("UPDATE certs SET revoked_at = ?, reason = ? WHERE owner = ? AND revoked_at = 0", r.at, r.reason, r.owner); err != nil {
+				return err
+			}
+			delete(owners, r.owner)
+			n++
+		}
+		stored, err := t.revoked("SELECT serial, owner, revoked_at, reason, expires_at FROM certs WHERE revoked_at <> 0")
+		if err != nil {
+			return err
+		}
+		stored = slices.DeleteFunc(stored, func(r revocation) bool { return serials[r.serial] })
+		if len(stored) == 0 {
+			return nil
+		}
+		return appendRevocations(path, s.path, stored)
+	})
+	return n, err
+}
+
+// setAdmin gives or takes the rights of an admin in the whole line of a serial, unless it is revoked; errNotFound without one.
+func (s *store) setAdmin(serial string, on bool) error {
+	return s.do(0, func(t *writeTx) error {
+		n, err := t.exec("UPDATE certs SET admin = ? WHERE revoked_at = 0 AND owner = (SELECT owner FROM certs WHERE serial = ?)", on, serial)
+		if err == nil && n == 0 {
+			return errNotFound
+		}
+		return err
+	})
+}
+
+// certificates lists those of one owner, or all with "", the newest first, at most limit.
+func (s *store) certificates(owner string, limit int) (list []*certificate, err error) {
+	query, args := "SELECT "+certColumns+" FROM certs ORDER BY issued_at DESC, serial LIMIT ?", []any{limit}
+	if owner != "" {
+		query, args = "SELECT "+certColumns+" FROM certs WHERE owner = ? ORDER BY issued_at DESC, serial LIMIT ?", []any{owner, limit}
+	}
+	rows, err := s.r.Query(query, args...)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c := new(certificate)
+		if err := rows.Scan(c.fields()...); err != nil {
+			return nil, storeError(err)
+		}
+		list = append(list, c)
+	}
+	return list, storeError(rows.Err())
+}
+
+// authority returns the CA's certificate (DER) and sealed key, nil for what is not there.
+func (s *store) authority() (cert, key []byte, err error) {
+	err = s.r.QueryRow("SELECT (SELECT data FROM authority WHERE part = 'certificate'), (SELECT data FROM authority WHERE part = 'key')").Scan(&cert, &key)
+	return cert, key, storeError(err)
+}
+
+// setAuthority stores a CA where there is none, not even half of one: errCAExists.
+func (s *store) setAuthority(cert, key []byte) error {
+	return s.do(0, func(t *writeTx) error {
+		n, err := t.exec("INSERT INTO authority SELECT * FROM (VALUES ('certificate', ?), ('key', ?)) WHERE NOT EXISTS (SELECT 1 FROM authority)", cert, key)
+		if err == nil && n == 0 {
+			return errCAExists
+		}
+		return err
+	})
 }
 
 // ---- the cache ----

@@ -30,3 +30,7 @@ func stderrIsJournal(string) bool { return false }
 func privateUmask() {}
 
 func processUsage() (rss int64, cpu time.Duration, files int) { return 0, 0, 0 }
+
+const noFollow = 0
+
+func ownedAs(*os.File, string) error { return nil }
