@@ -157,7 +157,12 @@ func variables(c *config) []variable {
 		{"CACHE", "32MiB", "size", "memory for often-read pastes; 0: none", setSize(&c.cache, 0)},
 		{"SWEEP", "60s", "time", "how often expired pastes are removed from the disk", setSpan(&c.sweep)},
 		{"LOG", "text", "text, json", "form of the log on stderr (json under systemd)", setChoice(&c.log, "text", "json")},
-		{"LOG_LEVEL", "info", "debug, info, warn, error", "least level that is logged; requests are info", func(v string) error { return c.logLevel.UnmarshalText([]byte(v)) }},
+		{"LOG_LEVEL", "info", "debug, info, warn, error", "least level that is logged; requests are info", func(v string) error {
+			if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
+				return fmt.Errorf("%q is none of debug, info, warn, error", v)
+			}
+			return c.logLevel.UnmarshalText([]byte(v))
+		}},
 		{"LOG_ADDR", "full", "full, prefix, none", "client addresses in the log: whole, /24 and /48, or none", setChoice(&c.logAddr, "full", "prefix", "none")},
 	}
 }
@@ -363,7 +368,7 @@ func setPrefix(p *string) func(string) error {
 func setPublicURL(p *string) func(string) error {
 	return func(v string) error {
 		u, err := url.Parse(v)
-		if v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
+		if v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || strings.ContainsAny(v, "?#")) {
 			return fmt.Errorf("%q is no URL like https://paste.example.org", v)
 		}
 		*p = strings.TrimRight(v, "/")
@@ -374,7 +379,11 @@ func setPublicURL(p *string) func(string) error {
 // setPrefixes takes CIDRs and single addresses. A bit set behind the mask is a mistake, not a rounding.
 func setPrefixes(p *[]netip.Prefix) func(string) error {
 	return func(v string) error {
-		for a := range strings.FieldsFuncSeq(v, func(r rune) bool { return r == ',' || r == ' ' }) {
+		for a := range strings.SplitSeq(v, ",") {
+			a = strings.TrimSpace(a)
+			if v == "" {
+				continue
+			}
 			n, err := netip.ParsePrefix(a)
 			if addr, addrErr := netip.ParseAddr(a); addrErr == nil && addr.Zone() == "" {
 				addr = addr.Unmap()

@@ -288,7 +288,8 @@ func (s *server) answerError(q *request, err error) {
 		s.log.Error("answer cut", "request_id", q.id, "cause", err)
 		panic(http.ErrAbortHandler)
 	}
-	if errors.Is(err, errLeft) || q.r.Context().Err() != nil {
+	// net/http ends the context on a passed read deadline too: there the client still waits for an answer.
+	if errors.Is(err, errLeft) || q.r.Context().Err() != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		q.w.status, q.w.code = 499, "client_left"
 		panic(http.ErrAbortHandler)
 	}

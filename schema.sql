@@ -73,15 +73,18 @@ CREATE INDEX dedup_hash ON dedup (hash, at, client);
 CREATE INDEX dedup_at ON dedup (at);
 
 -- version 3
+-- pad is a page of zeros: more than SQLite keeps of a record on the b-tree page, so that the target behind it lies on overflow
+-- pages alone, as content does in chunks.
 CREATE TABLE shorts (
   n          INTEGER PRIMARY KEY,
   id         TEXT    NOT NULL UNIQUE,   -- base62
-  target     TEXT    NOT NULL,          -- as it is sent
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL,
   owner      TEXT    NOT NULL,          -- these as in pastes
   owner_sha1 TEXT    NOT NULL,
-  token      BLOB    NOT NULL
+  token      BLOB    NOT NULL,
+  pad        BLOB    NOT NULL,
+  target     TEXT    NOT NULL           -- as it is sent
 ) STRICT;
 CREATE INDEX shorts_expiry ON shorts (expires_at);
 CREATE INDEX shorts_created ON shorts (created_at);

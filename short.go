@@ -52,17 +52,45 @@ func badURL(why string) error {
 	return &apiError{status: 400, code: "bad_url", text: "the URL can't be shortened: " + why}
 }
 
+func (s *server) longURL() error { return badURL(fmt.Sprintf("longer than %d bytes", s.cfg.shortMax)) }
+
+// escapeTarget percent-encodes what stands in no URL (RFC 3986, 2). Left alone it would be sent as it is in a query, and
+// in a path it would make url.URL write all of it anew, where %2F becomes a slash.
+func escapeTarget(v string) string {
+	var b strings.Builder
+	for i := range len(v) {
+		if c := v[i]; c > unicode.MaxASCII || strings.IndexByte("\"<>^`{|}", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// hostName is a host as hosts are compared: lower-case, without trailing dot, an address in its one spelling.
+func hostName(host string) string {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.Unmap().String()
+	}
+	return host
+}
+
 // parseTarget returns the target as it will be sent. own are host names of this service.
 func (s *server) parseTarget(v string, own []string) (string, error) {
 	if len(v) > int(s.cfg.shortMax) {
-		return "", badURL(fmt.Sprintf("longer than %d bytes", s.cfg.shortMax))
+		return "", s.longURL()
 	}
 	if !utf8.ValidString(v) || strings.ContainsFunc(v, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\\' }) {
 		return "", badURL("it has a blank, a control character, a backslash or is no UTF-8")
 	}
-	u, err := url.Parse(v)
+	u, err := url.Parse(escapeTarget(v))
 	if err != nil {
 		return "", badURL("it is no absolute http or https URL")
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) { // before ToLower: a Kelvin sign becomes a k
+		return "", badURL("its host is not ASCII: write an international name in its xn-- form")
 	}
 	u.Host = strings.ToLower(u.Host)
 	host, port := u.Hostname(), u.Port()
@@ -77,13 +105,13 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return "", badURL("its port is not one of 1 to 65535")
 	}
-	name := strings.TrimSuffix(host, ".")
-	if strings.HasPrefix(u.Host, "[") {
-		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() || a.Zone() != "" {
+	name := hostName(host)
+	if literal, ok := strings.CutPrefix(u.Host, "["); ok {
+		a, err := netip.ParseAddr(host)
+		if err != nil || !a.Is6() || a.Zone() != "" {
 			return "", badURL("its host is no IPv6 address")
 		}
-	} else if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
-		return "", badURL("its host is not ASCII: write an international name in its xn-- form")
+		u.Host = "[" + a.String() + literal[strings.IndexByte(literal, ']'):]
 	} else if !hostShape.MatchString(host) || len(host) > 253 {
 		return "", badURL("its host is no host name")
 	} else if numberShape.MatchString(name[strings.LastIndexByte(name, '.')+1:]) {
@@ -93,7 +121,7 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	}
 	if len(s.cfg.shortHosts) > 0 && !slices.ContainsFunc(s.cfg.shortHosts, func(h string) bool {
 		suffix, wild := strings.CutPrefix(h, "*")
-		return h == name || wild && strings.HasSuffix(name, suffix) && name != suffix[1:]
+		return h == name || wild && strings.HasSuffix(name, suffix)
 	}) {
 		return "", badURL("its host is not among those that this server shortens")
 	}
@@ -102,28 +130,38 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	}
 	target := u.String()
 	if len(target) > int(s.cfg.shortMax) { // percent-encoding made it longer
-		return "", badURL(fmt.Sprintf("longer than %d bytes", s.cfg.shortMax))
+		return "", s.longURL()
 	}
 	return target, nil
 }
 
-// ownHosts are the names under which this service is known, without port and trailing dot.
+// ownHosts are the names under which this service is known, as hostName writes them.
 func (q *request) ownHosts() (hosts []string) {
 	for _, base := range []string{q.s.cfg.publicURL, "http://" + q.r.Host} {
 		if u, err := url.Parse(base); err == nil && u.Host != "" {
-			hosts = append(hosts, strings.TrimSuffix(strings.ToLower(u.Hostname()), "."))
+			hosts = append(hosts, hostName(u.Hostname()))
 		}
 	}
 	return hosts
 }
 
-// readTarget takes the URL and its options from a JSON or raw body.
-func (s *server) readTarget(q *request, o *options) (target string, err error) {
+// readTarget takes the URL and its options from a JSON or raw body, once its announced length and admit let it.
+func (s *server) readTarget(q *request, o *options, admit func() error) (target string, err error) {
+	form, _ := mediaType(q.r.Header.Get("Content-Type"))
+	most := s.cfg.shortMax + int64(len("\r\n"))
+	if form == "application/json" && q.r.ContentLength > jsonMost {
+		return "", tooLarge(jsonMost, "")
+	} else if form != "application/json" && q.r.ContentLength > most {
+		return "", s.longURL()
+	}
+	if err := admit(); err != nil {
+		return "", err
+	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
 		return "", errTransfers
 	}
 	defer s.uploads.release(q.key)
-	if form, _ := mediaType(q.r.Header.Get("Content-Type")); form == "application/json" {
+	if form == "application/json" {
 		err = q.readJSON(func(name string, value any) error {
 			text, isText := value.(string)
 			switch {
@@ -133,11 +171,13 @@ func (s *server) readTarget(q *request, o *options) (target string, err error) {
 			case name == "expiry":
 				return o.setExpiry(value)
 			}
-			return &apiError{status: 400, code: "bad_json", text: "bad JSON: an unknown member or a wrong type", hint: `{"url": "https://...", "expiry"?}`}
+			return badJSON("an unknown member or a wrong type")
 		})
+		if e := (*apiError)(nil); errors.As(err, &e) && e.code == "bad_json" {
+			e.hint = `{"url": "https://...", "expiry"?}` // not a paste's
+		}
 	} else {
 		var raw []byte
-		most := s.cfg.shortMax + int64(len("\r\n"))
 		if raw, err = io.ReadAll(io.LimitReader(q, most+1)); err != nil {
 			return "", bodyError(err)
 		}
@@ -163,13 +203,14 @@ func (s *server) createShort(q *request) error {
 	if o.burn || o.password || o.name || o.proof {
 		return badOption("a short URL has no option but expiry")
 	}
-	permit, err := s.admit(q)
-	if err != nil {
-		return err
-	}
+	var permit *permit
 	ok := false
-	defer func() { permit.settle(ok) }()
-	target, err := s.readTarget(q, o)
+	defer func() {
+		if permit != nil {
+			permit.settle(ok)
+		}
+	}()
+	target, err := s.readTarget(q, o, func() (err error) { permit, err = s.admit(q); return err })
 	if err != nil {
 		return err
 	}

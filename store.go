@@ -785,8 +785,8 @@ func (s *store) createShort(p *paste, limit int64, before func(*writeTx) error) 
 		if err := t.charge(p.size, limit); err != nil {
 			return err
 		}
-		_, err := t.exec("INSERT INTO shorts (id, target, created_at, expires_at, owner, owner_sha1, token) VALUES (?,?,?,?,?,?,?)",
-			p.id, p.target, p.created, p.expires, p.owner, p.ownerSHA1, p.token)
+		_, err := t.exec("INSERT INTO shorts (id, created_at, expires_at, owner, owner_sha1, token, pad, target) VALUES (?,?,?,?,?,?,zeroblob(?),?)",
+			p.id, p.created, p.expires, p.owner, p.ownerSHA1, p.token, pageSize, p.target)
 		if isConstraint(err) {
 			return errTaken
 		}
