@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -195,7 +196,7 @@ func (s *server) limit(q *request) error {
 		h["X-Ratelimit-Remaining"] = []string{strconv.FormatInt(d.remaining, 10)}
 		h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(q.now+seconds(d.reset), 10)}
 		if !d.allowed {
-			return q.rateLimited(d)
+			return q.rateLimited(class, d)
 		}
 	}
 	if q.route.class == classRead {
@@ -214,7 +215,7 @@ func (s *server) limit(q *request) error {
 // ask refuses a client that has nothing left of a class that is charged afterwards.
 func (q *request) ask(class int) error {
 	if d := q.s.limiter.peek(class, q.key, 1, 1, q.start); !d.allowed {
-		return q.rateLimited(d)
+		return q.rateLimited(class, d)
 	}
 	return nil
 }
@@ -222,8 +223,10 @@ func (q *request) ask(class int) error {
 // charge counts a miss or a failed credential.
 func (q *request) charge(class int) { q.s.limiter.charge(class, q.key, 1, 1, q.start) }
 
-func (q *request) rateLimited(d decision) error {
-	return &apiError{status: 429, code: "rate_limited", text: "too many requests", hint: q.proxyHint("wait, then try again"), retry: int(seconds(d.retryAfter))}
+// rateLimited refuses; the log's cause names the setting.
+func (q *request) rateLimited(class int, d decision) error {
+	return &apiError{status: 429, code: "rate_limited", text: "too many requests", hint: "wait, then try again", retry: int(seconds(d.retryAfter)),
+		cause: errors.New(envPrefix + rateNames[class])}
 }
 
 // proxyHint tells an operator whose proxy is not trusted yet why all the world shares one allowance.
@@ -298,6 +301,10 @@ func (s *server) answerError(q *request, err error) {
 		q.charge(rateMiss)
 	}
 	q.w.code, q.cause = e.code, e.cause
+	hint := e.hint
+	if e.status == 429 {
+		hint = q.proxyHint(cmp.Or(hint, "wait, then try again"))
+	}
 	q.auditRefusal(e.code)
 	h := q.w.Header()
 	for _, name := range [...]string{"Content-Disposition", "Etag", "Last-Modified", "Accept-Ranges", "Content-Length"} {
@@ -312,15 +319,15 @@ func (s *server) answerError(q *request, err error) {
 	}
 	if q.wantsText(false) {
 		text := "error: " + e.text + "\n"
-		if e.hint != "" {
-			text += e.hint + "\n"
+		if hint != "" {
+			text += hint + "\n"
 		}
 		q.writeBytes(e.status, "text/plain; charset=utf-8", []byte(text))
 		return
 	}
 	m := []member{{"error", e.text}, {"code", e.code}, {"request_id", q.id}}
-	if e.hint != "" {
-		m = append(m, member{"hint", e.hint})
+	if hint != "" {
+		m = append(m, member{"hint", hint})
 	}
 	q.writeJSON(e.status, append(m, e.extra...))
 }

@@ -218,6 +218,9 @@ const (
 	rateClasses
 )
 
+// rateNames are the settings of the classes, for the log.
+var rateNames = [rateClasses]string{"RATE_CREATE", "RATE_READ", "RATE_MISS", "RATE_AUTH", "RATE_REGISTER", "RATE_BYTES", "POW_FREE"}
+
 // rate allows n units per span of time, all of them at once if none were used before; n = 0 is no limit.
 type rate struct {
 	n   int64

@@ -378,8 +378,8 @@ func (in *intake) read(r io.Reader) error {
 			if in.size += int64(n); in.size > in.limit {
 				return tooLarge(in.limit, "")
 			}
-			if d := in.q.s.limiter.take(rateBytes, in.q.key, int64(n), in.q.factor, time.Now()); !d.allowed {
-				return in.q.rateLimited(d)
+			if d := in.q.s.limiter.take(rateBytes, in.q.key, int64(n), in.q.factor, in.q.s.now()); !d.allowed {
+				return in.q.rateLimited(rateBytes, d)
 			}
 			in.unpaid += int64(n)
 			in.look(b)
@@ -811,7 +811,6 @@ func (s *server) admit(q *request) (*permit, error) {
 	}
 	nonce, expires, err := s.checkWork(q, purposeCreate, s.flood.least(q.start))
 	if err == nil {
-		s.metrics.workSolved.Add(1)
 		p.nonce, p.expires = nonce[:], expires
 		return p, nil
 	}
@@ -835,6 +834,9 @@ func (p *permit) spend(t *writeTx) error {
 
 // settle ends a permit: a creation counts for the anti-flood, a failure gives the allowance back.
 func (p *permit) settle(created bool) {
+	if created && p.nonce != nil {
+		p.q.s.metrics.workSolved.Add(1)
+	}
 	if created && !p.q.who.vouched {
 		p.q.s.flood.note(p.q.key, p.q.start)
 	} else if !created && p.free > 0 {
@@ -922,7 +924,7 @@ func (s *server) passwordKey(q *request, pass string) ([]byte, error) {
 // derive runs PBKDF2 in a slot: a tenth of a second of one core that strangers can ask for.
 func (s *server) derive(q *request, pass string, salt []byte) (key []byte, err error) {
 	if d := s.limiter.take(rateAuth, q.key, 1, 1, q.start); !d.allowed {
-		return nil, q.rateLimited(d)
+		return nil, q.rateLimited(rateAuth, d)
 	}
 	if e := s.kdf.do(q.r.Context(), q.key, func() { key, err = pbkdf2.Key(sha256.New, pass, salt, kdfRounds, 32) }); e != nil {
 		return nil, e
@@ -1132,7 +1134,9 @@ func (q *request) checkProof(p *paste) error {
 			}
 		}
 	}
-	q.charge(rateAuth)
+	if len(got) > 0 { // a browser or a preview that has the link alone guesses nothing
+		q.charge(rateAuth)
+	}
 	return &apiError{status: 403, code: "read_proof_required", text: "reading this paste needs its read proof", hint: "open the whole link with fpaste get"}
 }
 

@@ -594,7 +594,7 @@ func (s *server) enrol(q *request) error {
 		return err
 	}
 	if d := s.limiter.take(rateRegister, q.key, 1, 1, q.start); !d.allowed {
-		return q.rateLimited(d)
+		return q.rateLimited(rateRegister, d)
 	}
 	bits := int(s.cfg.registerPow)
 	if bits == 0 {

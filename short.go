@@ -216,7 +216,7 @@ func (s *server) createShort(q *request) error {
 	}
 	size := int64(len(target))
 	if d := s.limiter.take(rateBytes, q.key, size, q.factor, q.start); !d.allowed {
-		return q.rateLimited(d)
+		return q.rateLimited(rateBytes, d)
 	}
 	p := &paste{created: q.now, target: target, size: size}
 	q.own(p)

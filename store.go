@@ -248,10 +248,19 @@ func inspectFile(path string) error {
 	if _, err := io.ReadFull(f, h[:]); err != nil || string(h[:16]) != "SQLite format 3\x00" || binary.BigEndian.Uint32(h[68:]) != applicationID {
 		return fmt.Errorf("%w: %s", errForeign, path)
 	}
-	if v := int(binary.BigEndian.Uint32(h[60:])); v > len(migrations()) {
-		return fmt.Errorf("%w: %s has version %d, this program knows %d", errTooOld, path, v, len(migrations()))
-	}
+	version := int(binary.BigEndian.Uint32(h[60:]))
 	wal, err := os.Stat(path + "-wal")
+	if err == nil && wal.Size() > 0 { // the log may know better; a read-only connection leaves it as it is
+		if db, err := sql.Open("sqlite", dsn(path, "ro")); err == nil {
+			err = db.QueryRow("PRAGMA user_version").Scan(&version)
+			if err = errors.Join(err, db.Close()); err != nil {
+				return fmt.Errorf("reading the database's version: %w", storeError(err))
+			}
+		}
+	}
+	if version > len(migrations()) {
+		return fmt.Errorf("%w: %s has version %d, this program knows %d", errTooOld, path, version, len(migrations()))
+	}
 	size, pages := int64(binary.BigEndian.Uint16(h[16:])), int64(binary.BigEndian.Uint32(h[28:]))
 	if (err != nil || wal.Size() == 0) && info.Size() < pages*size {
 		return fmt.Errorf("%w: %s is truncated: %d of %d bytes", errCorrupt, path, info.Size(), pages*size)
@@ -283,10 +292,7 @@ func (s *store) migrate() error {
 	if err := s.wconn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return fmt.Errorf("reading the database's version: %w", storeError(err))
 	}
-	if version > len(parts) { // known only from the write-ahead log
-		return fmt.Errorf("%w: version %d, this program knows %d", errTooOld, version, len(parts))
-	}
-	if version == len(parts) {
+	if version >= len(parts) { // a newer one was refused by inspectFile
 		return nil
 	}
 	if !s.serving {
@@ -648,10 +654,17 @@ func (u *upload) abort() {
 
 // finish turns a live content without paste into garbage and wakes the sweep.
 func (s *store) finish(content int64) {
-	err := s.do(0, func(t *writeTx) error {
-		_, err := t.exec("UPDATE garbage SET live = 0 WHERE content = ?", content)
-		return err
-	})
+	dead := func() error {
+		return s.do(0, func(t *writeTx) error {
+			_, err := t.exec("UPDATE garbage SET live = 0 WHERE content = ?", content)
+			return err
+		})
+	}
+	err := dead()
+	for errors.Is(err, errBusy) { // nobody is answered later for it, and a stranger could arrange for a full queue
+		time.Sleep(50 * time.Millisecond)
+		err = dead()
+	}
 	if err != nil {
 		s.log.Warn("content left for the next start to remove", "error", err)
 	}
@@ -834,14 +847,18 @@ func (t *writeTx) spend(nonce []byte, expires int64) error {
 }
 
 // countDuplicate notes that client stores the content of hash, unless it did so most times since the given second, or all
-// clients together did so mostAll times (0: no limit). It returns how often the client did, and the first time.
+// clients together did so mostAll times (0: no limit). It returns how often the client did, and when
+// the oldest of those that count against him was stored.
 func (t *writeTx) countDuplicate(hash, client []byte, now, since, most, mostAll int64) (own, first int64, err error) {
-	var all int64
-	if err = t.row(`SELECT count(*), coalesce(sum(client = ?), 0), coalesce(min(CASE WHEN client = ? THEN at END), min(at), 0)
-		FROM dedup WHERE hash = ? AND at > ?`, []any{client, client, hash, since}, &all, &own, &first); err != nil {
+	var all, firstOwn int64
+	if err = t.row(`SELECT count(*), coalesce(min(at), 0), coalesce(sum(client = ?), 0), coalesce(min(CASE WHEN client = ? THEN at END), 0)
+		FROM dedup WHERE hash = ? AND at > ?`, []any{client, client, hash, since}, &all, &first, &own, &firstOwn); err != nil {
 		return 0, 0, err
 	}
-	if most > 0 && own >= most || mostAll > 0 && all >= mostAll {
+	if most > 0 && own >= most {
+		return own, firstOwn, errDuplicate
+	}
+	if mostAll > 0 && all >= mostAll {
 		return own, first, errDuplicate
 	}
 	_, err = t.exec("INSERT INTO dedup (hash, client, at) VALUES (?, ?, ?)", hash, client, now)
