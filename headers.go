@@ -53,6 +53,8 @@ type request struct {
 	paste string // the id asked for, for the log: its first 4 characters
 	cause error  // of a 500
 	body  bodyState
+
+	permit permit // of a creation under way
 }
 
 // tier decides sizes and lives.
@@ -160,7 +162,8 @@ func (q *request) finish() {
 			v = http.ErrAbortHandler
 		}
 	}
-	took := time.Since(q.start)
+	q.release()
+	took := q.s.now().Sub(q.start)
 	route := len(q.s.table)
 	if q.route != nil && q.route != &notFoundRoute {
 		route = q.route.index

@@ -51,6 +51,7 @@ type server struct {
 	dedupKey  [32]byte   // of this process: what is stored says nothing after it
 	ca        *authority // nil: none; without its key: PKI is off
 	revoked   crlCache
+	ownTLS    *certFiles // nil: a proxy's TLS, or none
 	ignored   ignored
 	health    health
 	stopping  atomic.Bool

@@ -235,6 +235,7 @@ func serve(cfg *config, stderr io.Writer) int {
 	var ours *certFiles
 	if cfg.tlsCert != "" {
 		ours = &certFiles{cert: cfg.tlsCert, key: cfg.tlsKey, log: log, now: time.Now}
+		srv.ownTLS = ours
 		if err := ours.load(); err != nil {
 			return fail(errors.Join(err, st.close()))
 		}
@@ -355,6 +356,13 @@ func (f *certFiles) config() *tls.Config {
 			}
 			return f.pair, nil
 		}}
+}
+
+// ends returns until when the certificate in use is valid.
+func (f *certFiles) ends() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pair.Leaf.NotAfter
 }
 
 func (f *certFiles) look() (state string) {

@@ -8,9 +8,11 @@ package main
 import (
 	"bytes"
 	"math"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -212,7 +214,7 @@ func (m *metrics) write(e *exposition) {
 	e.one("process_open_fds", "gauge", "Open file descriptors.", float64(files))
 }
 
-// write shows the state of the store at now (Unix seconds).
+// metrics shows the state of the store at now (Unix seconds).
 func (st *store) metrics(e *exposition, now int64) {
 	e.one("flaskpaste_writer_queue_length", "gauge", "Operations waiting for the writer.", float64(len(st.ops)))
 	e.family("flaskpaste_commit_operations", "histogram", "Operations in one commit.")
@@ -229,16 +231,18 @@ func (st *store) metrics(e *exposition, now int64) {
 	e.one("flaskpaste_storage_limit_bytes", "gauge", "FLASKPASTE_MAX_STORAGE.", float64(st.quota))
 	e.one("flaskpaste_disk_free_bytes", "gauge", "Free bytes of the database's file system.", float64(freeSpace(st.path)))
 	if oldest, err := st.oldest(); err == nil {
-		e.one("flaskpaste_oldest_expired_seconds", "gauge", "How long ago the oldest paste that is still on disk expired; 0: none has.", float64(max(0, now-oldest)))
+		e.one("flaskpaste_oldest_expired_seconds", "gauge", "How long ago the oldest paste or short URL that is still on disk expired; 0: none has.", float64(max(0, now-oldest)))
 	}
 }
 
-// mayScrape lets the addresses of FLASKPASTE_METRICS_ALLOW pass; a proxy that says nothing of its client never does.
+// mayScrape lets the addresses of FLASKPASTE_METRICS_ALLOW pass. A proxy that says nothing of its client, or nothing that can
+// be understood, never does: its own address must not stand in for a stranger's.
 func (q *request) mayScrape() bool {
-	if q.trusted && len(q.r.Header[q.s.cfg.addressHeader]) == 0 {
-		return false
+	addr := q.addr
+	if q.trusted {
+		addr = forwardedAddr(strings.Join(q.r.Header[q.s.cfg.addressHeader], ","), netip.Addr{}, q.s.cfg.trustedProxies)
 	}
-	return q.s.cfg.metricsAny || containsAddr(q.s.cfg.metricsAllow, q.addr)
+	return addr.IsValid() && (q.s.cfg.metricsAny || containsAddr(q.s.cfg.metricsAllow, addr))
 }
 
 func (s *server) showMetrics(q *request) error {
@@ -252,6 +256,12 @@ func (s *server) showMetrics(q *request) error {
 	e.one("flaskpaste_limiter_entries", "gauge", "Limits remembered.", float64(s.limiter.size()))
 	e.one("flaskpaste_uploads", "gauge", "Uploads under way.", float64(s.uploads.inUse()))
 	e.one("flaskpaste_downloads", "gauge", "Downloads under way.", float64(s.downloads.inUse()))
+	if s.ca != nil {
+		e.one("flaskpaste_ca_expiry_seconds", "gauge", "Unix time at which the CA of client certificates ends.", float64(s.ca.cert.NotAfter.Unix()))
+	}
+	if s.ownTLS != nil {
+		e.one("flaskpaste_tls_expiry_seconds", "gauge", "Unix time at which the server's own TLS certificate ends.", float64(s.ownTLS.ends().Unix()))
+	}
 	q.writeBytes(200, "text/plain; version=0.0.4; charset=utf-8", e.Bytes())
 	return nil
 }

@@ -285,9 +285,9 @@ func tooLarge(limit int64, hint string) error {
 	return &apiError{status: 413, code: "too_large", text: fmt.Sprintf("the content is larger than %d bytes", limit), hint: hint, extra: []member{{"limit", limit}}}
 }
 
-// receive checks the announced length, asks admit for the work, takes an upload slot and reads the body in any of its forms;
+// receive checks the announced length, asks for the work, takes an upload slot and reads the body in any of its forms;
 // options of the body go to o. The caller must close the intake.
-func (s *server) receive(q *request, o *options, admit func() error) (in *intake, err error) {
+func (s *server) receive(q *request, o *options) (in *intake, err error) {
 	limit := s.maxSize(q.tier)
 	declared := ""
 	if v := q.r.Header["Content-Type"]; len(v) > 0 {
@@ -307,7 +307,7 @@ func (s *server) receive(q *request, o *options, admit func() error) (in *intake
 	if q.r.ContentLength > most {
 		return nil, tooLarge(limit, "")
 	}
-	if err := admit(); err != nil {
+	if err := s.admit(q); err != nil {
 		return nil, err
 	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
@@ -795,54 +795,49 @@ func (s *server) checkContent(in *intake) error {
 	return nil
 }
 
-// permit is the right to one creation: work that was done, or one of the client's free ones. It costs nothing until settled.
+// permit is the right to one creation: work that was done, or one of the client's free ones. It costs nothing unless the
+// creation succeeds.
 type permit struct {
-	q       *request
-	free    int64 // units of the allowance, to give back
-	nonce   []byte
+	free    int64  // units of the allowance, given back on failure
+	nonce   []byte // of the work, spent with the creation
 	expires int64
 }
 
-// admit asks for the work of a creation (api.md section 6).
-func (s *server) admit(q *request) (*permit, error) {
-	p := &permit{q: q}
+// admit asks for the work of a creation (api.md section 6) and notes the permit on the request.
+func (s *server) admit(q *request) error {
 	if s.cfg.powDifficulty == 0 || q.who.vouched {
-		return p, nil
+		return nil
 	}
 	nonce, expires, err := s.checkWork(q, purposeCreate, s.flood.least(q.start))
 	if err == nil {
-		p.nonce, p.expires = nonce[:], expires
-		return p, nil
-	}
-	if !errors.Is(err, errPowMissing) {
-		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
-	}
-	var ok bool
-	if p.free, ok = s.limiter.freeTake(q.key, s.flood.elevated(q.start), q.start); !ok {
-		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
-	}
-	return p, nil
-}
-
-// spend uses up the work, in the transaction of the creation.
-func (p *permit) spend(t *writeTx) error {
-	if p.nonce == nil {
+		q.permit.nonce, q.permit.expires = nonce[:], expires
 		return nil
 	}
-	return t.spend(p.nonce, p.expires)
+	if errors.Is(err, errPowMissing) {
+		if cost, ok := s.limiter.freeTake(q.key, s.flood.elevated(q.start), q.start); ok {
+			q.permit.free = cost
+			return nil
+		}
+	}
+	return s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
 }
 
-// settle ends a permit: a creation counts for the anti-flood, a failure gives the allowance back.
-func (p *permit) settle(created bool) {
-	if created && p.nonce != nil {
-		p.q.s.metrics.workSolved.Add(1)
+// created uses the permit up: the creation counts for the anti-flood.
+func (q *request) created() {
+	if q.permit.nonce != nil {
+		q.s.metrics.workSolved.Add(1)
 	}
-	if created && !p.q.who.vouched {
-		p.q.s.flood.note(p.q.key, p.q.start)
-	} else if !created && p.free > 0 {
-		p.q.s.limiter.give(rateFree, p.q.key, p.free, 1, p.q.start)
+	if !q.who.vouched {
+		q.s.flood.note(q.key, q.start)
 	}
-	p.free = 0
+	q.permit = permit{}
+}
+
+// release gives back what a failed creation reserved.
+func (q *request) release() {
+	if q.permit.free > 0 {
+		q.s.limiter.give(rateFree, q.key, q.permit.free, 1, q.start)
+	}
 }
 
 // checkWork verifies the proof in the request's headers; each may stand there once.
@@ -889,7 +884,7 @@ func (s *server) showChallenge(q *request) error {
 }
 
 // countCreation is the first half of every creation's writer operation: the duplicate, then the work.
-func (s *server) countCreation(t *writeTx, q *request, permit *permit, sum []byte) error {
+func (s *server) countCreation(t *writeTx, q *request, sum []byte) error {
 	mac := func(b []byte) []byte {
 		h := hmac.New(sha256.New, s.dedupKey[:])
 		h.Write(b)
@@ -906,7 +901,10 @@ func (s *server) countCreation(t *writeTx, q *request, permit *permit, sum []byt
 			return err
 		}
 	}
-	err := permit.spend(t)
+	if q.permit.nonce == nil {
+		return nil
+	}
+	err := t.spend(q.permit.nonce, q.permit.expires)
 	if errors.Is(err, errSpent) {
 		return s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
 	}
@@ -948,14 +946,7 @@ func (s *server) createPaste(q *request) error {
 	if err != nil {
 		return err
 	}
-	var permit *permit
-	in, err := s.receive(q, o, func() (err error) { permit, err = s.admit(q); return err })
-	ok := false
-	defer func() {
-		if permit != nil {
-			permit.settle(ok)
-		}
-	}()
+	in, err := s.receive(q, o)
 	if err != nil {
 		return err
 	}
@@ -971,7 +962,7 @@ func (s *server) createPaste(q *request) error {
 	token := p.newToken()
 	for try := 0; ; try++ {
 		p.id = newID(int(s.cfg.idLength))
-		err = s.store.create(p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, permit, in.sum[:]) })
+		err = s.store.create(p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, in.sum[:]) })
 		if !errors.Is(err, errTaken) || try == 8 {
 			break
 		}
@@ -980,7 +971,7 @@ func (s *server) createPaste(q *request) error {
 		return err
 	}
 	in.kept()
-	ok = true
+	q.created()
 	s.metrics.pastes.created.Add(1)
 	return s.answerCreated(q, p, token)
 }
@@ -1291,18 +1282,11 @@ func (s *server) putPaste(q *request) error {
 		return err
 	}
 	var in *intake
-	var permit *permit
-	ok := false
-	defer func() {
-		if permit != nil {
-			permit.settle(ok)
-		}
-	}()
 	if !q.body.done {
 		if err := s.mayCreate(q); err != nil {
 			return err
 		}
-		if in, err = s.receive(q, o, func() (err error) { permit, err = s.admit(q); return err }); err != nil {
+		if in, err = s.receive(q, o); err != nil {
 			return err
 		}
 		defer in.close()
@@ -1330,7 +1314,7 @@ func (s *server) putPaste(q *request) error {
 				err = s.store.update(old, p, nil, nil, func(*writeTx) error { return nil })
 			}
 		} else if err = s.apply(q, p, o, in); err == nil {
-			err = s.store.update(old, p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, permit, in.sum[:]) })
+			err = s.store.update(old, p, in.up, in.buf, func(t *writeTx) error { return s.countCreation(t, q, in.sum[:]) })
 		}
 		if !errors.Is(err, errChanged) {
 			break
@@ -1344,7 +1328,7 @@ func (s *server) putPaste(q *request) error {
 	}
 	if !empty {
 		in.kept()
-		ok = true
+		q.created()
 	}
 	return q.writeJSON(200, s.members(p, q.mine(p)))
 }
@@ -1439,6 +1423,7 @@ func (q *request) listParameter(lq *listQuery, name, v string) (err error) {
 			err = errParameter
 		}
 		lq.limit = min(lq.limit, listMost)
+	case name == "cursor" && v == "": // the first page, in a loop that began without one
 	case name == "cursor":
 		lq.cursor, err = parseCursor(v)
 	case name == "q" && !lq.shorts:

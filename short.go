@@ -145,8 +145,8 @@ func (q *request) ownHosts() (hosts []string) {
 	return hosts
 }
 
-// readTarget takes the URL and its options from a JSON or raw body, once its announced length and admit let it.
-func (s *server) readTarget(q *request, o *options, admit func() error) (target string, err error) {
+// readTarget takes the URL and its options from a JSON or raw body, once its announced length and the work let it.
+func (s *server) readTarget(q *request, o *options) (target string, err error) {
 	form, _ := mediaType(q.r.Header.Get("Content-Type"))
 	most := s.cfg.shortMax + int64(len("\r\n"))
 	if form == "application/json" && q.r.ContentLength > jsonMost {
@@ -154,7 +154,7 @@ func (s *server) readTarget(q *request, o *options, admit func() error) (target 
 	} else if form != "application/json" && q.r.ContentLength > most {
 		return "", s.longURL()
 	}
-	if err := admit(); err != nil {
+	if err := s.admit(q); err != nil {
 		return "", err
 	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
@@ -203,14 +203,7 @@ func (s *server) createShort(q *request) error {
 	if o.burn || o.password || o.name || o.proof {
 		return badOption("a short URL has no option but expiry")
 	}
-	var permit *permit
-	ok := false
-	defer func() {
-		if permit != nil {
-			permit.settle(ok)
-		}
-	}()
-	target, err := s.readTarget(q, o, func() (err error) { permit, err = s.admit(q); return err })
+	target, err := s.readTarget(q, o)
 	if err != nil {
 		return err
 	}
@@ -228,7 +221,7 @@ func (s *server) createShort(q *request) error {
 	sum := sha256.Sum256([]byte("short\x00" + target)) // never equal to a paste of the same text
 	for try := 0; ; try++ {
 		p.id = newShortID()
-		err = s.store.createShort(p, q.quota(), func(t *writeTx) error { return s.countCreation(t, q, permit, sum[:]) })
+		err = s.store.createShort(p, q.quota(), func(t *writeTx) error { return s.countCreation(t, q, sum[:]) })
 		if !errors.Is(err, errTaken) || try == 8 {
 			break
 		}
@@ -237,7 +230,7 @@ func (s *server) createShort(q *request) error {
 		s.limiter.give(rateBytes, q.key, size, q.factor, q.start)
 		return err
 	}
-	ok = true
+	q.created()
 	s.metrics.shorts.created.Add(1)
 	h := q.w.Header()
 	h["Location"] = []string{s.cfg.prefix + "/s/" + p.id}

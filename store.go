@@ -1139,9 +1139,9 @@ func (s *store) newest() (at int64, err error) {
 	return at, storeError(err)
 }
 
-// oldest returns when the paste that expires first does, or did; the farthest future without any.
+// oldest returns when the paste or short URL that expires first does, or did; the farthest future without any.
 func (s *store) oldest() (at int64, err error) {
-	err = s.r.QueryRow("SELECT coalesce(min(expires_at), 1 << 62) FROM pastes").Scan(&at)
+	err = s.r.QueryRow("SELECT min(coalesce((SELECT min(expires_at) FROM pastes), 1 << 62), coalesce((SELECT min(expires_at) FROM shorts), 1 << 62))").Scan(&at)
 	return at, storeError(err)
 }
 
