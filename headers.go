@@ -114,6 +114,7 @@ var (
 	hNoStore     = []string{"no-store"}
 	hRevalidate  = []string{"private, no-cache"}
 	hPublic      = []string{"public, no-cache"}
+	hBytes       = []string{"bytes"}
 	hHSTS        = []string{"max-age=63072000"}
 )
 
@@ -206,7 +207,9 @@ func (q *request) log(took time.Duration, aborted bool) {
 	if aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	q.s.log.LogAttrs(q.r.Context(), level, "request", attrs...)
+	rec := slog.NewRecord(q.start.Add(took), level, "request", 0) // no source: the logger would walk the stack for it, on every request
+	rec.AddAttrs(attrs...)
+	q.s.log.Handler().Handle(q.r.Context(), rec)
 }
 
 // logMethod keeps what a stranger calls a method out of logs and labels.

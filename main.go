@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,13 +37,17 @@ const (
 
 func main() { os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr)) }
 
-// run does one command and returns the exit code.
+// run does one command and returns the exit code. Called fpaste, or with a command that is not the operator's, it is the client.
 func run(args, environ []string, stdout, stderr io.Writer) int {
-	command := "serve"
-	if len(args) > 1 {
-		command, args = args[1], args[2:]
-	} else {
-		args = nil
+	name, command := strings.TrimSuffix(filepath.Base(args[0]), ".exe"), "serve"
+	args = args[1:]
+	if name == "fpaste" || len(args) > 0 && isClientCommand(args) {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		context.AfterFunc(ctx, stop) // a second signal kills
+		return runClient(ctx, args, stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv})
+	}
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
 	}
 	fail := func(code int, err error) int {
 		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
@@ -54,6 +59,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	case "help", "--help", "-h":
 		fmt.Fprint(stdout, mainHelp)
+		for _, c := range clientCommands() {
+			fmt.Fprintf(stdout, "  %-13s %s\n", c.name, c.brief)
+		}
 		return 0
 	case "serve", "check", "backup", "healthcheck", "pki":
 	default:
@@ -101,6 +109,15 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	return serve(cfg, stderr)
 }
 
+// isClientCommand tells the client's commands from the operator's: pki is the operator's where it works on the database, and
+// flaskpaste pki list means that of this machine.
+func isClientCommand(args []string) bool {
+	if args[0] == "pki" {
+		return len(args) > 1 && (args[1] == "status" || args[1] == "ca")
+	}
+	return args[0] != "help" && args[0] != "version" && slices.ContainsFunc(clientCommands(), func(c cliCommand) bool { return c.name == args[0] })
+}
+
 const mainHelp = `usage: flaskpaste [command]
 
   serve         start the server (the default); serve --help lists its settings
@@ -108,7 +125,11 @@ const mainHelp = `usage: flaskpaste [command]
   backup FILE   copy the database while it is in use
   pki ...       client certificates: init, issue, list, revoke, admin; see pki --help
   healthcheck   exit 0 if the server of these settings is healthy
-  version
+  version       print the version
+  help          print this
+
+The same program is the client. As fpaste, or as flaskpaste with one of these commands; fpaste COMMAND --help tells more:
+
 `
 
 // ---- operator's commands ----

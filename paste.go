@@ -885,10 +885,10 @@ func (s *server) showChallenge(q *request) error {
 
 // countCreation is the first half of every creation's writer operation: the duplicate, then the work.
 func (s *server) countCreation(t *writeTx, q *request, sum []byte) error {
-	mac := func(b []byte) []byte {
+	mac := func(b []byte) int64 {
 		h := hmac.New(sha256.New, s.dedupKey[:])
 		h.Write(b)
-		return h.Sum(nil)
+		return int64(binary.BigEndian.Uint64(h.Sum(nil)))
 	}
 	if s.cfg.dedupMax > 0 || s.cfg.dedupAll > 0 {
 		window := int64(s.cfg.dedupWindow / time.Second)
@@ -1169,6 +1169,16 @@ func (s *server) checkPassword(q *request, p *paste) error {
 	return nil
 }
 
+// conditional reports whether a request has one of the headers that RFC 9110 gives a say in what of a content is sent.
+func conditional(r *http.Request) bool {
+	for _, name := range [...]string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
+		if r.Header[name] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // rawPaste serves the content: 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
 func (s *server) rawPaste(q *request) error {
 	if q.r.PathValue("view") != "raw" {
@@ -1219,11 +1229,20 @@ func (s *server) rawPaste(q *request) error {
 	h["Content-Type"] = []string{p.mime}
 	h["Content-Disposition"] = []string{disposition(p.mime)}
 	q.closeUnread()
-	if p.open() {
+	switch {
+	case p.open() && (body == nil || head || conditional(q.r)):
 		h["Cache-Control"] = hRevalidate
 		h["Etag"] = []string{`"` + hex.EncodeToString(p.sha256) + `"`}
 		http.ServeContent(q.w, q.r, "", time.Unix(p.modified, 0), rd)
-	} else {
+	case p.open(): // most reads: what ServeContent would send, without its seeks and copies
+		h["Cache-Control"] = hRevalidate
+		h["Etag"] = []string{`"` + hex.EncodeToString(p.sha256) + `"`}
+		h["Last-Modified"] = []string{time.Unix(p.modified, 0).UTC().Format(http.TimeFormat)}
+		h["Accept-Ranges"] = hBytes
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+		q.w.WriteHeader(200)
+		q.w.Write(body)
+	default:
 		h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}
 		q.w.WriteHeader(200)
 		if !head {

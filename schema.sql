@@ -57,16 +57,17 @@ CREATE TABLE notes (
 ) STRICT;
 
 -- version 2
--- Proofs of work that were used, until they expire; and who stored which content lately. hash and client are HMACs under a
--- key that ends with the process, so both are emptied at start: neither says later who stored what.
+-- Proofs of work that were used, until they expire; and who stored which content lately. hash and client are 64 bits of HMACs
+-- under a key that ends with the process, so both are emptied at start: neither says later who stored what. (64 bits keep the
+-- indexes small; two of a million contents meet once in 37 million times, and then count as one.)
 CREATE TABLE spent (
   nonce   BLOB PRIMARY KEY,
   expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX spent_expiry ON spent (expires);
 CREATE TABLE dedup (
-  hash   BLOB    NOT NULL,
-  client BLOB    NOT NULL,
+  hash   INTEGER NOT NULL,
+  client INTEGER NOT NULL,
   at     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX dedup_hash ON dedup (hash, at, client);

@@ -849,7 +849,7 @@ func (t *writeTx) spend(nonce []byte, expires int64) error {
 // countDuplicate notes that client stores the content of hash, unless it did so most times since the given second, or all
 // clients together did so mostAll times (0: no limit). It returns how often the client did, and when
 // the oldest of those that count against him was stored.
-func (t *writeTx) countDuplicate(hash, client []byte, now, since, most, mostAll int64) (own, first int64, err error) {
+func (t *writeTx) countDuplicate(hash, client, now, since, most, mostAll int64) (own, first int64, err error) {
 	var all, firstOwn int64
 	if err = t.row(`SELECT count(*), coalesce(min(at), 0), coalesce(sum(client = ?), 0), coalesce(min(CASE WHEN client = ? THEN at END), 0)
 		FROM dedup WHERE hash = ? AND at > ?`, []any{client, client, hash, since}, &all, &first, &own, &firstOwn); err != nil {
