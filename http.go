@@ -54,6 +54,7 @@ type server struct {
 	ownTLS    *certFiles // nil: a proxy's TLS, or none
 	ignored   ignored
 	health    health
+	open      connections
 	stopping  atomic.Bool
 }
 

@@ -6,6 +6,7 @@ package main
 // writer's queue are written, the write-ahead log is emptied, exit 0. A second signal kills. (sd_notify(3), sd_listen_fds(3))
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,6 +34,7 @@ const (
 	exitStorage = 74 // EX_IOERR: the disk failed; a restart recovers from the write-ahead log
 	exitConfig  = 78 // EX_CONFIG: a restart would not help
 	shutdownFor = 20 * time.Second
+	acceptedFor = 5 * time.Second  // of that, what a connection may take to send its request
 	clockPause  = 10 * time.Minute // how long the sweep waits when the clock looks wrong
 )
 
@@ -240,6 +243,7 @@ func serve(cfg *config, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
 		return exitFailed
 	}
+	notifySystemd("STATUS=opening the database")
 	var srv *server
 	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
 		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), dedupWindow: int64(cfg.dedupWindow / time.Second), log: log, now: time.Now,
@@ -248,7 +252,7 @@ func serve(cfg *config, stderr io.Writer) int {
 			os.Exit(exitStorage)
 		}})
 	if err != nil {
-		return fail(err)
+		return fail(explainAccess(err, cfg.database))
 	}
 	if srv, err = newServer(cfg, st, log, time.Now); err != nil {
 		return fail(errors.Join(err, st.close()))
@@ -275,15 +279,16 @@ func serve(cfg *config, stderr io.Writer) int {
 		hs.TLSConfig = ours.config()
 	}
 	failed := make(chan error, len(listeners))
+	var doors sync.WaitGroup
 	for _, l := range listeners {
 		log.Info("listening", "address", l.Addr().String())
-		go func() {
-			if hs.TLSConfig != nil && l.Addr().Network() != "unix" {
+		doors.Go(func() {
+			if ours != nil && l.Addr().Network() != "unix" { // hs.TLSConfig says nothing: net/http sets it
 				failed <- hs.ServeTLS(l, "", "")
 			} else {
 				failed <- hs.Serve(l)
 			}
-		}()
+		})
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
@@ -301,18 +306,36 @@ func serve(cfg *config, stderr io.Writer) int {
 			if sig != syscall.SIGHUP {
 				log.Info("stopping", "signal", sig.String())
 				running = false
-			} else if ours != nil {
+				break
+			}
+			// The time is what systemd's Type=notify-reload (253 and newer) tells this reload from an earlier one by.
+			notifySystemd(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d\nSTATUS=reading the TLS files", monotonicMicros()))
+			if ours != nil {
 				ours.reload()
 			}
+			notifySystemd("READY=1\nSTATUS=serving")
 		case err := <-failed:
 			code, running = fail(err), false
 		}
 	}
 	signal.Stop(signals) // a second one kills
-	notifySystemd("STOPPING=1")
+	notifySystemd("STOPPING=1\nSTATUS=finishing requests")
 	srv.stopping.Store(true)
 	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
 	defer cancel()
+	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors are closed
+	// first, whoever came through is served, and only then it is called: a restart through systemd's socket loses nobody.
+	for _, l := range listeners {
+		l.Close()
+	}
+	doors.Wait()
+	hs.SetKeepAlivesEnabled(false)
+	for range int(acceptedFor / (5 * time.Millisecond)) {
+		if srv.open.count() == 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	if err := hs.Shutdown(patience); err != nil {
 		log.Warn("requests were cut", "error", err)
 		hs.Close()
@@ -327,8 +350,83 @@ func serve(cfg *config, stderr io.Writer) int {
 
 // newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
 func newHTTPServer(s *server) *http.Server {
-	return &http.Server{Handler: s, ReadHeaderTimeout: pieceTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerLimit,
+	s.open.most = max(16, fileLimit()-64-4*cores()) // beside them: the database's connections, the log, this program
+	return &http.Server{Handler: s, ReadHeaderTimeout: pieceTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerLimit, ConnState: s.open.changed,
 		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+}
+
+// connections keeps the number of open connections below the descriptor limit. Whoever opens as many as he can, with headers
+// that never end or idle keep-alives, must not lock out the others and the health check: past most, the eighth that has waited
+// longest without a request is closed. A request that is being served is left alone: bodies and answers have limits of their own.
+type connections struct {
+	most int
+	turn atomic.Int64 // counts up: the order in which connections began to wait
+	all  sync.Map     // net.Conn -> *atomic.Int64: the turn since which it waits, 0 while a request is served
+
+	mu   sync.Mutex // guards open
+	open int
+}
+
+func (cs *connections) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.open
+}
+
+// changed is http.Server.ConnState.
+func (cs *connections) changed(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		since := new(atomic.Int64)
+		since.Store(cs.turn.Add(1))
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		if cs.open >= cs.most {
+			cs.thin()
+		}
+		if cs.open >= cs.most { // every one of them is served
+			c.Close()
+			return
+		}
+		cs.all.Store(c, since)
+		cs.open++
+	case http.StateActive, http.StateIdle:
+		if since, ok := cs.all.Load(c); ok {
+			var turn int64
+			if state == http.StateIdle {
+				turn = cs.turn.Add(1)
+			}
+			since.(*atomic.Int64).Store(turn)
+		}
+	default:
+		if _, ok := cs.all.LoadAndDelete(c); ok {
+			cs.mu.Lock()
+			cs.open--
+			cs.mu.Unlock()
+		}
+	}
+}
+
+// thin closes those that wait longest; mu is held.
+func (cs *connections) thin() {
+	type waiting struct {
+		c     net.Conn
+		since int64
+	}
+	var list []waiting
+	cs.all.Range(func(c, since any) bool {
+		if turn := since.(*atomic.Int64).Load(); turn != 0 {
+			list = append(list, waiting{c.(net.Conn), turn})
+		}
+		return true
+	})
+	slices.SortFunc(list, func(a, b waiting) int { return cmp.Compare(a.since, b.since) })
+	for _, w := range list[:min(len(list), max(1, cs.most/8))] {
+		if _, ok := cs.all.LoadAndDelete(w.c); ok {
+			cs.open--
+			w.c.Close()
+		}
+	}
 }
 
 // firstURL is what a person on this machine may type.

@@ -1466,7 +1466,7 @@ func (s *store) backup(path string) (err error) {
 	db.SetMaxOpenConns(1)
 	_, err = db.Exec(`BEGIN;
 		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM pastes WHERE burn UNION SELECT content FROM garbage);
-		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM dedup;
+		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM dedup; DELETE FROM notes;
 		UPDATE totals SET pastes = (SELECT count(*) FROM pastes), bytes = (SELECT coalesce(sum(length(data)), 0) FROM chunks)
 			+ (SELECT coalesce(sum(length(target)), 0) FROM shorts);
 		COMMIT`)

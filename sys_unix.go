@@ -5,11 +5,15 @@ package main
 // What the operating system gives and the standard library has no portable name for: file locks and free space.
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // lockFile takes an exclusive lock that ends with the process; errInUse when another one has it.
@@ -76,4 +80,36 @@ func ownedAs(f *os.File, model string) error {
 	}
 	owner := info.Sys().(*syscall.Stat_t)
 	return f.Chown(int(owner.Uid), int(owner.Gid))
+}
+
+// fileLimit is the number of descriptors that this process may have open.
+func fileLimit() int {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
+		return 1024
+	}
+	return int(min(uint64(l.Cur), 1<<20))
+}
+
+// monotonicMicros reads CLOCK_MONOTONIC, which the standard library keeps to itself; 0 where systemd does not run.
+func monotonicMicros() int64 {
+	var now syscall.Timespec
+	if number := map[string]uintptr{"linux/amd64": 228, "linux/arm64": 113}[runtime.GOOS+"/"+runtime.GOARCH]; number != 0 {
+		syscall.Syscall(number, 1, uintptr(unsafe.Pointer(&now)), 0)
+	}
+	return now.Nano() / 1000
+}
+
+// explainAccess adds to a refused access who must own what: most often a volume or a restored file is another user's.
+func explainAccess(err error, database string) error {
+	if code := sqliteCode(err); !errors.Is(err, os.ErrPermission) && code != 8 && code != 14 { // READONLY, CANTOPEN
+		return err
+	}
+	for _, path := range []string{filepath.Dir(database), database, database + "-wal", database + "-shm", database + ".lock"} {
+		var st syscall.Stat_t
+		if me := os.Geteuid(); syscall.Stat(path, &st) == nil && int(st.Uid) != me {
+			return fmt.Errorf("%w: %s belongs to user %d, and this is user %d: chown -R %d %s", err, path, st.Uid, me, me, filepath.Dir(database))
+		}
+	}
+	return err
 }

@@ -34,3 +34,9 @@ func processUsage() (rss int64, cpu time.Duration, files int) { return 0, 0, 0 }
 const noFollow = 0
 
 func ownedAs(*os.File, string) error { return nil }
+
+func fileLimit() int { return 16384 }
+
+func monotonicMicros() int64 { return 0 }
+
+func explainAccess(err error, _ string) error { return err }
