@@ -7,12 +7,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +80,7 @@ type testServer struct {
 	clock *clock
 	logs  *lockedBuffer
 	http  *http.Server
+	stop  func() // ends the server and closes its database; a second call does nothing
 }
 
 // quiet switches off what would refuse a test's requests; a test of these limits names them itself.
@@ -106,11 +110,17 @@ func start(t testing.TB, env ...string) *testServer { return startIn(t, t.TempDi
 // startIn runs a server on the database of dir.
 func startIn(t testing.TB, dir string, env ...string) *testServer {
 	t.Helper()
+	return startAt(t, dir, 0, env...)
+}
+
+// startAt runs a server on the database of dir whose wall clock is offset off.
+func startAt(t testing.TB, dir string, offset time.Duration, env ...string) *testServer {
+	t.Helper()
 	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db")}, env...)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts := &testServer{t: t, dir: dir, clock: new(clock), logs: new(lockedBuffer)}
+	ts := &testServer{t: t, dir: dir, clock: &clock{offset: offset}, logs: new(lockedBuffer)}
 	log := slog.New(slog.NewTextHandler(ts.logs, &slog.HandlerOptions{Level: cfg.logLevel}))
 	st, err := openStore(storeOptions{path: cfg.database, serving: true, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
 		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second), dedupWindow: int64(cfg.dedupWindow / time.Second), log: log, now: ts.clock.now,
@@ -132,7 +142,7 @@ func startIn(t testing.TB, dir string, env ...string) *testServer {
 	loops.Go(func() { ts.touchLoop(ctx) })
 	loops.Go(func() { ts.sweepLoop(ctx) })
 	ts.url = "http://" + l.Addr().String() + cfg.prefix
-	t.Cleanup(func() {
+	ts.stop = sync.OnceFunc(func() {
 		ts.http.Close()
 		cancel()
 		loops.Wait()
@@ -140,6 +150,7 @@ func startIn(t testing.TB, dir string, env ...string) *testServer {
 			t.Errorf("closing the store: %v", err)
 		}
 	})
+	t.Cleanup(ts.stop)
 	return ts
 }
 
@@ -231,7 +242,7 @@ type created struct {
 func (a *answer) want(status int, code string) *answer {
 	a.t.Helper()
 	if a.StatusCode != status || code != "" && a.field("code") != code {
-		a.t.Fatalf("%s %s: status %d, body %.300q; want %d %s", a.Request.Method, a.Request.URL.Path, a.StatusCode, a.body, status, code)
+		a.t.Fatalf("%s %s: status %d, body %.300q; want %d %s", a.Request.Method, a.Request.URL.RequestURI(), a.StatusCode, a.body, status, code)
 	}
 	return a
 }
@@ -326,3 +337,143 @@ func waitLog(p *process, text string) string {
 	}
 	return p.logs.String()
 }
+
+// ---- what several tests need ----
+
+// proxySecret is what the tests' trusted proxy shows; proxied is the environment of a server behind it.
+const proxySecret = "a-secret-of-the-proxy"
+
+var proxied = []string{"TRUSTED_PROXIES=127.0.0.1", "PROXY_SECRET=" + proxySecret}
+
+// Fingerprints of two certificates that nobody has.
+const (
+	certAlice   = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	certMallory = "3333333333333333333333333333333333333333"
+)
+
+// withCert returns the headers with which the trusted proxy passes on a request of the holder of that certificate.
+func withCert(cert string, headers ...string) []string {
+	return append([]string{"X-Proxy-Secret: " + proxySecret, "X-SSL-Client-SHA1: " + cert}, headers...)
+}
+
+// from returns the headers with which the trusted proxy passes on a request from an address.
+func from(addr string, headers ...string) []string {
+	return append([]string{"X-Proxy-Secret: " + proxySecret, "X-Forwarded-For: " + addr}, headers...)
+}
+
+// in is the same server within a sub-test.
+func (ts *testServer) in(t testing.TB) *testServer {
+	c := *ts
+	c.t = t
+	return &c
+}
+
+// number asks the database for one integer.
+func (ts *testServer) number(query string, args ...any) (n int64) {
+	ts.t.Helper()
+	if err := ts.store.r.QueryRow(query, args...).Scan(&n); err != nil {
+		ts.t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// settled waits until a query gives want: what a server does behind an answer (removing chunks, freeing slots) takes a moment.
+func (ts *testServer) settled(what string, want int64, get func() int64) {
+	ts.t.Helper()
+	var got int64
+	for range 500 {
+		if got = get(); got == want {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.t.Fatalf("%s: %d, want %d", what, got, want)
+}
+
+// stored wants exactly n pastes, no chunk and no byte beside theirs, and no slot taken.
+func (ts *testServer) stored(n int64) {
+	ts.t.Helper()
+	ts.settled("pastes", n, func() int64 { return ts.number("SELECT count(*) FROM pastes") })
+	ts.settled("garbage", 0, func() int64 { return ts.number("SELECT count(*) FROM garbage") })
+	ts.settled("chunks without a paste", 0, func() int64 {
+		return ts.number("SELECT count(*) FROM chunks WHERE key >> 20 NOT IN (SELECT content FROM pastes)")
+	})
+	size := ts.number("SELECT coalesce(sum(size), 0) FROM pastes")
+	ts.settled("bytes of chunks", size, func() int64 { return ts.number("SELECT coalesce(sum(length(data)), 0) FROM chunks") })
+	ts.settled("bytes in the totals", size, func() int64 { return ts.number("SELECT bytes FROM totals") })
+	ts.settled("pastes in the totals", n, func() int64 { return ts.number("SELECT pastes FROM totals") })
+	ts.settled("upload slots", 0, func() int64 { return int64(ts.uploads.inUse()) })
+	ts.settled("download slots", 0, func() int64 { return int64(ts.downloads.inUse()) })
+}
+
+// nothing wants that nothing is stored at all.
+func (ts *testServer) nothing() { ts.t.Helper(); ts.stored(0) }
+
+// block keeps the writer busy until release is called; what is asked of it meanwhile waits.
+func (ts *testServer) block() (release func()) {
+	begun, end := make(chan struct{}), make(chan struct{})
+	go ts.store.do(0, func(*writeTx) error { close(begun); <-end; return nil })
+	<-begun
+	release = sync.OnceFunc(func() { close(end) })
+	ts.t.Cleanup(release)
+	return release
+}
+
+// sweep removes what has expired by the test's clock, and returns the number of pastes.
+func (ts *testServer) sweep() int {
+	ts.t.Helper()
+	n, _, err := ts.store.sweep(ts.clock.now().Unix())
+	if err != nil {
+		ts.t.Fatal(err)
+	}
+	return n
+}
+
+// address is host:port of the server.
+func (ts *testServer) address() string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(ts.url, "http://"), "/")
+	return host
+}
+
+// dial opens a connection that a test writes HTTP on by hand; it fails after half a minute.
+func (ts *testServer) dial() net.Conn {
+	ts.t.Helper()
+	c, err := net.Dial("tcp", ts.address())
+	if err != nil {
+		ts.t.Fatal(err)
+	}
+	ts.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	return c
+}
+
+// byHand sends a request as written and returns everything that comes back until the server closes or the answer is whole.
+func (ts *testServer) byHand(method, text string) *answer {
+	ts.t.Helper()
+	c := ts.dial()
+	io.WriteString(c, text)
+	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method, URL: &url.URL{Path: "by hand"}})
+	if err != nil {
+		ts.t.Fatalf("%.60q: %v", text, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		ts.t.Fatalf("%.60q: %v", text, err)
+	}
+	return &answer{res, string(b), ts.t}
+}
+
+// chunked hides what a body is, so that it goes out in chunks, its length unknown.
+type chunked struct{ io.Reader }
+
+// pattern is n bytes in which every 256 KiB differ from the others.
+func pattern(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte('!' + (i/7+i/chunkSize*13+i/1024)%90)
+	}
+	return string(b)
+}
+
+func sum256(s string) string { h := sha256.Sum256([]byte(s)); return hex.EncodeToString(h[:]) }

@@ -36,12 +36,18 @@ var (
 // histogram counts observations by upper bound; sum is a float64's bits.
 type histogram struct {
 	bounds  []float64
+	le      []string        // bounds as they are shown, +Inf last
 	buckets []atomic.Uint64 // one more than bounds
 	sum     atomic.Uint64
 }
 
 func newHistogram(bounds []float64) *histogram {
-	return &histogram{bounds: bounds, buckets: make([]atomic.Uint64, len(bounds)+1)}
+	h := &histogram{bounds: bounds, buckets: make([]atomic.Uint64, len(bounds)+1)}
+	for _, b := range bounds {
+		h.le = append(h.le, strconv.FormatFloat(b, 'g', -1, 64))
+	}
+	h.le = append(h.le, "+Inf")
+	return h
 }
 
 func (h *histogram) observe(v float64) {
@@ -118,11 +124,18 @@ func (e *exposition) family(name, kind, help string) {
 	e.WriteString("# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n")
 }
 
-// sample writes a line; labels come without braces, their values from closed lists that need no escaping.
-func (e *exposition) sample(name, labels string, v float64) {
+// sample writes a line; labels are pieces of what stands between the braces, their values from closed lists that need no
+// escaping. Pieces, because putting them together first cost more than all the rest.
+func (e *exposition) sample(name string, v float64, labels ...string) {
 	e.WriteString(name)
-	if labels != "" {
-		e.WriteString("{" + labels + "}")
+	for i, piece := range labels {
+		if i == 0 {
+			e.WriteByte('{')
+		}
+		e.WriteString(piece)
+	}
+	if len(labels) > 0 {
+		e.WriteByte('}')
 	}
 	e.WriteByte(' ')
 	e.Write(strconv.AppendFloat(e.AvailableBuffer(), v, 'g', -1, 64))
@@ -131,25 +144,22 @@ func (e *exposition) sample(name, labels string, v float64) {
 
 func (e *exposition) one(name, kind, help string, v float64) {
 	e.family(name, kind, help)
-	e.sample(name, "", v)
+	e.sample(name, v)
 }
 
-func (e *exposition) histogram(name, labels string, h *histogram) {
-	sep := ""
-	if labels != "" {
-		sep = ","
-	}
-	var n uint64
+// histogram writes a histogram's lines; label, if any, ends with a comma.
+func (e *exposition) histogram(name, label string, h *histogram) {
+	bucket, n := name+"_bucket", uint64(0)
 	for i := range h.buckets {
 		n += h.buckets[i].Load()
-		bound := "+Inf"
-		if i < len(h.bounds) {
-			bound = strconv.FormatFloat(h.bounds[i], 'g', -1, 64)
-		}
-		e.sample(name+"_bucket", labels+sep+`le="`+bound+`"`, float64(n))
+		e.sample(bucket, float64(n), label, `le="`, h.le[i], `"`)
 	}
-	e.sample(name+"_sum", labels, math.Float64frombits(h.sum.Load()))
-	e.sample(name+"_count", labels, float64(n))
+	var own []string
+	if label != "" {
+		own = []string{label[:len(label)-1]}
+	}
+	e.sample(name+"_sum", math.Float64frombits(h.sum.Load()), own...)
+	e.sample(name+"_count", float64(n), own...)
 }
 
 func (e *exposition) events(name, help string, ev *events) {
@@ -158,7 +168,7 @@ func (e *exposition) events(name, help string, ev *events) {
 		event string
 		n     *atomic.Uint64
 	}{{"created", &ev.created}, {"read", &ev.read}, {"burned", &ev.burned}, {"expired", &ev.expired}, {"deleted", &ev.deleted}} {
-		e.sample(name, `event="`+c.event+`"`, float64(c.n.Load()))
+		e.sample(name, float64(c.n.Load()), `event="`, c.event, `"`)
 	}
 }
 
@@ -173,7 +183,7 @@ func (m *metrics) write(e *exposition) {
 					if status == 0 {
 						code = "other"
 					}
-					e.sample("flaskpaste_requests_total", `route="`+pattern+`",method="`+method+`",status="`+code+`"`, float64(n))
+					e.sample("flaskpaste_requests_total", float64(n), `route="`, pattern, `",method="`, method, `",status="`, code, `"`)
 				}
 			}
 		}
@@ -188,24 +198,24 @@ func (m *metrics) write(e *exposition) {
 			}
 			return false
 		}) {
-			e.histogram("flaskpaste_request_duration_seconds", `route="`+pattern+`"`, h)
+			e.histogram("flaskpaste_request_duration_seconds", `route="`+pattern+`",`, h)
 		}
 	}
 	e.one("flaskpaste_request_bytes_total", "counter", "Bytes of request bodies read.", float64(m.requestBytes.Load()))
 	e.one("flaskpaste_response_bytes_total", "counter", "Bytes of answer bodies sent.", float64(m.answerBytes.Load()))
 	e.family("flaskpaste_refusals_total", "counter", "Answers that were errors, by their code.")
 	for i, reason := range metricReasons {
-		e.sample("flaskpaste_refusals_total", `reason="`+reason+`"`, float64(m.reasons[i].Load()))
+		e.sample("flaskpaste_refusals_total", float64(m.reasons[i].Load()), `reason="`, reason, `"`)
 	}
 	e.events("flaskpaste_pastes_total", "Pastes created, read, burned, expired and deleted.", &m.pastes)
 	e.events("flaskpaste_short_urls_total", "Short URLs created, followed, expired and deleted.", &m.shorts)
 	e.family("flaskpaste_pow_total", "counter", "Proofs of work: challenges issued, proofs taken, proofs refused.")
-	e.sample("flaskpaste_pow_total", `event="issued"`, float64(m.workIssued.Load()))
-	e.sample("flaskpaste_pow_total", `event="solved"`, float64(m.workSolved.Load()))
-	e.sample("flaskpaste_pow_total", `event="failed"`, float64(m.workFailed.Load()))
+	e.sample("flaskpaste_pow_total", float64(m.workIssued.Load()), `event="issued"`)
+	e.sample("flaskpaste_pow_total", float64(m.workSolved.Load()), `event="solved"`)
+	e.sample("flaskpaste_pow_total", float64(m.workFailed.Load()), `event="failed"`)
 	e.one("flaskpaste_ignored_headers_total", "counter", "Requests whose proxy headers were ignored: their peer is no trusted proxy.", float64(m.ignoredHeaders.Load()))
 	e.family("flaskpaste_build_info", "gauge", "Always 1; the version is a label.")
-	e.sample("flaskpaste_build_info", `version="`+version+`",go="`+runtime.Version()+`"`, 1)
+	e.sample("flaskpaste_build_info", 1, `version="`, version, `",go="`, runtime.Version(), `"`)
 	e.one("process_start_time_seconds", "gauge", "Unix time of the start.", float64(m.start.UnixMilli())/1000)
 	e.one("go_goroutines", "gauge", "Goroutines.", float64(runtime.NumGoroutine()))
 	rss, cpu, files := processUsage()
@@ -223,8 +233,8 @@ func (st *store) metrics(e *exposition, now int64) {
 	e.histogram("flaskpaste_commit_duration_seconds", "", st.commits)
 	hits, misses, size := st.cache.stats()
 	e.family("flaskpaste_cache_requests_total", "counter", "Lookups in the cache of often-read pastes.")
-	e.sample("flaskpaste_cache_requests_total", `result="hit"`, float64(hits))
-	e.sample("flaskpaste_cache_requests_total", `result="miss"`, float64(misses))
+	e.sample("flaskpaste_cache_requests_total", float64(hits), `result="hit"`)
+	e.sample("flaskpaste_cache_requests_total", float64(misses), `result="miss"`)
 	e.one("flaskpaste_cache_bytes", "gauge", "Memory of the cache.", float64(size))
 	e.one("flaskpaste_stored_pastes", "gauge", "Pastes in the database.", float64(st.pastes.Load()))
 	e.one("flaskpaste_stored_bytes", "gauge", "Bytes of content in the database.", float64(st.used.Load()))
@@ -250,6 +260,7 @@ func (s *server) showMetrics(q *request) error {
 		return errNotFound
 	}
 	e := new(exposition)
+	e.Grow(128 << 10) // what a busy server's text comes to
 	s.metrics.write(e)
 	s.store.metrics(e, q.now)
 	e.one("flaskpaste_pow_difficulty", "gauge", "Bits that a creation needs now; 0: none.", float64(s.flood.difficulty(q.start)))

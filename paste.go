@@ -9,6 +9,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
@@ -915,19 +916,24 @@ func (s *server) countCreation(t *writeTx, q *request, sum []byte) error {
 func (s *server) passwordKey(q *request, pass string) ([]byte, error) {
 	salt := make([]byte, 32)
 	rand.Read(salt)
-	key, err := s.derive(q, pass, salt)
+	key, err := s.derive(q, pass, salt, func() error { return nil })
 	return append(salt, key...), err
 }
 
-// derive runs PBKDF2 in a slot: a tenth of a second of one core that strangers can ask for.
-func (s *server) derive(q *request, pass string, salt []byte) (key []byte, err error) {
+// derive runs PBKDF2 in a slot: a tenth of a second of one core that strangers can ask for. before runs in the slot too.
+func (s *server) derive(q *request, pass string, salt []byte, before func() error) (key []byte, err error) {
 	if d := s.limiter.take(rateAuth, q.key, 1, 1, q.start); !d.allowed {
 		return nil, q.rateLimited(rateAuth, d)
 	}
-	if e := s.kdf.do(q.r.Context(), q.key, func() { key, err = pbkdf2.Key(sha256.New, pass, salt, kdfRounds, 32) }); e != nil {
-		return nil, e
+	queue := s.kdf.do(q.r.Context(), q.key, func() {
+		if err = before(); err == nil {
+			key, err = pbkdf2.Key(sha256.New, pass, salt, kdfRounds, 32)
+		}
+	})
+	if errors.Is(queue, errBusy) { // nothing was derived. Who leaves the queue pays, or one client could hold it for nothing
+		s.limiter.give(rateAuth, q.key, 1, 1, q.start)
 	}
-	return key, err
+	return key, cmp.Or(queue, err)
 }
 
 // mayCreate asks for the certificate that the operator demands.
@@ -1146,19 +1152,19 @@ func (s *server) checkPassword(q *request, p *paste) error {
 		q.charge(rateAuth)
 		return wrong
 	}
+	refused := func(err error) error { return s.powRefused(q, purposePassword, int(s.cfg.powDifficulty), err) }
+	spend := func() error { return nil }
 	if s.cfg.powDifficulty > 0 && s.guesses.guessed(p.id, q.start) {
 		nonce, expires, err := s.checkWork(q, purposePassword, int(s.cfg.powDifficulty))
-		if err == nil {
-			err = s.store.do(0, func(t *writeTx) error { return t.spend(nonce[:], expires) })
-		}
-		if err != nil && (errors.Is(err, errSpent) || isPow(err)) {
-			return s.powRefused(q, purposePassword, int(s.cfg.powDifficulty), err)
-		}
 		if err != nil {
-			return err
+			return refused(err)
 		}
+		spend = func() error { return s.store.do(0, func(t *writeTx) error { return t.spend(nonce[:], expires) }) }
 	}
-	key, err := s.derive(q, pass, p.password[:32])
+	key, err := s.derive(q, pass, p.password[:32], spend)
+	if errors.Is(err, errSpent) {
+		return refused(err)
+	}
 	if err != nil {
 		return err
 	}

@@ -45,11 +45,6 @@ var (
 	errPowWrong     = errors.New("the solution does not solve the challenge")
 )
 
-// isPow reports whether an error is one of these.
-func isPow(err error) bool {
-	return slices.ContainsFunc([]error{errPowMissing, errPowMalformed, errPowSignature, errPowExpired, errPowEasy, errPowWrong}, func(e error) bool { return errors.Is(err, e) })
-}
-
 // challenge is what a client gets: token is nonce:expires:difficulty:signature, the others are its fields for reading.
 type challenge struct {
 	nonce      string // 32 lower-case hex

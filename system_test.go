@@ -249,8 +249,10 @@ func TestWrongOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := filepath.Join(dir, "data")
-	os.Chmod(dir, 0o755)
 	os.Mkdir(data, 0o755)
+	for _, path := range []string{dir, exe, data} { // whatever the umask
+		os.Chmod(path, 0o755)
+	}
 	try := func() string {
 		cmd := exec.Command(exe, "serve")
 		cmd.Env = append(environment([]string{"LISTEN=unix:" + filepath.Join(data, "s"), "DATABASE=" + filepath.Join(data, "flaskpaste.db")}), "RUN_AS_FLASKPASTE=1")
