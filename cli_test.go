@@ -171,17 +171,18 @@ func recorder(t *testing.T, target string) (string, *lockedBuffer) {
 // tlsFront is a proxy as an operator runs one: TLS, any client certificate, its fingerprint and the secret passed on.
 func tlsFront(t *testing.T, target string) (url, ca string) {
 	u, _ := url2(target)
-	proxy := httputil.NewSingleHostReverseProxy(u)
-	direct := proxy.Director
-	proxy.Director = func(r *http.Request) {
-		direct(r)
+	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(u)
+		p.Out.Host = p.In.Host
+		r := p.Out
+		r.TLS = p.In.TLS
 		r.Header.Del("X-SSL-Client-SHA1")
 		r.Header.Set("X-Proxy-Secret", strings.Repeat("s", 32))
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 			sum := sha1.Sum(r.TLS.PeerCertificates[0].Raw)
 			r.Header.Set("X-SSL-Client-SHA1", hex.EncodeToString(sum[:]))
 		}
-	}
+	}}
 	front := httptest.NewUnstartedServer(proxy)
 	front.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	front.StartTLS()
@@ -982,7 +983,7 @@ func TestShortURLs(t *testing.T) {
 	m = newMachine(t, front)
 	m.env["FPASTE_CACERT"] = ca
 	m.want(0, "", "cert", "me")
-	link = m.link("", "short", target)
+	m.link("", "short", target)
 	if out, _ := m.want(0, "", "short", "list"); !strings.Contains(out, target) || strings.Count(out, "\n") != 2 {
 		t.Errorf("list: %s", out)
 	}

@@ -558,9 +558,11 @@ func TestStrangeAnswers(t *testing.T) {
 				}
 			}
 		}, 1},
-		{"redirect 302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 302) }, 1},
-		{"redirect 307", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) }, 1},
-		{"redirect 308 to itself", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 308) }, 1},
+		{"redirect 302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }, 1},
+		{"redirect 307", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		}, 1},
+		{"redirect 308 to itself", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusPermanentRedirect) }, 1},
 		{"404 without our code", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, 3},
 		{"cut in the middle", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "1000")

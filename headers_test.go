@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -231,7 +232,7 @@ func TestUnixPeer(t *testing.T) {
 			t.Fatal(err)
 		}
 		go ts.http.Serve(l)
-		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
 		req, _ := http.NewRequest("POST", "http://localhost/", strings.NewReader("x"))
 		req.Header.Set("X-Request-ID", "unix")
 		for _, h := range c.headers {

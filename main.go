@@ -635,7 +635,7 @@ func (s *server) sweepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.store.kick:
-			err = s.store.collect(func() { time.Sleep(5 * time.Millisecond) })
+			err = s.store.collect(thirds())
 		case <-sweep.C:
 			var pastes, shorts int
 			if pastes, shorts, err = s.store.sweep(s.now().Unix()); pastes+shorts > 0 {

@@ -446,7 +446,7 @@ func writeBundle(path string, key *ecdsa.PrivateKey, leafDER, caDER []byte) (err
 
 // ---- the CA of this server ----
 
-// openAuthority returns the CA of a database. With make it is made where there is none; half of one is an error.
+// openAuthority returns the CA of a database. With mayMake one is made where there is none; half of one is an error.
 func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*authority, error) {
 	der, sealed, err := st.authority()
 	if err != nil {
@@ -596,21 +596,21 @@ func (s *server) enrol(q *request) error {
 	if d := s.limiter.take(rateRegister, q.key, 1, 1, q.start); !d.allowed {
 		return q.rateLimited(rateRegister, d)
 	}
-	bits := int(s.cfg.registerPow)
-	if bits == 0 {
-		return s.certify(q, "enrolment", "", &certificate{}, int(s.cfg.certDays), noWork)
-	}
-	nonce, expires, err := s.checkWork(q, purposeRegister, bits)
-	if err != nil {
-		return s.powRefused(q, purposeRegister, bits, err)
-	}
-	return s.certify(q, "enrolment", "", &certificate{}, int(s.cfg.certDays), func(t *writeTx) error {
-		err := t.spend(nonce[:], expires)
-		if errors.Is(err, errSpent) {
+	spend := noWork
+	if bits := int(s.cfg.registerPow); bits > 0 {
+		nonce, expires, err := s.checkWork(q, purposeRegister, bits)
+		if err != nil {
 			return s.powRefused(q, purposeRegister, bits, err)
 		}
-		return err
-	})
+		spend = func(t *writeTx) error {
+			err := t.spend(nonce[:], expires)
+			if errors.Is(err, errSpent) {
+				return s.powRefused(q, purposeRegister, bits, err)
+			}
+			return err
+		}
+	}
+	return s.certify(q, "enrolment", "", &certificate{}, int(s.cfg.certDays), spend)
 }
 
 func noWork(*writeTx) error { return nil }
@@ -747,11 +747,13 @@ func (s *server) crl(now time.Time) ([]byte, error) {
 	c := &s.revoked
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	path, size := s.store.path+".revoked", int64(0)
-	if info, err := os.Stat(path); err == nil {
-		size = info.Size()
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	path := s.store.path + ".revoked"
+	size := fileSize(path)
+	if size < c.size { // cut or removed behind our back: the database makes it whole again
+		if _, err := s.store.mergeRevocations(); err != nil {
+			return nil, err
+		}
+		size = fileSize(path)
 	}
 	if age := now.Sub(c.made); c.der != nil && c.size == size && age >= 0 && age < 24*time.Hour {
 		return c.der, nil
@@ -768,6 +770,15 @@ func (s *server) crl(now time.Time) ([]byte, error) {
 	}
 	c.der, c.made, c.size, c.number = der, now, size, number
 	return der, nil
+}
+
+// fileSize is 0 for a file that is not there.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // listCerts answers GET /pki/certs: all for an admin, the caller's own line for others; the newest thousand.

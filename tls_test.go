@@ -117,6 +117,14 @@ func TestOwnTLS(t *testing.T) {
 			}
 		}
 	}
+	environ := []string{"FLASKPASTE_LISTEN=" + strings.TrimPrefix(s.url, "https://"), "FLASKPASTE_DATABASE=" + s.database, "FLASKPASTE_TLS_CERT=" + s.cert, "FLASKPASTE_TLS_KEY=" + s.key, "FLASKPASTE_MIN_FREE=0"}
+	if code := run([]string{"flaskpaste", "healthcheck"}, environ, io.Discard, io.Discard); code != 0 {
+		t.Errorf("healthcheck over TLS: exit code %d", code)
+	}
+	var found strings.Builder
+	if code := run([]string{"flaskpaste", "check"}, environ, &found, io.Discard); code == 0 || !strings.Contains(found.String(), "server.pem ends on") { // it ends tomorrow
+		t.Errorf("check: exit code %d, %s", code, found.String())
+	}
 	if c, err := tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		c.Close()
 		t.Error("TLS 1.1 is spoken")
@@ -222,13 +230,24 @@ func TestTLSReload(t *testing.T) {
 	serverCert(t, s.cert, s.key, 3)
 	newKey := must(os.ReadFile(s.key))
 	writeFile(t, s.key, key)
-	waitLog(s.process, "stays as it was")
-	if got := serial(); got != 2 {
-		t.Errorf("half a pair: number %d", got)
+	for try := 0; !strings.Contains(s.logs.String(), "stays as it was"); try++ {
+		if got := serial(); got != 2 || try == 100 {
+			t.Fatalf("half a pair: number %d: %s", got, s.logs)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	writeFile(t, s.key, newKey)
-	s.cmd.Process.Signal(syscall.SIGHUP)
 	wait(3)
+	// SIGHUP reads the files whether or not they look new.
+	read := func() int { return strings.Count(s.logs.String(), "was read again") }
+	before := read()
+	s.cmd.Process.Signal(syscall.SIGHUP)
+	for try := 0; read() == before; try++ {
+		if try == 100 {
+			t.Fatalf("SIGHUP read nothing: %s", s.logs)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	if res, _ := s.call(standing, "GET", "/health", ""); res.StatusCode != 200 || res.TLS.PeerCertificates[0].SerialNumber.Int64() != 1 {
 		t.Errorf("the standing connection: status %d, certificate %v", res.StatusCode, res.TLS.PeerCertificates[0].SerialNumber)
 	}
