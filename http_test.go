@@ -280,10 +280,12 @@ func (ts *testServer) answered(c net.Conn) *answer {
 func TestHeldUploads(t *testing.T) {
 	ts := start(t, proxied...)
 	var conns []net.Conn
-	for range 64 {
+	for i := range 64 {
 		conns = append(conns, ts.hold(1000, from("192.0.2.1")...))
+		if i == 7 { // these have the slots, the others none
+			ts.settled("slots", 8, func() int64 { return int64(ts.uploads.inUse()) })
+		}
 	}
-	ts.settled("slots", 8, func() int64 { return int64(ts.uploads.inUse()) })
 	begun := time.Now()
 	ts.post("x", from("192.0.2.2")...).want(201, "")
 	ts.do("PUT", "/", strings.NewReader(pattern(chunkSize*2)), from("2001:db8::1")...).want(201, "")

@@ -717,11 +717,14 @@ func TestShortLimits(t *testing.T) {
 		ts.short(target, sentFrom("203.0.113.2")...)
 	})
 	t.Run("storage", func(t *testing.T) { // anonymous clients may fill three quarters
-		ts := start(t, append(behindProxy, "MAX_STORAGE=100")...)
-		ts.short("https://example.org/" + strings.Repeat("a", 40))
+		ts := start(t, append(behindProxy, "MAX_STORAGE=100", "RATE_BYTES=100/h")...)
+		made := ts.short("https://example.org/" + strings.Repeat("a", 40))
 		if a := ts.shorten("https://example.org/").want(503, "storage_full"); a.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
 		}
+		ts.shortRows(1)
+		ts.do("DELETE", "/s/"+made.ID, nil, "X-Delete-Token: "+made.DeleteToken).want(200, "")
+		ts.short("https://example.org/" + strings.Repeat("b", 20)) // 40 bytes: what could not be stored was given back
 		ts.shortRows(1)
 	})
 	t.Run("slots", func(t *testing.T) {
