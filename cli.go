@@ -96,7 +96,7 @@ func cliFlags() []cliFlag {
 		{"expiry", "x", "TIME", "90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix"},
 		{"burn", "b", "", "gone after the first read"},
 		{"password", "p", "", "ask for a password (or FPASTE_PASSWORD)"},
-		{"name", "n", "TEXT", "name shown to the reader"},
+		{"name", "n", "TEXT", "name for the reader, and for your own list with a certificate"},
 		{"type", "t", "MIME", "content type"},
 		{"raw", "r", "", "print the raw URL (with -E)"},
 		{"json", "j", "", "print JSON"},
@@ -555,7 +555,8 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (map[string]str
 	if c.has("burn") {
 		h["X-Burn-After-Read"] = "true"
 	}
-	if !sealed && c.has("name") {
+	// The name always travels sealed; certificate holders have it in their own list too, where the server reads it.
+	if c.has("name") && (!sealed || c.setting("cert", "FPASTE_CERT") != "") {
 		h["X-Display-Name"] = c.opt["name"]
 	}
 	if !sealed && c.has("type") {
