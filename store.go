@@ -412,6 +412,7 @@ type writeTx struct {
 	s             *store
 	free          int64 // bytes of disk that were free when the group began
 	bytes, pastes int64 // change of the totals in this group
+	wrote         bool  // the running operation has changed something, or may have
 }
 
 func (t *writeTx) stmt(query string) (*sql.Stmt, error) {
@@ -434,9 +435,11 @@ func (t *writeTx) exec(query string, args ...any) (int64, error) {
 	}
 	res, err := st.Exec(args...)
 	if err != nil {
-		return 0, err
+		return 0, err // what a failed statement did, SQLite has undone
 	}
-	return res.RowsAffected()
+	n, err := res.RowsAffected()
+	t.wrote = t.wrote || n > 0
+	return n, err
 }
 
 // row reads one row into dest; errNotFound without one.
@@ -444,6 +447,7 @@ func (t *writeTx) row(query string, args []any, dest ...any) error {
 	st, err := t.stmt(query)
 	if err == nil {
 		err = st.QueryRow(args...).Scan(dest...)
+		t.wrote = t.wrote || !strings.HasPrefix(query, "SELECT") // DELETE ... RETURNING
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return errNotFound
@@ -515,8 +519,8 @@ func (s *store) writeLoop() {
 	}
 }
 
-// commit runs a group in one transaction, each operation inside a savepoint, and answers all after the commit. An
-// operation that fails by its own doing rolls back alone; a failure of the database fails the group.
+// commit runs a group in one transaction and answers all after the commit. An operation that fails by its own doing rolls
+// back alone; a failure of the database fails the group.
 func (s *store) commit(batch []*operation) {
 	t := &writeTx{s: s, free: freeSpace(s.path)}
 	began := time.Now()
@@ -525,46 +529,19 @@ func (s *store) commit(batch []*operation) {
 		s.commits.observe(time.Since(began).Seconds())
 	}()
 	results := make([]error, len(batch))
-	changed := false
-	err := func() error {
-		if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
-			return err
-		}
-		for i, op := range batch {
-			if _, err := t.exec("SAVEPOINT op"); err != nil {
-				return err
-			}
-			bytes, pastes := t.bytes, t.pastes
-			if results[i] = op.run(t); results[i] != nil {
-				t.bytes, t.pastes = bytes, pastes
-				if sqliteCode(results[i]) != 0 && !isConstraint(results[i]) {
-					return results[i]
-				}
-				if _, err := t.exec("ROLLBACK TO op"); err != nil {
-					return err
-				}
-			} else {
-				changed = true
-			}
-			if _, err := t.exec("RELEASE op"); err != nil {
-				return err
-			}
-		}
-		if t.bytes != 0 || t.pastes != 0 {
-			if _, err := t.exec("UPDATE totals SET bytes = bytes + ?, pastes = pastes + ?", t.bytes, t.pastes); err != nil {
-				return err
-			}
-		}
-		_, err := t.exec("COMMIT")
-		return err
-	}()
+	err := t.attempt(batch, results, false)
+	if errors.Is(err, errHalfDone) {
+		t.exec("ROLLBACK")
+		t.bytes, t.pastes = 0, 0
+		err = t.attempt(batch, results, true)
+	}
 	if err != nil {
 		t.exec("ROLLBACK") // fails when SQLite has already done so
 		err = s.failed(err)
 	} else {
 		s.used.Add(t.bytes)
 		s.pastes.Add(t.pastes)
-		if changed {
+		if slices.Contains(results, nil) {
 			s.dirty.Store(true)
 		}
 	}
@@ -574,6 +551,53 @@ func (s *store) commit(batch []*operation) {
 		}
 		op.err <- storeError(results[i])
 	}
+}
+
+// errHalfDone: an operation failed after it had written, and there is no savepoint to go back to.
+var errHalfDone = errors.New("an operation failed half done")
+
+// attempt runs a group's transaction up to its COMMIT. Savepoints copy every page that changes, a fifth of the whole work, and
+// hardly any operation fails after its first write: the first attempt does without, a second one has them. (A repeated
+// operation starts afresh: it must not remember anything of its first run.)
+func (t *writeTx) attempt(batch []*operation, results []error, savepoints bool) error {
+	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	for i, op := range batch {
+		if savepoints {
+			if _, err := t.exec("SAVEPOINT op"); err != nil {
+				return err
+			}
+		}
+		bytes, pastes := t.bytes, t.pastes
+		t.wrote = false
+		if results[i] = op.run(t); results[i] != nil {
+			t.bytes, t.pastes = bytes, pastes
+			if sqliteCode(results[i]) != 0 && !isConstraint(results[i]) {
+				return results[i]
+			}
+			if t.wrote && !savepoints {
+				return errHalfDone
+			}
+			if savepoints {
+				if _, err := t.exec("ROLLBACK TO op"); err != nil {
+					return err
+				}
+			}
+		}
+		if savepoints {
+			if _, err := t.exec("RELEASE op"); err != nil {
+				return err
+			}
+		}
+	}
+	if t.bytes != 0 || t.pastes != 0 {
+		if _, err := t.exec("UPDATE totals SET bytes = bytes + ?, pastes = pastes + ?", t.bytes, t.pastes); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec("COMMIT")
+	return err
 }
 
 func isConstraint(err error) bool { return sqliteCode(err) == 19 }
@@ -1632,6 +1656,7 @@ func (t *writeTx) revoked(query string, args ...any) (list []revocation, err err
 		return nil, err
 	}
 	defer rows.Close()
+	t.wrote = true
 	for rows.Next() {
 		var r revocation
 		if err := rows.Scan(&r.serial, &r.owner, &r.at, &r.reason, &r.expires); err != nil {
