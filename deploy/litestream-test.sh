@@ -57,10 +57,12 @@ load() {
 load &
 loader=$!
 sleep 12
-kill -KILL "$server"
-kill -KILL "$replicator"
-touch "$work/stop"
-wait "$loader" "$server" "$replicator" 2>/dev/null || true
+{
+	kill -KILL "$server"
+	kill -KILL "$replicator"
+	touch "$work/stop"
+	wait "$loader" "$server" "$replicator" || true
+} 2>/dev/null # the shell's "Killed"
 killed=$(date +%s.%N)
 server="" replicator=""
 
