@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -538,8 +539,27 @@ func (ts *testServer) line(pattern string) *route {
 // TestPanic: a panic is a 500 that shows nothing, with its cause in the log once; before or behind the first byte, the server lives.
 func TestPanic(t *testing.T) {
 	ts := start(t)
-	line := ts.line("GET /pastes")
-	line.handle = func(_ *server, q *request) error { panic("the-cause-" + q.id) }
+	var stage atomic.Int64 // what the handler does; set before the first request, since aborted ones may still be read from
+	ts.line("GET /pastes").handle = func(_ *server, q *request) error {
+		switch stage.Load() {
+		case 0:
+			panic("the-cause-" + q.id)
+		case 1:
+			q.w.Header()["Content-Length"] = []string{"1000"}
+			q.w.Write(bytes.Repeat([]byte("x"), 500))
+			panic("late")
+		}
+		panic(http.ErrAbortHandler)
+	}
+	// A panic while a slot is held gives it back.
+	ts.line("POST /{$}").handle = func(s *server, q *request) error {
+		in, err := s.receive(q, &options{})
+		defer in.close()
+		if err == nil {
+			panic("after receiving")
+		}
+		return err
+	}
 	for _, accept := range []string{"application/json", "text/plain"} {
 		a := ts.get("/pastes", "Accept: "+accept, "X-Request-ID: "+strings.ReplaceAll(accept, "/", ".")).want(500, "")
 		if strings.Contains(a.body, "cause") || !strings.Contains(a.body, "internal error") || strings.Contains(a.body, ".go") {
@@ -550,26 +570,13 @@ func TestPanic(t *testing.T) {
 			t.Errorf("log: %s", ts.logs)
 		}
 	}
-	line.handle = func(_ *server, q *request) error {
-		q.w.Header()["Content-Length"] = []string{"1000"}
-		q.w.Write(bytes.Repeat([]byte("x"), 500))
-		panic("late")
-	}
+	stage.Store(1)
 	if a, err := ts.try("GET", "/pastes", nil); err == nil {
 		t.Errorf("a panic amid an answer looks whole: %d, %d bytes", a.StatusCode, len(a.body))
 	}
-	line.handle = func(_ *server, q *request) error { panic(http.ErrAbortHandler) }
+	stage.Store(2)
 	if _, err := ts.try("GET", "/pastes", nil); err == nil {
 		t.Error("an abort was answered")
-	}
-	// A panic while a slot is held gives it back.
-	ts.line("POST /{$}").handle = func(s *server, q *request) error {
-		in, err := s.receive(q, &options{})
-		defer in.close()
-		if err == nil {
-			panic("after receiving")
-		}
-		return err
 	}
 	ts.post(pattern(chunkSize+5)).want(500, "internal")
 	ts.nothing()

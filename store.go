@@ -22,6 +22,7 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net/url"
 	"os"
@@ -1243,11 +1244,8 @@ func (s *store) flushTouches() error {
 	}
 	m := s.touches.pending
 	s.touches.pending, s.touches.written = map[string]touch{}, m
+	ids := slices.Collect(maps.Keys(m)) // under the lock: a change of a paste takes it out of m
 	s.touches.mu.Unlock()
-	ids := make([]string, 0, len(m))
-	for id := range m {
-		ids = append(ids, id)
-	}
 	var failed error
 	for part := range slices.Chunk(ids, 500) {
 		failed = errors.Join(failed, s.do(0, func(t *writeTx) error {
