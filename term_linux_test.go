@@ -223,7 +223,7 @@ func TestProgress(t *testing.T) {
 			if n += k; err != nil {
 				break
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(8 * time.Millisecond)
 		}
 		w.WriteHeader(201)
 		w.Write([]byte(fakeCreated))
@@ -231,9 +231,9 @@ func TestProgress(t *testing.T) {
 	defer slow.Close()
 	m := newMachine(t, slow.URL)
 	dir := t.TempDir()
-	os.WriteFile(filepath.Join(dir, "big"), make([]byte, 8<<20), 0o600)
+	os.WriteFile(filepath.Join(dir, "big"), make([]byte, 32<<20), 0o600) // several times what the two sockets hold unread
 	shown := onTerminal(t, m.process(dir, "big")).end(0)
-	if !strings.Contains(shown, "uploading") || !strings.Contains(shown, "of 8.0 MiB") || !strings.Contains(shown, "proof of work: 20 bits") || !strings.Contains(shown, "million tries/s, about") {
+	if !strings.Contains(shown, "uploading") || !strings.Contains(shown, "of 32.0 MiB") || !strings.Contains(shown, "proof of work: 20 bits") || !strings.Contains(shown, "million tries/s, about") {
 		t.Errorf("no progress: %q", shown)
 	}
 	if strings.Contains(shown, "\x1b") {

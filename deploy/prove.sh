@@ -1,0 +1,36 @@
+#!/bin/sh
+# What is promised, shown: crashes, faults, load, attacks and fuzzing against the real program, as one table.
+#   sh deploy/prove.sh            within 5 minutes, as CI runs it
+#   sh deploy/prove.sh --long     hours: 200 crashes, 1,000,000 pastes, 30 minutes for each fuzz target
+#   sh deploy/prove.sh [--long] Crash   only the parts whose name matches: Crash, Fault, Load, Hostile, Fuzz
+# As root: the faults mount a small tmpfs and trace the server with strace. Exit 1: something did not hold.
+set -eu
+cd "$(dirname "$0")/.."
+form=short
+if [ "${1:-}" = --long ]; then form=long && shift; fi
+only=${1:-.}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+go test -c -o "$work/prove" .
+for part in Crash Fault Load Hostile; do
+	echo "$part" | grep -q "$only" || continue
+	echo "== $part" >&2
+	(cd "$PWD" && "$work/prove" -test.run "^TestProve$part" -test.timeout 6h -prove $form) >"$work/$part" 2>&1 || { failed=1; grep -v '^| ' "$work/$part" >&2; }
+done
+if echo Fuzz | grep -q "$only"; then
+	seconds=2
+	[ $form = short ] || seconds=1800
+	: >"$work/Fuzz"
+	for target in $("$work/prove" -test.list '^Fuzz' | grep '^Fuzz'); do
+		echo "== $target, $seconds s" >&2
+		verdict=held
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${seconds}s" -fuzzminimizetime 10x . >"$work/out" 2>&1 || { verdict=FAILED; failed=1; cat "$work/out" >&2; }
+		tried=$(sed -n 's/^fuzz: elapsed: .*execs: \([0-9]*\) .*/\1/p' "$work/out" | tail -n 1)
+		echo "| fuzz | $target, $seconds s | ${tried:-0} inputs | $verdict |" >>"$work/Fuzz"
+	done
+fi
+echo '| part | what was done | what was found | |'
+echo '|---|---|---|---|'
+cat "$work"/Crash "$work"/Fault "$work"/Load "$work"/Hostile "$work"/Fuzz 2>/dev/null | grep '^| '
+exit $failed
