@@ -1208,6 +1208,9 @@ func TestInterrupt(t *testing.T) {
 
 // 50 MiB through encryption, both ways, by file and by pipe, in less than 64 MiB.
 func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector's own memory is many times the program's")
+	}
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip("needs /proc")
 	}

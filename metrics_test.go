@@ -1039,6 +1039,7 @@ func TestAlerts(t *testing.T) {
 // TestPrometheusScrapes runs a real Prometheus on the real program for a few seconds: it is up, nothing of ours makes
 // Prometheus complain, and the rules load and stay silent.
 func TestPrometheusScrapes(t *testing.T) {
+	t.Parallel()
 	prometheus, promtool := need(t, "prometheus"), need(t, "promtool")
 	p := launch(t, t.TempDir(), "METRICS_ALLOW=127.0.0.1")
 	rules, err := filepath.Abs("deploy/alerts.yml")

@@ -201,6 +201,7 @@ func TestHeaderAndHandshakeTogether(t *testing.T) {
 
 // The files change, or SIGHUP comes: new connections get the new certificate, those that stand go on.
 func TestTLSReload(t *testing.T) {
+	t.Parallel()
 	s := launchTLS(t)
 	serial := func() int64 {
 		t.Helper()
