@@ -492,7 +492,7 @@ func TestChallengeMembers(t *testing.T) {
 		t.Errorf("on: %s", on.body)
 	}
 	p := on.puzzle()
-	if !p.Enabled || p.Elevated || p.Difficulty != 20 || p.Base != 20 || p.Free != 20 || !isLowerHex(p.Nonce, 32) ||
+	if !p.Enabled || p.Elevated || p.Difficulty != 20 || p.Base != 20 || p.Free != 20 || !isHex(p.Nonce, 32) ||
 		!regexp.MustCompile(fmt.Sprintf(`^%s:%d:20:[0-9a-f]{64}$`, p.Nonce, p.Expires)).MatchString(p.Token) {
 		t.Errorf("on: %+v", p)
 	}

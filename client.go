@@ -469,7 +469,7 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 
 // workOn solves a challenge into the headers of the next try.
 func (c *apiClient) workOn(ctx context.Context, w workOrder, header map[string]string) error {
-	if !isLowerHex(w.Nonce, 32) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
+	if !isHex(w.Nonce, 32) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
 		return &apiFailure{Status: 429, Code: "pow_required", Message: fmt.Sprintf("the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)}
 	}
 	solution, err := c.work(ctx, w.Nonce, w.Difficulty)

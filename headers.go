@@ -10,8 +10,6 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/sha1"
-	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/base64"
@@ -365,9 +363,9 @@ func badCertificate(why string) error {
 		hint: "the proxy must send one certificate, as in deploy/"}
 }
 
-func identityOf(der []byte) identity {
-	s1, s256 := sha1.Sum(der), sha256.Sum256(der)
-	return identity{sha1: hex.EncodeToString(s1[:]), sha256: hex.EncodeToString(s256[:])}
+func identityOf(der []byte) (i identity) {
+	i.sha1, i.sha256 = fingerprints(der)
+	return i
 }
 
 // Fingerprints of nothing: what some proxies send for a visitor without a certificate.
@@ -385,9 +383,9 @@ func parseCertHeader(v string) (identity, error) {
 	switch plain := strings.ToLower(strings.ReplaceAll(v, ":", "")); {
 	case plain == sha1OfNothing || plain == sha256OfNothing:
 		return identity{}, nil
-	case len(plain) == 40 && isHex(plain):
+	case isHex(plain, 40):
 		return identity{sha1: plain}, nil
-	case len(plain) == 64 && isHex(plain):
+	case isHex(plain, 64):
 		return identity{sha256: plain}, nil
 	}
 	var der []byte
@@ -412,15 +410,6 @@ func parseCertHeader(v string) (identity, error) {
 		return identity{}, badCertificate("not a certificate")
 	}
 	return identityOf(der), nil
-}
-
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 // ---- the answer ----

@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -1070,7 +1071,7 @@ func (s *server) answerCreated(q *request, p *paste, token string) error {
 // ---- reading ----
 
 // idShaped reports whether v could be an id: 8 to 64 lower-case hex digits.
-func idShaped(v string) bool { return len(v) >= 8 && len(v) <= 64 && isHex(v) }
+func idShaped(v string) bool { return len(v) >= 8 && len(v) <= 64 && isHex(v, len(v)) }
 
 // find looks up the paste of the path.
 func (s *server) find(q *request, id string) (*paste, []byte, error) {
@@ -1378,13 +1379,18 @@ func (s *server) deletePaste(q *request) error {
 	if err != nil {
 		return err
 	}
+	return s.deleteFound(q, p, s.store.remove, &s.metrics.pastes.deleted)
+}
+
+// deleteFound lets remove delete a paste or a short URL, if the caller may.
+func (s *server) deleteFound(q *request, p *paste, remove func(id string) error, deleted *atomic.Uint64) error {
 	if err := s.authorize(q, p); err != nil {
 		return err
 	}
-	if err := s.store.remove(p.id); err != nil {
+	if err := remove(p.id); err != nil {
 		return err
 	}
-	s.metrics.pastes.deleted.Add(1)
+	deleted.Add(1)
 	q.auditDeletion(p)
 	return q.writeJSON(200, []member{{"id", p.id}, {"deleted", true}})
 }
@@ -1470,7 +1476,7 @@ func (q *request) listParameter(lq *listQuery, name, v string) (err error) {
 		lq.owners = nil
 	case name == "owner" && v == "anonymous":
 		lq.owners = []string{""}
-	case name == "owner" && (len(v) == 40 || len(v) == 64) && isHex(v):
+	case name == "owner" && (isHex(v, 40) || isHex(v, 64)):
 		lq.owners = []string{v}
 	default:
 		err = errParameter

@@ -822,7 +822,7 @@ func (s *server) revoke(q *request) error {
 		return err
 	}
 	serial := strings.ToLower(q.r.PathValue("serial"))
-	if len(serial) != 32 || !isHex(serial) {
+	if !isHex(serial, 32) {
 		return errNotFound
 	}
 	if err := q.ask(rateMiss); err != nil {

@@ -96,7 +96,7 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 	until, okE := parseDecimal(e)
 	bits, okB := parseDecimal(b)
 	_, okN := parseDecimal(solution) // ^(0|[1-9][0-9]{0,18})$; what is hashed is the text itself
-	if !isLowerHex(n, 32) || !isLowerHex(signature, 64) || !okE || until > math.MaxInt64 || !okB || bits < 1 || bits > 64 || !okN {
+	if !isHex(n, 32) || !isHex(signature, 64) || !okE || until > math.MaxInt64 || !okB || bits < 1 || bits > 64 || !okN {
 		return nonce, 0, errPowMalformed
 	}
 	switch {
@@ -120,7 +120,8 @@ func workDone(nonce, solution string, difficulty int) bool {
 	return binary.BigEndian.Uint64(sum[:8])>>(64-difficulty) == 0
 }
 
-func isLowerHex(s string, length int) bool {
+// isHex reports whether s is that many lower-case hex digits.
+func isHex(s string, length int) bool {
 	return len(s) == length && strings.Trim(s, "0123456789abcdef") == ""
 }
 
@@ -228,7 +229,7 @@ const solveRun = 100_000 // tries between two looks at the context: some 5 ms; a
 // solve finds the solution of a challenge, on that many cores; progress (may be nil) is told every few milliseconds, from one
 // goroutine, how many numbers were tried. It ends with ctx.Err() when the caller gives up.
 func solve(ctx context.Context, nonce string, difficulty, workers int, progress func(tried uint64)) (string, error) {
-	if !isLowerHex(nonce, 32) || difficulty < 0 || difficulty > 64 {
+	if !isHex(nonce, 32) || difficulty < 0 || difficulty > 64 {
 		return "", errPowMalformed
 	}
 	ctx, stop := context.WithCancel(ctx)

@@ -321,15 +321,7 @@ func (s *server) deleteShort(q *request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.authorize(q, p); err != nil {
-		return err
-	}
-	if err := s.store.removeShort(p.id); err != nil {
-		return err
-	}
-	s.metrics.shorts.deleted.Add(1)
-	q.auditDeletion(p)
-	return q.writeJSON(200, []member{{"id", p.id}, {"deleted", true}})
+	return s.deleteFound(q, p, s.store.removeShort, &s.metrics.shorts.deleted)
 }
 
 func (s *server) listShorts(q *request) error {
