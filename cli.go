@@ -839,6 +839,9 @@ func (c *cli) get(ctx context.Context, args []string) error {
 		return err
 	}
 	if !toFile {
+		if c.status(""); terminal { // what follows is the content's: a status line, even taking it away, would overwrite its last line
+			c.errTTY = false
+		}
 		head := bufio.NewReaderSize(content, peekSize)
 		seen, _ := head.Peek(peekSize) // its error comes again with the copy
 		content = head

@@ -197,7 +197,7 @@ func TestTerminalOutput(t *testing.T) {
 		t.Errorf("%v %v", fi, err)
 	}
 	os.Remove(filepath.Join(dir, id))
-	if got := show(0, "get", m.link("text", "-b")); !strings.HasPrefix(got, "text") || len(files(t, dir)) > 0 {
+	if got := show(0, "get", m.link("text", "-b")); !strings.HasSuffix(got, "text") || len(files(t, dir)) > 0 {
 		t.Errorf("burning text: %q, %v", got, files(t, dir))
 	}
 	s := onTerminal(t, m.process(dir))
