@@ -1090,9 +1090,11 @@ func (c *cli) history(context.Context, []string) error {
 			}
 			continue
 		}
-		err := c.print("%s  %s  %s\n", oneLine(e.Link), cmp.Or(oneLine(e.Token), "-"), date(e.Expires))
+		var err error
 		if c.has("json") {
 			err = c.show(e)
+		} else {
+			err = c.print("%s  %s  %s\n", oneLine(e.Link), cmp.Or(oneLine(e.Token), "-"), date(e.Expires))
 		}
 		if err != nil {
 			return err

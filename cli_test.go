@@ -762,7 +762,7 @@ func TestHistory(t *testing.T) {
 	if text := readFile(t, path); strings.Contains(text, "deadbeef") {
 		t.Error("an expired entry is kept")
 	}
-	if out, _ := m.want(0, "", "history", "-j"); strings.Count(out, `"token"`) != 2 {
+	if out, _ := m.want(0, "", "history", "-j"); strings.Count(out, `"token"`) != 2 || strings.Count(out, "\n") != 2 {
 		t.Errorf("-j: %s", out)
 	}
 	m.want(0, "", "delete", second)
