@@ -517,7 +517,7 @@ func (s *server) describe(q *request) error {
 
 // showPath writes a pattern as people read it.
 func (s *server) showPath(path string) string {
-	return s.cfg.prefix + strings.NewReplacer("{$}", "", "{view}", "raw").Replace(path)
+	return s.cfg.prefix + strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}", "raw").Replace(path)
 }
 
 func padRight(s string, n int) string { return s + strings.Repeat(" ", max(1, n-len(s))) }

@@ -147,7 +147,7 @@ func TestDescription(t *testing.T) {
 		}
 		for _, r := range ts.table {
 			method, path, _ := strings.Cut(r.pattern, " ")
-			if shown := method + " " + ts.cfg.prefix + strings.NewReplacer("{$}", "", "{view}", "raw").Replace(path); m.Endpoints[shown] != r.does || !strings.Contains(text, r.does) {
+			if shown := method + " " + ts.cfg.prefix + strings.NewReplacer("{$}", "", "/{id}/{view}", map[bool]string{false: "/{id}/raw", true: "/{id}/info"}[strings.HasPrefix(path, "/s/")]).Replace(path); m.Endpoints[shown] != r.does || !strings.Contains(text, strings.TrimPrefix(shown, method)+" ") || !strings.Contains(text, r.does) {
 				t.Errorf("%s: %s is not described: %v", c.name, shown, m.Endpoints)
 			}
 		}
