@@ -96,7 +96,7 @@ func variables(c *config) []variable {
 	return []variable{
 		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", "where to listen; ignored under socket activation", setListen(&c.listen)},
 		{"SOCKET_MODE", "0660", "octal", "mode of the Unix sockets that the server makes", setNumber(&c.socketMode, 8, 0, 0o777)},
-		{"DATABASE", "data/flaskpaste.db", "path", "the SQLite file ($STATE_DIRECTORY/flaskpaste.db under systemd)", setString(&c.database, `.`)},
+		{"DATABASE", "data/flaskpaste.db", "path", "the SQLite file ($STATE_DIRECTORY/flaskpaste.db under systemd)", setString(&c.database)},
 		{"URL_PREFIX", "", "path", "serve below this path, as in /paste", setPrefix(&c.prefix)},
 		{"PUBLIC_URL", "", "URL without path", "base of the links in answers; default: scheme and Host of the request", setPublicURL(&c.publicURL)},
 		{"TRUSTED_PROXIES", "", "CIDRs, comma-separated", "peers whose address and scheme headers count; Unix sockets always do", setPrefixes(&c.trustedProxies)},
@@ -117,8 +117,8 @@ func variables(c *config) []variable {
 		{"TRANSFER_TIMEOUT", "15m", "time", "longest upload or download", setSpan(&c.transferTimeout)},
 		{"MAX_STORAGE", "10GiB", "size", "all stored content; clients without a certificate of this server may fill three quarters", setSize(&c.maxStorage, 1)},
 		{"MIN_FREE", "256MiB", "size", "disk space that uploads leave free", setSize(&c.minFree, 0)},
-		{"TLS_CERT", "", "file", "certificate chain (PEM) for TLS of our own on the TCP sockets; read again when it changes and on SIGHUP", setString(&c.tlsCert, `.`)},
-		{"TLS_KEY", "", "file", "its key (PEM)", setString(&c.tlsKey, `.`)},
+		{"TLS_CERT", "", "file", "certificate chain (PEM) for TLS of our own on the TCP sockets; read again when it changes and on SIGHUP", setString(&c.tlsCert)},
+		{"TLS_KEY", "", "file", "its key (PEM)", setString(&c.tlsKey)},
 		{"PKI_ENABLED", "0", "0, 1", "issue client certificates; makes the CA at the first start", setChoice(&c.pkiEnabled, "0", "1")},
 		{"PKI_CA_PASSWORD", "", "text", "opens the CA's key", setPassword(&c.caPassword)},
 		{"PKI_CERT_DAYS", "365", "days", "life of client certificates; never past the CA's", setNumber(&c.certDays, 10, 1, certDaysMax)},
@@ -266,11 +266,10 @@ func (c *config) readSecret(env map[string]string, name string) (value string, g
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
-func setString(p *string, pattern string) func(string) error {
-	re := regexp.MustCompile(pattern)
+func setString(p *string) func(string) error {
 	return func(v string) error {
-		if !re.MatchString(v) {
-			return fmt.Errorf("%q is not of the form %s", v, pattern)
+		if v == "" {
+			return errors.New("is empty")
 		}
 		*p = v
 		return nil
@@ -326,7 +325,7 @@ func setRate(p *rate) func(string) error {
 }
 
 func setEntropy(p *float64) func(string) error {
-	re := regexp.MustCompile(`^[0-8](\.[0-9]{1,3})?$`)
+	re := regexp.MustCompile(`^([0-7](\.[0-9]{1,3})?|8(\.0{1,3})?)$`)
 	return func(v string) (err error) {
 		if !re.MatchString(v) {
 			return fmt.Errorf("%q is no number from 0 to 8", v)

@@ -54,6 +54,7 @@ func TestConfigStrict(t *testing.T) {
 		"CHECKPOINT":      {"", "yes", "1"},
 		"SWEEP":           {"0", ""},
 		"LOG":             {"", "xml", "JSON"},
+		"MIN_ENTROPY":     {"", "8.1", "8.001", "9", "-1", "1e0", "NaN", "3.1234", ".5"},
 		"LOG_LEVEL":       {"", "trace", "7", "info+2", "warn-1"},
 		"LOG_ADDR":        {"", "hash"},
 	}
