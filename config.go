@@ -455,6 +455,6 @@ func configHelp() string {
 		}
 		fmt.Fprintf(&b, "  %s%s (%s)\n      %s; %s\n", envPrefix, v.name, def, v.help, v.unit)
 	}
-	b.WriteString("\nSecrets (PROXY_SECRET, PKI_CA_PASSWORD) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n")
+	b.WriteString("\nSecrets (PROXY_SECRET, PKI_CA_PASSWORD) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n")
 	return b.String()
 }

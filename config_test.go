@@ -256,6 +256,12 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%s: stderr %q", c.name, errs.String())
 		}
 	}
+	for _, command := range []string{"serve", "check", "backup", "healthcheck", "pki", "pki init", "pki issue", "pki list", "pki revoke", "pki admin"} {
+		var out, errs bytes.Buffer
+		if code := run(append(strings.Fields("flaskpaste "+command), "--help"), nil, &out, &errs); code != 0 || errs.Len() != 0 || !regexp.MustCompile(`(?m)^examples?: (.*\n)*.*flaskpaste `+strings.Fields(command)[0]).MatchString(out.String()) {
+			t.Errorf("%s --help: exit code %d, no example: %s%s", command, code, out.String(), errs.String())
+		}
+	}
 	if files, _ := os.ReadDir(dir); len(files) != 0 {
 		t.Errorf("made %v", files)
 	}

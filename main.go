@@ -70,7 +70,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	default:
 		return fail(exitUsage, fmt.Errorf("unknown command %q: see flaskpaste help", command))
 	}
-	if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 		switch command {
 		case "serve":
 			fmt.Fprint(stdout, configHelp())
@@ -130,6 +130,10 @@ const mainHelp = `usage: flaskpaste [command]
   healthcheck   exit 0 if the server of these settings is healthy
   version       print the version
   help          print this
+
+examples: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve
+          flaskpaste backup /var/backups/paste.db
+          flaskpaste check; flaskpaste healthcheck && echo well
 
 The same program is the client. As fpaste, or as flaskpaste with one of these commands; fpaste COMMAND --help tells more:
 
