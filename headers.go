@@ -53,6 +53,9 @@ type request struct {
 	body  bodyState
 
 	permit permit // of a creation under way
+
+	answer responseWriter // w
+	idLine [1]string      // X-Request-Id
 }
 
 // tier decides sizes and lives.
@@ -120,7 +123,8 @@ var (
 func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	start := s.now()
 	q := &request{s: s, r: r, start: start, now: start.Unix()}
-	q.w = &responseWriter{ResponseWriter: hw, q: q, routing: true}
+	q.answer = responseWriter{ResponseWriter: hw, q: q, routing: true}
+	q.w = &q.answer
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && requestIDs.MatchString(ids[0]) {
 		q.id = ids[0]
 	} else {
@@ -129,7 +133,8 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 		q.id = hex.EncodeToString(b[:])
 	}
 	h := hw.Header()
-	h["X-Request-Id"] = []string{q.id}
+	q.idLine[0] = q.id
+	h["X-Request-Id"] = q.idLine[:]
 	h["X-Content-Type-Options"] = hNosniff
 	h["X-Frame-Options"] = hDeny
 	h["Referrer-Policy"] = hNoReferrer
@@ -447,13 +452,13 @@ func (w *responseWriter) WriteHeader(status int) {
 		h["Cache-Control"] = hNoStore
 	}
 	w.started = time.Now()
-	w.extend()
+	w.extend(w.started)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // extend gives the next piece its time, within the whole answer's.
-func (w *responseWriter) extend() {
-	d := time.Now().Add(pieceTime)
+func (w *responseWriter) extend(now time.Time) {
+	d := now.Add(pieceTime)
 	if last := w.started.Add(w.q.s.cfg.transferTimeout); last.Before(d) {
 		d = last
 	}
@@ -469,7 +474,7 @@ func (w *responseWriter) Write(b []byte) (n int, err error) {
 	}
 	for first := true; len(b) > 0 && err == nil; first = false {
 		if !first || w.bytes > 0 {
-			w.extend()
+			w.extend(time.Now())
 		}
 		var m int
 		m, err = w.ResponseWriter.Write(b[:min(len(b), pieceSize)])

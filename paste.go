@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -1186,6 +1187,23 @@ func conditional(r *http.Request) bool {
 	return false
 }
 
+// openAnswer is what every answer with a paste's open content has in its header, made once for those in the cache.
+type openAnswer struct {
+	once                                      sync.Once
+	kind, disposition, etag, modified, length []string
+}
+
+// header sets those fields, for a read of the whole.
+func (p *paste) header(h http.Header) {
+	a := p.answer
+	a.once.Do(func() {
+		a.kind, a.disposition, a.etag = []string{p.mime}, []string{disposition(p.mime)}, []string{`"` + hex.EncodeToString(p.sha256) + `"`}
+		a.modified, a.length = []string{time.Unix(p.modified, 0).UTC().Format(http.TimeFormat)}, []string{strconv.FormatInt(p.size, 10)}
+	})
+	h["Content-Type"], h["Content-Disposition"], h["Cache-Control"], h["Etag"] = a.kind, a.disposition, hRevalidate, a.etag
+	h["Last-Modified"], h["Accept-Ranges"], h["Content-Length"] = a.modified, hBytes, a.length
+}
+
 // rawPaste serves the content: 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
 func (s *server) rawPaste(q *request) error {
 	if q.r.PathValue("view") != "raw" {
@@ -1209,6 +1227,15 @@ func (s *server) rawPaste(q *request) error {
 		}
 	}
 	head := q.r.Method == "HEAD"
+	if body != nil && !head && !conditional(q.r) { // most reads: what ServeContent would send, without its seeks and copies
+		p.header(q.w.Header())
+		q.closeUnread()
+		q.w.WriteHeader(200)
+		q.w.Write(body)
+		s.metrics.pastes.read.Add(1)
+		s.store.touch(p, q.now)
+		return nil
+	}
 	if p.size > chunkSize && !head {
 		if !s.downloads.acquire(q.r.Context(), q.key, transferWait) {
 			return errTransfers
@@ -1233,23 +1260,14 @@ func (s *server) rawPaste(q *request) error {
 		}
 	}
 	h := q.w.Header()
-	h["Content-Type"] = []string{p.mime}
-	h["Content-Disposition"] = []string{disposition(p.mime)}
 	q.closeUnread()
-	switch {
-	case p.open() && (body == nil || head || conditional(q.r)):
-		h["Cache-Control"] = hRevalidate
-		h["Etag"] = []string{`"` + hex.EncodeToString(p.sha256) + `"`}
+	if p.open() {
+		p.header(h)
+		delete(h, "Content-Length") // these two are ServeContent's: of a range, or none with a 304
+		delete(h, "Accept-Ranges")
 		http.ServeContent(q.w, q.r, "", time.Unix(p.modified, 0), rd)
-	case p.open(): // most reads: what ServeContent would send, without its seeks and copies
-		h["Cache-Control"] = hRevalidate
-		h["Etag"] = []string{`"` + hex.EncodeToString(p.sha256) + `"`}
-		h["Last-Modified"] = []string{time.Unix(p.modified, 0).UTC().Format(http.TimeFormat)}
-		h["Accept-Ranges"] = hBytes
-		h["Content-Length"] = []string{strconv.Itoa(len(body))}
-		q.w.WriteHeader(200)
-		q.w.Write(body)
-	default:
+	} else {
+		h["Content-Type"], h["Content-Disposition"] = []string{p.mime}, []string{disposition(p.mime)}
 		h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}
 		q.w.WriteHeader(200)
 		if !head {

@@ -82,7 +82,8 @@ type paste struct {
 	burn                       bool
 	password, proof, token     []byte
 	name                       string
-	target                     string // of a short URL, which is a paste without content as far as this file goes
+	target                     string      // of a short URL, which is a paste without content as far as this file goes
+	answer                     *openAnswer // paste.go's, shared by copies
 }
 
 // open reports whether anybody who knows the id may read the content as often as they like.
@@ -920,7 +921,7 @@ func (s *store) get(id string, now int64) (*paste, []byte, error) {
 	if err != nil {
 		return nil, nil, storeError(err)
 	}
-	p := new(paste)
+	p := &paste{answer: new(openAnswer)}
 	var body []byte
 	err = st.QueryRow(hotSize, id, asOf).Scan(append(p.fields(), &body)...)
 	if errors.Is(err, sql.ErrNoRows) {
