@@ -621,17 +621,13 @@ func (s *server) touchLoop(ctx context.Context) {
 	}
 }
 
-// sweepLoop removes what has expired, and garbage as soon as there is some.
+// sweepLoop removes what has expired, and garbage as soon as there is some. A clock that jumps must not delete everything: when
+// it is far from the newest paste at the start, or moves by a day more or less than the time that passes, the sweep waits.
 func (s *server) sweepLoop(ctx context.Context) {
-	var wait time.Duration
-	if newest, err := s.store.newest(); err == nil && newest != 0 {
-		now := s.now().Unix()
-		if now < newest-86400 || now > newest+int64(s.cfg.maxExpiry/time.Second) {
-			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause, "newest_paste", time.Unix(newest, 0).UTC())
-			wait = clockPause
-		}
-	}
-	sweep := time.NewTimer(wait)
+	wall, began := s.now().Unix(), time.Now()
+	newest, err := s.store.newest()
+	wrong := err == nil && newest != 0 && (wall < newest-86400 || wall > newest+int64(s.cfg.maxExpiry/time.Second))
+	sweep := time.NewTimer(0)
 	defer sweep.Stop()
 	for {
 		var err error
@@ -641,8 +637,17 @@ func (s *server) sweepLoop(ctx context.Context) {
 		case <-s.store.kick:
 			err = s.store.collect(thirds())
 		case <-sweep.C:
+			now := s.now().Unix()
+			jump := now - wall - int64(time.Since(began)/time.Second)
+			wall, began = now, time.Now()
+			if wrong || jump < -86400 || jump > 86400 {
+				s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause, "now", time.Unix(now, 0).UTC())
+				wrong = false
+				sweep.Reset(clockPause)
+				continue
+			}
 			var pastes, shorts int
-			if pastes, shorts, err = s.store.sweep(s.now().Unix()); pastes+shorts > 0 {
+			if pastes, shorts, err = s.store.sweep(now); pastes+shorts > 0 {
 				s.log.Info("swept", "pastes", pastes, "short_urls", shorts)
 			}
 			s.metrics.pastes.expired.Add(uint64(pastes))
