@@ -156,7 +156,11 @@ func openStore(o storeOptions) (s *store, err error) {
 		if err = os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
 		}
-		if s.lock, err = lockFile(o.path + ".lock"); err != nil {
+		file := o.path
+		if target, err := filepath.EvalSymlinks(file); err == nil { // one file, one lock, whatever it is called
+			file = target
+		}
+		if s.lock, err = lockFile(file + ".lock"); err != nil {
 			return s, err
 		}
 		if err = createFile(o.path); err != nil {
