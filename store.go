@@ -33,6 +33,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -377,9 +378,13 @@ func (s *store) release() error {
 	return errors.Join(errs...)
 }
 
-// storeError turns the driver's errors into ours; others pass. Codes: https://www.sqlite.org/rescode.html
+// storeError turns the driver's errors into ours, and the revocation file's full disk; others pass. Codes:
+// https://www.sqlite.org/rescode.html
 func storeError(err error) error {
 	var e *sqlite.Error
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w: %w", errFull, err)
+	}
 	if !errors.As(err, &e) {
 		return err
 	}
@@ -579,7 +584,7 @@ func (t *writeTx) attempt(batch []*operation, results []error, savepoints bool) 
 		t.wrote = false
 		if results[i] = op.run(t); results[i] != nil {
 			t.bytes, t.pastes = bytes, pastes
-			if sqliteCode(results[i]) != 0 && !isConstraint(results[i]) {
+			if sqliteCode(results[i]) != 0 && !isConstraint(results[i]) || errors.Is(results[i], syscall.EIO) {
 				return results[i]
 			}
 			if t.wrote && !savepoints {
@@ -608,10 +613,10 @@ func (t *writeTx) attempt(batch []*operation, results []error, savepoints bool) 
 
 func isConstraint(err error) bool { return sqliteCode(err) == 19 }
 
-// failed ends the process on an I/O error (10): after a failed fsync the kernel may have dropped the pages, so that a
-// later success would prove nothing. The restart recovers from the write-ahead log.
+// failed ends the process on an I/O error (10, or EIO of the revocation file): after a failed fsync the kernel may have dropped
+// the pages, so that a later success would prove nothing. The restart recovers from the write-ahead log.
 func (s *store) failed(err error) error {
-	if sqliteCode(err) == 10 {
+	if sqliteCode(err) == 10 || errors.Is(err, syscall.EIO) {
 		s.fatal(err)
 	}
 	return storeError(err)
