@@ -700,7 +700,9 @@ func (s *store) finish(content int64) {
 		time.Sleep(50 * time.Millisecond)
 		err = dead()
 	}
-	if err != nil {
+	if errors.Is(err, errFull) { // now of all times its room is wanted: as soon as the disk takes a page again
+		time.AfterFunc(time.Second, func() { s.finish(content) })
+	} else if err != nil {
 		s.log.Warn("content left for the next start to remove", "error", err)
 	}
 	s.wake()
