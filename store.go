@@ -153,6 +153,7 @@ func openStore(o storeOptions) (s *store, err error) {
 			s = nil
 		}
 	}()
+	logLost := ""
 	if o.serving {
 		if err = os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
@@ -163,6 +164,9 @@ func openStore(o storeOptions) (s *store, err error) {
 		}
 		if s.lock, err = lockFile(file + ".lock"); err != nil {
 			return s, err
+		}
+		if info, err := s.lock.Stat(); err == nil && info.Size() > 0 && !exists(file+"-wal") {
+			logLost = "the last server did not stop cleanly, and its write-ahead log is gone: what it acknowledged last is lost, unless a backup was restored or another program took the log in"
 		}
 		if err = createFile(o.path); err != nil {
 			return s, fmt.Errorf("creating the database: %w", err)
@@ -203,6 +207,13 @@ func openStore(o storeOptions) (s *store, err error) {
 		return s, fmt.Errorf("reading the database: %w", storeError(err))
 	}
 	go s.writeLoop()
+	if o.serving {
+		s.lock.WriteAt([]byte("serving\n"), 0) // until a clean stop: the log must be there after any other
+	}
+	if logLost != "" {
+		o.log.Warn(logLost)
+		s.note("log", logLost) // for check
+	}
 	return s, nil
 }
 
@@ -355,6 +366,9 @@ func (s *store) close() error {
 	close(s.ops)
 	s.mu.Unlock()
 	<-s.done
+	if s.lock != nil {
+		s.lock.Truncate(0) // before the log goes: with the last connection
+	}
 	return errors.Join(err, s.release())
 }
 
