@@ -769,10 +769,11 @@ func mp3Frame(b []byte) bool {
 	return n >= len(b) || size(b[n:]) > 0 || len(b)-n < 4
 }
 
-// disposition lets a browser show only what can't act: all else is a download.
+// disposition lets a browser show only what can't act: all else is a download. Whatever ends in +xml is a document with scripts
+// to it, audio/x+xml too (WHATWG MIME Sniffing, 4.6).
 func disposition(mime string) string {
 	t, _, _ := strings.Cut(mime, ";")
-	if slices.Contains(inlineTypes, t) || strings.HasPrefix(t, "audio/") || strings.HasPrefix(t, "video/") {
+	if slices.Contains(inlineTypes, t) || (strings.HasPrefix(t, "audio/") || strings.HasPrefix(t, "video/")) && !strings.HasSuffix(t, "+xml") {
 		return "inline"
 	}
 	return "attachment"
