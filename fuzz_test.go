@@ -1,10 +1,13 @@
 package main
 
-// Fuzz targets: what strangers write, against the same code that serves them. Each has its seeds here; .ci/run gives each 10 s.
+// Fuzz targets: what strangers write, against the same code that serves them. Each has its seeds here and in
+// testdata/fuzz, which `go test` runs; .ci/run gives each 10 s more, deploy/prove.sh --long 30 minutes.
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -15,6 +18,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,8 +30,12 @@ import (
 )
 
 // serve lets the server answer a request without a network in between. nil: the server cut the connection.
-func (ts *testServer) serve(method, path string, body []byte, headers ...string) (w *httptest.ResponseRecorder) {
-	r := &http.Request{Method: method, URL: &url.URL{Path: path}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Host: "x", RemoteAddr: "127.0.0.1:1",
+func (ts *testServer) serve(method, path string, body []byte, headers ...string) *httptest.ResponseRecorder {
+	return ts.serveURL(method, &url.URL{Path: path}, body, headers...)
+}
+
+func (ts *testServer) serveURL(method string, u *url.URL, body []byte, headers ...string) (w *httptest.ResponseRecorder) {
+	r := &http.Request{Method: method, URL: u, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Host: "x", RemoteAddr: "127.0.0.1:1",
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body))}
 	for _, h := range headers {
 		k, v, _ := strings.Cut(h, ": ")
@@ -316,10 +325,9 @@ func FuzzRange(f *testing.F) {
 			kind, params, _ := mime.ParseMediaType(w.Header().Get("Content-Type"))
 			if kind != "multipart/byteranges" {
 				same(t, w.Header().Get("Content-Range"), body)
-				break
 			}
 			mr := multipart.NewReader(strings.NewReader(body), params["boundary"])
-			for {
+			for kind == "multipart/byteranges" {
 				part, err := mr.NextRawPart()
 				if err == io.EOF {
 					break
@@ -330,7 +338,14 @@ func FuzzRange(f *testing.F) {
 				b, _ := io.ReadAll(part)
 				same(t, part.Header.Get("Content-Range"), string(b))
 			}
-		case 304, 416:
+			if ifRange != "" && !strings.HasPrefix(strings.TrimSpace(ifRange), etag) && ifRange != w.Header().Get("Last-Modified") {
+				t.Errorf("a part for If-Range %q", ifRange)
+			}
+		case 304:
+			if !strings.Contains(ifNoneMatch, "*") && !strings.Contains(ifNoneMatch, etag) || body != "" {
+				t.Errorf("304 for If-None-Match %q", ifNoneMatch)
+			}
+		case 416:
 		default:
 			t.Errorf("%q: status %d", ranges, w.Code)
 		}
@@ -340,11 +355,17 @@ func FuzzRange(f *testing.F) {
 	})
 }
 
-func FuzzMagic(f *testing.F) {
+// FuzzMIME: content and a declared type. What goes out as Content-Type is one type with at most a charset, and a browser is
+// never asked to show what can act: HTML, scripts, and whatever it takes for XML (WHATWG MIME Sniffing: every +xml).
+func FuzzMIME(f *testing.F) {
 	for _, s := range []string{"", "MZ", "MZ" + strings.Repeat("\x00", 62), "\x89PNG\r\n\x1a\n", "\xff\xd8\xff\xe0", "\xff\xfb\x90\x64", "\xff\xe3\x18\xc4", "BZh91AY&SY", "ID3\x04\x00\x00\x00\x00\x00\x23", "\x00\x00\x00\x18ftypisom", "RIFF....WAVE", "-----BEGIN X-----\n", "PK\x03\x04", strings.Repeat("x", 257) + "ustar", "text"} {
-		f.Add([]byte(s))
+		f.Add([]byte(s), "")
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, s := range []string{"text/html", "IMAGE/svg+xml", "audio/x+xml", "text/html; charset=\"a\r\nX: y\"", "text/plain, text/html", "multipart/byteranges; boundary=x", "message/rfc822", "a/b;;charset=x", "text/html\x00", "*/*", "text/\u212aml", "x/" + strings.Repeat("y", 200), "text/html; charset=utf-7; charset=x"} {
+		f.Add([]byte("<script>"), s)
+	}
+	served := regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; charset=[A-Za-z0-9._-]{1,30})?$`)
+	f.Fuzz(func(t *testing.T, b []byte, declared string) {
 		in := &intake{limit: 1 << 20, hash: discardHash{}, text: true}
 		for rest := b; len(rest) > 0; {
 			n := min(len(rest), 1+len(b)/3)
@@ -353,14 +374,21 @@ func FuzzMagic(f *testing.F) {
 		}
 		got := magic(b[:min(len(b), headSize)])
 		kind := mimeOf("", in)
-		if base, _, _ := strings.Cut(kind, ";"); !mimeShape.MatchString(base) || got != "" && got != kind {
+		if got != "" && got != kind {
 			t.Errorf("%q: %q, %q", b, got, kind)
 		}
 		if plain := utf8.Valid(b) && !bytes.Contains(b, []byte{0}); got == "" && (kind == "text/plain; charset=utf-8") != plain {
 			t.Errorf("%q: %s", b, kind)
 		}
-		if d := disposition(kind); d != "inline" && d != "attachment" || d == "inline" && (strings.Contains(kind, "html") || strings.Contains(kind, "xml")) {
-			t.Errorf("%s is shown %s", kind, d)
+		for _, kind := range []string{kind, mimeOf(declared, in)} {
+			base, _, _ := strings.Cut(kind, ";")
+			if !served.MatchString(kind) || strings.HasPrefix(kind, "multipart/") || strings.HasPrefix(kind, "message/") || !strings.Contains(strings.ToLower(declared), base) && kind != mimeOf("", in) {
+				t.Errorf("%q declared as %q: %q", b, declared, kind)
+			}
+			acts := strings.Contains(base, "html") || strings.Contains(base, "script") || strings.HasSuffix(base, "xml") || base == "application/pdf"
+			if d := disposition(kind); d != "inline" && d != "attachment" || d == "inline" && acts {
+				t.Errorf("%s is shown %s", kind, d)
+			}
 		}
 	})
 }
@@ -373,3 +401,335 @@ func (discardHash) Sum(b []byte) []byte         { return b }
 func (discardHash) Reset()                      {}
 func (discardHash) Size() int                   { return 0 }
 func (discardHash) BlockSize() int              { return 1 }
+
+func FuzzAccept(f *testing.F) {
+	for _, s := range []string{"", "*/*", "text/plain", "application/json;q=0.5, TEXT/PLAIN ; q=0.4", "text/plain;q=NaN", "text/plain;q=-1", "text/plain;q=1e400", "text/plain;q=0", ",;,;q=,", "text/plain;q=0.1;q=0.9", "text/plain;Q=.5,text/plain", "application/json;q=0x1p-2"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		ask := func(lines ...string) *request {
+			return &request{r: &http.Request{Header: http.Header{"Accept": lines}}}
+		}
+		q, parts := ask(accept), strings.Split(accept, ",")
+		for _, name := range []string{"text/plain", "application/json"} {
+			named := strings.Contains(strings.ToLower(accept), name)
+			if w := quality(q.r, name); !(w == -1 || w >= 0 && w <= 1 && named) || w != quality(ask(parts...).r, name) {
+				t.Errorf("%q: %s weighs %v", accept, name, w)
+			}
+		}
+		if q.wantsText(false) && (!q.wantsText(true) || !strings.Contains(strings.ToLower(accept), "text/plain")) {
+			t.Errorf("%q: text where it was not asked for", accept)
+		}
+		if ask(accept, "application/json").wantsText(false) || !ask(accept, "application/json;q=0").wantsText(true) && quality(q.r, "application/json") <= 0 {
+			t.Errorf("%q: what stands behind it is not heard", accept)
+		}
+	})
+}
+
+// FuzzList: whatever a certificate holder asks a list for, it shows her own alone.
+func FuzzList(f *testing.F) {
+	ts := fuzzServer(f, proxied...)
+	mine := map[string]bool{}
+	for i := range 5 {
+		mine[ts.create(fmt.Sprint("mine ", i), withCert(certAlice, "X-Display-Name: n%_'"+strconv.Itoa(i))...).ID] = true
+		ts.create(fmt.Sprint("hers ", i), withCert(certMallory, "X-Display-Name: n%_'"+strconv.Itoa(i))...)
+		ts.clock.advance(time.Second)
+	}
+	for _, s := range []string{"", "limit=2", "limit=-1", "limit=2&cursor=" + formatCursor(1<<62, 1<<62), "cursor=" + formatCursor(-1, -1), "cursor=AAAAAAAAAAAAAAAAAAAAAB", "q=' OR 1=1 --", "q=%25&type=text/*", "type=*/*", "type=text%2Fplain", "owner=all", "owner=anonymous", "owner=" + certMallory,
+		"after=0&before=9223372036854775807", "after=0000-01-01T00:00:00Z", "before=-1", "limit=1;q=x", "limit=1&limit=2", "%zz", "q=%00", "q=\xff", "Limit=1", "limit=%31"} {
+		f.Add(s, false)
+		f.Add(s, true)
+	}
+	f.Fuzz(func(t *testing.T, query string, shorts bool) {
+		path := map[bool]string{false: "/pastes", true: "/s"}[shorts]
+		w := ts.serveURL("GET", &url.URL{Path: path, RawQuery: query}, nil, withCert(certAlice)...)
+		if w == nil || w.Code != 200 && w.Code != 400 && w.Code != 403 {
+			t.Fatalf("%q: %+v", query, w)
+		}
+		var page struct {
+			Pastes, URLs []created
+			Count        int
+			Next         *string `json:"next_cursor"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || w.Code != 200 && (page.Count > 0 || !strings.Contains(w.Body.String(), `"code": "`)) {
+			t.Fatalf("%q: %v in %s", query, err, w.Body)
+		}
+		if w.Code != 200 {
+			return
+		}
+		if page.Count != len(page.Pastes)+len(page.URLs) || page.Count > listMost || shorts && page.Count > 0 {
+			t.Errorf("%q: %s", query, w.Body)
+		}
+		for _, p := range page.Pastes {
+			if !mine[p.ID] || p.Owner != certAlice {
+				t.Errorf("%q shows %+v", query, p)
+			}
+		}
+		if values, _ := url.ParseQuery(query); values.Get("cursor") != "" {
+			page.Next = new(values.Get("cursor")) // taken: so it is the one spelling of a place
+		}
+		if page.Next != nil {
+			if c, err := parseCursor(*page.Next); err != nil || formatCursor(c[0], c[1]) != *page.Next {
+				t.Errorf("%q: cursor %q: %v", query, *page.Next, err)
+			}
+		}
+	})
+}
+
+// FuzzTrust: headers of a peer in the trusted range. Without the very secret none of them counts; with it each is read one way.
+func FuzzTrust(f *testing.F) {
+	ts := fuzzServer(f, proxied...)
+	for _, secret := range []string{proxySecret, proxySecret + " ", proxySecret[1:], "", strings.ToUpper(proxySecret), proxySecret + "\x00"} {
+		f.Add(secret, "192.0.2.1", "https", certAlice)
+		f.Add(secret, "127.0.0.1, 6.6.6.6", "http, https", sha1OfNothing)
+		f.Add(secret, "[2001:db8::1]:1,junk", "HTTPS", "-----BEGIN")
+	}
+	f.Fuzz(func(t *testing.T, secret, forwarded, proto, cert string) {
+		r := &http.Request{Method: "GET", URL: &url.URL{Path: "/"}, RemoteAddr: "127.0.0.1:1", Header: http.Header{"X-Proxy-Secret": {secret}, "X-Forwarded-For": {forwarded}, "X-Forwarded-Proto": {proto}, "X-Ssl-Client-Sha1": {cert}}}
+		q := &request{s: ts.server, r: r, start: testStart, now: testStart.Unix()}
+		ts.locate(q)
+		err := ts.identify(q)
+		peer := netip.MustParseAddr("127.0.0.1")
+		if secret != proxySecret {
+			if q.addr != peer || q.https || q.who != (identity{}) || q.tier != anonymous || err != nil {
+				t.Errorf("with the secret %q: %v, https %v, %+v, %v", secret, q.addr, q.https, q.who, err)
+			}
+			return
+		}
+		shown, certErr := parseCertHeader(cert)
+		if q.addr != forwardedAddr(forwarded, peer, ts.cfg.trustedProxies) || q.https != (proto == "https") || (err == nil) != (certErr == nil) || q.who.sha1 != shown.sha1 || q.who.sha256 != shown.sha256 || (q.tier == untrusted) != (shown != identity{}) || q.tier > untrusted {
+			t.Errorf("%q, %q, %q: %v, https %v, %+v, %v", forwarded, proto, cert, q.addr, q.https, q.who, err)
+		}
+	})
+}
+
+// FuzzConfig: one variable of the environment. It is refused in one line that names it and shows no secret, or every value keeps
+// its promise to the code that reads it.
+func FuzzConfig(f *testing.F) {
+	names := map[string]bool{}
+	for _, v := range variables(new(config)) {
+		names[v.name] = true
+		for _, s := range []string{v.def, "", "0", "-1", "9223372036854775808", "unix:", "10.0.0.1/8", "::ffff:10.0.0.0/104", "https://u@h/", "/../{x}", "a\nb", "\xff", "*.*.x", "1e3", "8.5", "NaN"} {
+			f.Add(v.name, s)
+		}
+	}
+	f.Add("PORT_5000_TCP", "tcp://x")
+	f.Add("SERVER", "x")
+	f.Add("max_anon", "1")
+	prefix, host := regexp.MustCompile(`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$`), regexp.MustCompile(`^(\*\.)?[a-z0-9.-]+$`)
+	f.Fuzz(func(t *testing.T, name, value string) {
+		if strings.Contains(name, "_FILE") || strings.Contains(name, "=") {
+			return // the operator's own files
+		}
+		c, err := loadConfig([]string{envPrefix + name + "=" + value})
+		if err != nil {
+			line := err.Error()
+			if c != nil || !strings.Contains(line, envPrefix+name) || strings.Contains(strings.ReplaceAll(line, envPrefix+name, ""), "\n") || (name == "PROXY_SECRET" || name == "PKI_CA_PASSWORD") && len(value) > 15 && strings.Contains(line, value) {
+				t.Errorf("%s=%q: %q", name, value, line)
+			}
+			return
+		}
+		if !names[name] && name != "SERVER" && len(c.warnings) != 1 {
+			t.Errorf("%q is no setting, and is taken", name)
+		}
+		for _, d := range []time.Duration{c.expiryAnon, c.expiryUntrusted, c.expiryTrusted, c.maxExpiry, c.transferTimeout, c.powTTL, c.floodWindow, c.floodDecay, c.dedupWindow, c.sweep} {
+			if d < time.Second || d > 100*366*24*time.Hour || d%time.Second != 0 {
+				t.Errorf("%s=%q: %v", name, value, d)
+			}
+		}
+		for _, n := range []int64{c.maxAnon, c.maxAuth, c.maxStorage, c.maxUploads, c.maxDownloads, c.idLength - 11, 65 - c.idLength, c.certDays, c.floodStep, c.floodThreshold, c.rateFactor, c.rateMaxClients - 999, c.shortMax - 15,
+			c.minSize + 1, c.minFree + 1, c.cache + 1, c.powDifficulty + 1, 41 - c.powDifficulty, c.powFree + 1, c.registerPow + 1, 41 - c.registerPow, c.floodMax + 1, c.dedupMax + 1, c.dedupAll + 1, int64(len(c.listen))} {
+			if n < 1 {
+				t.Errorf("%s=%q: a number out of its range: %+v", name, value, c)
+			}
+		}
+		for _, p := range append(c.trustedProxies, c.metricsAllow...) {
+			if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+				t.Errorf("%s=%q: %v", name, value, p)
+			}
+		}
+		for _, h := range c.shortHosts {
+			if !host.MatchString(h) {
+				t.Errorf("%s=%q: host %q", name, value, h)
+			}
+		}
+		for _, h := range []string{c.addressHeader, c.certHeader} {
+			if h == "" || h != canonicalHeader(h) {
+				t.Errorf("%s=%q: header %q", name, value, h)
+			}
+		}
+		if u, err := url.Parse(c.publicURL); err != nil || c.publicURL != "" && (u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "") || strings.HasSuffix(c.publicURL, "/") {
+			t.Errorf("%s=%q: public URL %q", name, value, c.publicURL)
+		}
+		if !(c.minEntropy >= 0 && c.minEntropy <= 8) || c.socketMode > 0o777 || !prefix.MatchString(c.prefix) || c.proxySecret != "" && len(c.proxySecret) < 16 {
+			t.Errorf("%s=%q: %+v", name, value, c)
+		}
+		http.NewServeMux().Handle("GET "+c.prefix+"/{$}", http.NotFoundHandler()) // a pattern that is none would panic
+	})
+}
+
+// FuzzActivation: what is no count takes no socket over. (Counts are tried on real sockets: TestActivationAndRestart.)
+func FuzzActivation(f *testing.F) {
+	for _, s := range []string{"", "0", "-1", "x", "1x", " 1", "99999999999999999999", "0x1", "1e1"} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, fds string, ours bool) {
+		if n, err := strconv.Atoi(fds); strings.Contains(fds, "\x00") || err == nil && n > 0 && ours {
+			return
+		}
+		t.Setenv("LISTEN_FDS", fds)
+		t.Setenv("LISTEN_PID", map[bool]string{true: strconv.Itoa(os.Getpid()), false: fds}[ours])
+		if list, err := activated(); len(list) > 0 || err != nil {
+			t.Errorf("LISTEN_FDS=%q: %v, %v", fds, list, err)
+		}
+	})
+}
+
+// ---- the client ----
+
+// FuzzLink: what a user may be handed to open. Our certificate goes to our server alone, nothing in the clear over a network, and
+// the key nowhere but into the key.
+func FuzzLink(f *testing.F) {
+	const id = "0123456789abcdef"
+	fragment := testKey(1).fragment()
+	for _, s := range []string{id, id + "#" + fragment, "https://paste.example.org/p/" + id + "#" + fragment, "HTTPS://Paste.Example.org:443/p/" + id + "/raw", "https://paste.example.org@evil.example/" + id, "https://paste.example.org.evil.example/p/" + id,
+		"http://paste.example.org/p/" + id, "http://127.0.0.1/" + id, "http://[::1%25eth0]/" + id, "http://localhost.evil.example/" + id, "https://h//" + id + "#" + fragment + "=", "https://h/%2e%2e/" + id, "https://h/?" + id, "file:///" + id, "https:/" + id, "#" + fragment, id + "#" + fragment[:42] + "~", "https://h/p/raw/raw", "-o"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, arg string) {
+		c := &cli{std: stdio{env: func(string) (string, bool) { return "", false }}, opt: map[string]string{}, clients: map[string]*apiClient{}}
+		c.server = must(parseServer("https://paste.example.org/p", false))
+		place, fragment, keyed := strings.Cut(arg, "#")
+		r, err := c.resolvePaste(arg)
+		if err != nil {
+			if code, what, hint := explain(err); code != 2 || len(fragment) > 20 && !strings.Contains(place, fragment) && strings.Contains(what+hint, fragment) {
+				t.Errorf("%q: exit %d, %q", arg, code, what+hint)
+			}
+			return
+		}
+		base := r.api.base
+		if !idShaped(r.id) || (r.key != nil) != keyed || keyed && r.key.fragment() != fragment || base.User != nil || base.RawQuery != "" || base.Fragment != "" || base.Opaque != "" {
+			t.Errorf("%q: %+v at %s", arg, r, base)
+		}
+		if ours := base.Scheme == "https" && strings.EqualFold(base.Hostname(), "paste.example.org") && (base.Port() == "" || base.Port() == "443"); ours != r.api.trusted {
+			t.Errorf("%q: trusted %v", arg, r.api.trusted)
+		}
+		if a, err := netip.ParseAddr(base.Hostname()); base.Scheme != "https" && base.Hostname() != "localhost" && (err != nil || !a.IsLoopback()) {
+			t.Errorf("%q goes in the clear to %s", arg, base.Host)
+		}
+		again, err := c.resolvePaste(r.link())
+		if err != nil || again.link() != r.link() || again.api.trusted != r.api.trusted {
+			t.Errorf("%q: its link %q: %v", arg, r.link(), err)
+		}
+	})
+}
+
+// FuzzTerminal: what strangers wrote, on a terminal and as a file name.
+func FuzzTerminal(f *testing.F) {
+	for _, s := range []string{"text\r\n\tmore", "\x1b]0;t\x07\x9b1m", "\u202egpj.exe", "\r", "a\r\rb", "\xe2\x80", "\xe2\x80\xae\u2028", "../../x", `..\x`, "-rf", "C:x", ".ssh", strings.Repeat("é", 200), "\u0085\x00"} {
+		f.Add([]byte(s), uint8(1))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, size uint8) {
+		var whole, pieces bytes.Buffer
+		for out, n := range map[*bytes.Buffer]int{&whole: len(b) + 1, &pieces: int(size) + 1} {
+			w := &plainWriter{w: out}
+			for rest := b; len(rest) > 0; rest = rest[min(n, len(rest)):] {
+				w.Write(rest[:min(n, len(rest))])
+			}
+			w.flush()
+		}
+		out := whole.String()
+		if out != pieces.String() {
+			t.Errorf("%q shows as %q, in pieces as %q", b, out, &pieces)
+		}
+		harmless := func(r rune) bool {
+			return !unicode.IsControl(r) && !unicode.Is(unicode.Bidi_Control, r) && r != '\u2028' && r != '\u2029'
+		}
+		for _, r := range strings.NewReplacer("\r\n", "", "\n", "", "\t", "").Replace(out) {
+			if !harmless(r) {
+				t.Errorf("%q lets %q through: %q", b, r, out)
+			}
+		}
+		if plain := utf8.Valid(b) && !strings.ContainsFunc(string(b), func(r rune) bool { return !harmless(r) }); plain && out != string(b) || !utf8.ValidString(out) {
+			t.Errorf("%q became %q", b, out)
+		}
+		if name := safeName(string(b), "ID"); !filepath.IsLocal(name) || filepath.Base(name) != name || strings.ContainsAny(name[:1], ".-") || strings.ContainsFunc(name, func(r rune) bool { return !harmless(r) || strings.ContainsRune(`/\:`, r) }) || len(name) > 255 {
+			t.Errorf("%q becomes a file %q", b, name)
+		}
+	})
+}
+
+type cannedAnswer func(*http.Request) (*http.Response, error)
+
+func (c cannedAnswer) RoundTrip(r *http.Request) (*http.Response, error) { return c(r) }
+
+// FuzzAnswer: a hostile server. Every call ends after few requests, with what was asked for or an exit code; the key stays here.
+func FuzzAnswer(f *testing.F) {
+	const id = "0123456789abcdef"
+	key := testKey(1)
+	sealed := mustSeal(f, key, sealTitle{}, []byte("content"))
+	for _, s := range []string{fakeCreated, `{"id":"../../x"}`, `{"id":"` + id + `","size":-1}`, `{"error":"no\u001b[2J\n","code":"x","challenge":{"enabled":true,"nonce":"` + strings.Repeat("a", 32) + `","difficulty":32,"token":"t\r\nX: y"}}`, `{"pastes":[{"id":"a"}],"next_cursor":"x"}`,
+		`{"error":"e","code":"busy"}`, `[]`, `{"enabled":true,"nonce":"x","difficulty":64}`, "", string(sealed)} {
+		for _, status := range []int{200, 201, 302, 400, 403, 429, 503} {
+			f.Add(status, []byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		requests := 0
+		c := newAPIClient(must(parseServer("https://paste.example.org", false)), true, nil, nil)
+		c.work = func(context.Context, string, int) (string, error) { return "1", nil }
+		c.http.Transport = cannedAnswer(func(r *http.Request) (*http.Response, error) {
+			requests++
+			var head strings.Builder
+			fmt.Fprint(&head, r.URL)
+			r.Header.Write(&head)
+			if strings.Contains(head.String(), key.fragment()) || strings.Contains(head.String(), hex.EncodeToString(key[:])) || r.URL.Host != "paste.example.org" {
+				t.Errorf("a request for %s with %v", r.URL, r.Header)
+			}
+			return &http.Response{StatusCode: 200 + int(uint(status-200)%400), Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}, nil
+		})
+		for name, call := range map[string]func() error{
+			"create": func() error {
+				info, err := c.create(t.Context(), textBody(string(sealed)), &key, map[string]string{})
+				if err == nil && !idShaped(info.ID) {
+					t.Errorf("created %q", info.ID)
+				}
+				return err
+			},
+			"meta": func() error {
+				info, err := c.meta(t.Context(), id)
+				if err == nil && info.ID != id {
+					t.Errorf("asked for %s, got %q", id, info.ID)
+				}
+				return err
+			},
+			"list": func() error {
+				return c.pages(t.Context(), "/pastes", url.Values{}, func(items []apiItem) error { return nil })
+			},
+			"enrol":  func() error { _, err := c.enrol(t.Context(), "request"); return err },
+			"remove": func() error { return c.remove(t.Context(), "/"+id, "token") },
+			"get": func() error {
+				res, err := c.raw(t.Context(), id, &key, "")
+				if err != nil {
+					return err
+				}
+				defer res.Body.Close()
+				s, _, err := openFrom(res.Body, key)
+				if err == nil {
+					_, err = io.ReadAll(s)
+				}
+				if err == nil && !bytes.Equal(body, sealed) {
+					t.Errorf("opened %q", body)
+				}
+				return err
+			},
+		} {
+			requests = 0
+			err := call()
+			if code, what, _ := explain(err); requests > 4 || (code == 0) != (err == nil) || code > 7 || err != nil && what == "" {
+				t.Errorf("%s: %d requests, exit %d, %q: %v", name, requests, code, what, err)
+			}
+		}
+	})
+}
