@@ -293,7 +293,7 @@ func FuzzRange(f *testing.F) {
 	content := pattern(2*chunkSize + 12345)
 	p := ts.create(content)
 	etag := `"` + p.SHA256 + `"`
-	for _, s := range []string{"bytes=0-0", "bytes=-1", "bytes=0-", "bytes=262143-262144", "bytes=9999999-", "bytes=5-1", "bytes=0-0,2-3", "bytes=0-0, 262140-262150 ,-5", "bytes=", "bytes=--1", "bytes=0-99999999999999999999", "lines=1-2", "", "bytes=0-,0-,0-"} {
+	for _, s := range []string{"bytes=0-0", "bytes=-1", "bytes=0-", "bytes=262143-262144", "bytes=9999999-", "bytes=5-1", "bytes=0-0,2-3", "bytes=0-0, 262140-262150 ,-5", "bytes=", "bytes=--1", "bytes=0-99999999999999999999", "lines=1-2", "", "bytes=0-,0-,0-", "bytes= -0"} {
 		f.Add(s, "", "")
 	}
 	f.Add("bytes=0-1", etag, "*")
@@ -306,6 +306,9 @@ func FuzzRange(f *testing.F) {
 		}
 		from, _ := strconv.Atoi(m[1])
 		to, _ := strconv.Atoi(m[2])
+		if none := from == len(content) && to == from-1 && body == ""; none {
+			return // bytes=-0: net/http sends an empty part, where RFC 9110 would have a 416
+		}
 		if m[3] != fmt.Sprint(len(content)) || from > to || to >= len(content) || content[from:to+1] != body {
 			t.Errorf("Content-Range %q, %d bytes", contentRange, len(body))
 		}
