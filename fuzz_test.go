@@ -577,6 +577,7 @@ func FuzzActivation(f *testing.F) {
 		f.Add(s, true)
 		f.Add(s, false)
 	}
+	f.Add("1", false)
 	f.Fuzz(func(t *testing.T, fds string, ours bool) {
 		if n, err := strconv.Atoi(fds); strings.Contains(fds, "\x00") || err == nil && n > 0 && ours {
 			return

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The figures of README, as ratios from one run: sh deploy/bench.sh [regular expression of benchmarks]
-# Without one, others on this machine (peers.sh) come behind them. Takes some six minutes and 5 GiB of the disk under TMPDIR, whose fsync it measures (no tmpfs). Exit 1: a bound is missed.
+# Without one, others on this machine (peers.sh) come behind them. Takes some six minutes and 5 GiB of the disk under TMPDIR,
+# whose fsync it measures (no tmpfs). Exit 1: a bound is missed.
 set -eu
 cd "$(dirname "$0")/.."
 out=$(mktemp)
