@@ -482,6 +482,8 @@ func TestSecurityHeaders(t *testing.T) {
 		{"BREW", "/" + p.ID, "", nil, 405, "no-store"},
 		{"POST", "/", strings.Repeat("x", 101), nil, 413, "no-store"},
 		{"POST", "/", "x", []string{"Content-Encoding: gzip"}, 415, "no-store"},
+		{"DELETE", "/" + p.ID, "", nil, 401, "no-store"},
+		{"GET", "/s", "", nil, 401, "no-store"},
 		{"POST", "/", "x", []string{"Origin: https://evil.example"}, 403, "no-store"},
 		{"POST", "/", "x", withCert("junk"), 400, "no-store"},
 		{"POST", "/", "x", []string{"X-Expiry: 0"}, 400, "no-store"},
@@ -518,7 +520,7 @@ func TestSecurityHeaders(t *testing.T) {
 			if method == "HEAD" && a.body != "" {
 				t.Errorf("HEAD %s: %d bytes", c.path, len(a.body))
 			}
-			if c.status == 405 && a.Header.Get("Allow") == "" || c.status == 503 && a.Header.Get("Retry-After") == "" {
+			if name := map[int]string{401: "WWW-Authenticate", 405: "Allow", 415: "Accept-Encoding", 503: "Retry-After"}[c.status]; name != "" && a.Header.Get(name) == "" {
 				t.Errorf("%s %s %d: %v", method, c.path, a.StatusCode, a.Header)
 			}
 		}

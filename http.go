@@ -158,7 +158,8 @@ func (s *server) dispatch(q *request) error {
 		q.route = &notFoundRoute
 	}
 	if q.r.Header["Content-Encoding"] != nil {
-		return &apiError{status: 415, code: "unsupported_encoding", text: "Content-Encoding is not supported", hint: "send the bytes as they are"}
+		return &apiError{status: 415, code: "unsupported_encoding", text: "Content-Encoding is not supported", hint: "send the bytes as they are",
+			header: [2]string{"Accept-Encoding", "identity"}}
 	}
 	if q.route.class == classNone { // health: answered whoever asks
 		return q.route.handle(s, q)
@@ -326,6 +327,8 @@ func (s *server) answerError(q *request, err error) {
 	}
 	if e.header[0] != "" {
 		h.Set(e.header[0], e.header[1])
+	} else if e.status == 401 { // which must name a scheme (RFC 9110, 15.5.2): one at which no browser asks for a password
+		h["Www-Authenticate"] = []string{"Certificate"}
 	}
 	if q.wantsText(false) {
 		text := "error: " + e.text + "\n"
