@@ -411,9 +411,11 @@ func (q *request) writeBytes(status int, contentType string, body []byte) {
 }
 
 // closeUnread ends the connection after an answer that comes before the body was read: reading on only to throw it away
-// would let a client hold the answer back, and the next request must not start within this one's bytes.
+// would let a client hold the answer back, and the next request must not start within this one's bytes. For the same reason it
+// ends it after a body in chunks, beside which a length may have stood, and after HTTP/1.0, which knows no chunks: net/http hides
+// the header that would tell, and what follows must not count (RFC 9112, 6.1).
 func (q *request) closeUnread() {
-	if !q.body.done && q.r.ProtoMajor == 1 {
+	if q.r.ProtoMajor == 1 && (!q.body.done || q.r.ProtoMinor == 0 || q.r.TransferEncoding != nil) {
 		q.w.Header()["Connection"] = []string{"close"}
 	}
 }
