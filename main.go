@@ -352,11 +352,14 @@ func serve(cfg *config, stderr io.Writer) int {
 	return code
 }
 
-// newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
+// newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go. Over HTTP/2 a connection costs
+// as many handlers as it may have streams, whether or not they are reset at once, and a buffer of the largest frame: the defaults,
+// 250 and 1 MiB, let 64 connections take 600 MiB.
 func newHTTPServer(s *server) *http.Server {
 	s.open.most = max(16, fileLimit()-64-4*cores()) // beside them: the database's connections, the log, this program
 	return &http.Server{Handler: s, ReadHeaderTimeout: pieceTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerLimit, ConnState: s.open.changed,
-		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32, MaxReadFrameSize: 16 << 10}, DisableGeneralOptionsHandler: true,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 }
 
 // connections keeps the number of open connections below the descriptor limit. Whoever opens as many as he can, with headers
