@@ -102,7 +102,7 @@ type rawConn struct {
 	buf []byte
 }
 
-func dialRaw(b *testing.B, addr string) *rawConn {
+func dialRaw(b testing.TB, addr string) *rawConn {
 	b.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -318,7 +318,7 @@ func BenchmarkCreate(b *testing.B) {
 // ---- the real process ----
 
 // residentMiB reads a field of /proc/<pid>/status: VmRSS, VmHWM (the peak).
-func residentMiB(b *testing.B, pid int, field string) float64 {
+func residentMiB(b testing.TB, pid int, field string) float64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -439,7 +439,7 @@ func BenchmarkLarge(b *testing.B) {
 }
 
 // fill stores n pastes that expire at a time (Unix seconds), without HTTP, and returns one's id.
-func fill(b *testing.B, st *store, n int, expires int64) (id string) {
+func fill(b testing.TB, st *store, n int, expires int64) (id string) {
 	b.Helper()
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]

@@ -294,7 +294,8 @@ func (p *front) resumed() {
 	}
 }
 
-func TestNginx(t *testing.T) {
+// behindNginx and behindHAProxy start a server and the proxy before it.
+func behindNginx(t *testing.T) *front {
 	nginx := need(t, "nginx")
 	p := newFront(t, "TRUSTED_PROXIES=127.0.0.1", "PROXY_SECRET="+testProxySecret)
 	writeFile(t, filepath.Join(p.dir, "secret.conf"), []byte(fmt.Sprintf("proxy_set_header X-Proxy-Secret %q;\n", p.secret)))
@@ -304,15 +305,18 @@ func TestNginx(t *testing.T) {
 			"include "+config+";\n}\n"))
 		return exec.Command(nginx, "-p", p.dir, "-c", whole, "-e", "stderr")
 	})
-	p.attack()
+	return p
 }
 
-func TestHAProxy(t *testing.T) {
+func behindHAProxy(t *testing.T) *front {
 	haproxy := need(t, "haproxy")
 	p := newFront(t, "TRUSTED_PROXIES=127.0.0.1", "PROXY_SECRET="+testProxySecret)
 	p.start("haproxy.cfg", map[string]string{"bind :443": "bind 127.0.0.1:PORT"}, func(config string) *exec.Cmd { return exec.Command(haproxy, "-db", "-f", config) })
-	p.attack()
+	return p
 }
+
+func TestNginx(t *testing.T)   { behindNginx(t).attack() }
+func TestHAProxy(t *testing.T) { behindHAProxy(t).attack() }
 
 func TestCaddy(t *testing.T) {
 	caddy := need(t, "caddy")
