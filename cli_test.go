@@ -97,7 +97,7 @@ func (m *machine) link(content string, args ...string) string {
 func (m *machine) process(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestClientProcess$", "--"}, args...)...)
 	cmd.Dir = dir
-	cmd.Env = []string{"CLIENT_PROCESS=1", "TMPDIR=" + m.tmp()}
+	cmd.Env = append(coverage(), "CLIENT_PROCESS=1", "TMPDIR="+m.tmp())
 	for k, v := range m.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}

@@ -101,7 +101,15 @@ func environment(env []string) (environ []string) {
 	for k, v := range values {
 		environ = append(environ, "FLASKPASTE_"+k+"="+v)
 	}
-	return environ
+	return append(environ, coverage()...)
+}
+
+// coverage lets a process that a test starts count what it reaches, for .ci/coverage.
+func coverage() []string {
+	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
+		return []string{"GOCOVERDIR=" + dir}
+	}
+	return nil
 }
 
 // start runs a server with a database in a new folder; env is NAME=value without the FLASKPASTE_.
@@ -272,7 +280,7 @@ func program(dir string, env []string, args ...string) *exec.Cmd {
 	exe, _ := os.Executable()
 	cmd := exec.Command(exe, args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{"RUN_AS_FLASKPASTE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir}, env...)
+	cmd.Env = append([]string{"RUN_AS_FLASKPASTE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir}, append(env, coverage()...)...)
 	return cmd
 }
 
