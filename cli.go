@@ -603,6 +603,9 @@ func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealT
 	in, release := c.std.in, func() {}
 	if arg != "-" {
 		f, err := os.Open(arg)
+		if link, _, _ := strings.Cut(arg, "#"); err != nil && strings.Contains(link, "://") { // the key of a link stays out of sight
+			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
+		}
 		if err != nil {
 			return nil, release, &cliError{2, err.Error(), "fpaste help lists the commands"}
 		}
