@@ -429,6 +429,10 @@ func TestOutputFiles(t *testing.T) {
 	}
 	m.want(7, "", "get", link, "-o", "damaged")
 	m.want(7, "", "get", link, "-O", "-f")
+	foreign := ts.url + "/" + id + "#" + newSealKey().fragment()
+	if _, errs := m.want(7, "", "get", foreign, "-o", "damaged"); !strings.Contains(errs, "wrong key") {
+		t.Errorf("a foreign key: %q", errs)
+	}
 	if got := files(t, dir); !slices.Equal(got, []string{"link.txt", "out", "report.txt"}) || readFile(t, "report.txt") != "content" {
 		t.Errorf("after damage: %v", got)
 	}

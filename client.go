@@ -628,6 +628,7 @@ func (c *apiClient) meta(ctx context.Context, id string) (apiItem, error) {
 }
 
 // raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if unknown.
+// errWrongKey: the server knows another read proof.
 func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password string) (*http.Response, error) {
 	header := map[string]string{"Accept": "*/*"}
 	if key != nil {
@@ -636,7 +637,12 @@ func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password s
 	if password != "" {
 		header["X-Paste-Password"] = password
 	}
-	return c.do(ctx, apiCall{method: "GET", path: "/" + id + "/raw", header: header})
+	resp, err := c.do(ctx, apiCall{method: "GET", path: "/" + id + "/raw", header: header})
+	var f *apiFailure
+	if key != nil && errors.As(err, &f) && f.Code == "read_proof_required" { // the proof is made of the key
+		err = errWrongKey
+	}
+	return resp, err
 }
 
 // remove deletes a paste, or with "/s/<id>" a short URL.

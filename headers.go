@@ -431,6 +431,7 @@ type responseWriter struct {
 	http.ResponseWriter
 	q       *request
 	routing bool
+	serving bool // within http.ServeContent, whose 412 has no body
 	wrote   bool
 	status  int
 	bytes   int64
@@ -441,7 +442,7 @@ type responseWriter struct {
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *responseWriter) WriteHeader(status int) {
-	if w.routing || w.wrote {
+	if w.routing || w.wrote || w.serving && status == http.StatusPreconditionFailed {
 		if !w.wrote {
 			w.status = status
 		}

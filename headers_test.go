@@ -467,7 +467,7 @@ func TestSecurityHeaders(t *testing.T) {
 		{"GET", "/" + p.ID + "/raw", "", []string{"Range: bytes=0-1"}, 206, "private, no-cache"},
 		{"GET", "/" + p.ID + "/raw", "", []string{"Range: bytes=0-1,3-4"}, 206, "private, no-cache"},
 		{"GET", "/" + p.ID + "/raw", "", []string{"If-None-Match: *"}, 304, "private, no-cache"},
-		{"GET", "/" + p.ID + "/raw", "", []string{`If-Match: "x"`}, 412, "private, no-cache"},
+		{"GET", "/" + p.ID + "/raw", "", []string{`If-Match: "x"`}, 412, "no-store"},
 		{"GET", "/" + p.ID + "/raw", "", []string{"Range: bytes=99-"}, 416, "no-store"},
 		{"GET", "/" + burning.ID + "/raw", "", []string{"User-Agent: a bot"}, 403, "no-store"},
 		{"GET", "/" + burning.ID + "/raw", "", nil, 200, "no-store"},

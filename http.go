@@ -623,8 +623,7 @@ func (s *server) sendClient(q *request) error {
 	h["Etag"] = []string{`"` + p.sum + `"`}
 	h["X-Checksum-Sha256"] = []string{p.sum}
 	q.closeUnread()
-	http.ServeContent(q.w, q.r, "", p.mod, io.NewSectionReader(p.file, 0, p.size))
-	return nil
+	return q.serveContent(p.mod, io.NewSectionReader(p.file, 0, p.size))
 }
 
 func (s *server) showHealth(q *request) error {

@@ -29,7 +29,7 @@ var (
 	metricReasons  = []string{"authentication_required", "bad_body", "bad_client_certificate", "bad_csr", "bad_display_name", "bad_expiry", "bad_json",
 		"bad_option", "bad_password", "bad_url", "burning", "busy", "ca_not_valid", "certificate_expired", "certificate_not_yet_valid", "certificate_required", "certificate_revoked", "client_left",
 		"cross_origin", "duplicate_content", "empty_content", "internal", "low_entropy", "method_not_allowed", "not_admin", "not_found", "not_owner", "not_trusted",
-		"password_required", "password_wrong", "pki_disabled", "pow_failed", "pow_required", "preview_refused", "rate_limited", "read_proof_required",
+		"password_required", "password_wrong", "pki_disabled", "pow_failed", "pow_required", "precondition_failed", "preview_refused", "rate_limited", "read_proof_required",
 		"registration_closed", "storage_full", "too_large", "too_many_certificates", "too_many_transfers", "too_slow", "too_small", "unsupported_encoding", "other"}
 )
 

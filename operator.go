@@ -83,6 +83,9 @@ func pkiCommand(cfg *config, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("pki %s does not take %s: %w", words[0], name, errPKIUsage)
 		}
 	}
+	if words[0] == "init" && cfg.caPassword == "" { // before a database is made
+		return errNoPassword
+	}
 	if words[0] == "init" && !exists(cfg.database) {
 		if err := createDatabase(cfg.database); err != nil {
 			return err

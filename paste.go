@@ -1205,6 +1205,17 @@ func (p *paste) header(h http.Header) {
 	h["Last-Modified"], h["Accept-Ranges"], h["Content-Length"] = a.modified, hBytes, a.length
 }
 
+// serveContent answers conditions and ranges (RFC 9110, 13 and 14).
+func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error {
+	q.w.serving = true
+	http.ServeContent(q.w, q.r, "", modified, content)
+	q.w.serving = false
+	if q.w.status == http.StatusPreconditionFailed {
+		return &apiError{status: 412, code: "precondition_failed", text: "the content is another by now"}
+	}
+	return nil
+}
+
 // rawPaste serves the content: 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
 func (s *server) rawPaste(q *request) error {
 	if q.r.PathValue("view") != "raw" {
@@ -1266,7 +1277,9 @@ func (s *server) rawPaste(q *request) error {
 		p.header(h)
 		delete(h, "Content-Length") // these two are ServeContent's: of a range, or none with a 304
 		delete(h, "Accept-Ranges")
-		http.ServeContent(q.w, q.r, "", time.Unix(p.modified, 0), rd)
+		if err := q.serveContent(time.Unix(p.modified, 0), rd); err != nil {
+			return err
+		}
 	} else {
 		h["Content-Type"], h["Content-Disposition"] = []string{p.mime}, []string{disposition(p.mime)}
 		h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}

@@ -75,6 +75,7 @@ var (
 	errEarly        = &apiError{status: 403, code: "certificate_not_yet_valid", text: "the client certificate is not valid yet", hint: "the server's clock may be wrong"}
 	errManyCerts    = &apiError{status: 409, code: "too_many_certificates", text: "this owner has 16 valid certificates", hint: "use one of them; if they are not yours, revoke the line"}
 
+	errNoPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
 	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or belongs to another certificate")
 	errCAKey      = errors.New("the CA's key does not belong to the CA's certificate")
 	errCAHalf     = errors.New("the database has only half of a CA (certificate without key, or key without certificate): restore it from a backup; it is never made anew")
@@ -123,7 +124,7 @@ func newCA(commonName string, now time.Time) (*authority, error) {
 // caCipher derives the key that seals a CA's key. The salt is fresh for every seal, so no nonce can repeat under it.
 func caCipher(password string, salt []byte) (cipher.AEAD, error) {
 	if password == "" {
-		return nil, errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
+		return nil, errNoPassword
 	}
 	k, err := pbkdf2.Key(sha256.New, password, salt, caRounds, 32)
 	if err != nil {
