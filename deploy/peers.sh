@@ -13,12 +13,12 @@ trap 'rm -f "$log"' EXIT
 # From their modules, outside go.mod. linx-server finds its templates where the module cache has them: no -trimpath.
 for module in github.com/andreimarcu/linx-server github.com/dutchcoders/transfer.sh; do
 	[ -x "$PEERS/${module##*/}" ] || GOBIN=$PEERS GOFLAGS='' CGO_ENABLED=0 nice go install "$module@latest" >"$log" 2>&1 ||
-		echo "left out: ${module##*/}: $(tail -n 1 "$log")" >&2
+		echo "left out: ${module##*/}: $(tail -n 1 "$log" | tr -d '\t')" >&2
 done
 
-if ! command -v gunicorn bepasty-server >/dev/null && [ "$(id -u)" = 0 ]; then
+if ! { command -v gunicorn && command -v bepasty-server; } >/dev/null && [ "$(id -u)" = 0 ]; then
 	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gunicorn python3-flask bepasty; } >"$log" 2>&1 ||
-		echo "left out: Flask: $(tail -n 1 "$log")" >&2
+		echo "left out: Flask: $(tail -n 1 "$log" | tr -d '\t')" >&2
 fi
 cat >"$PEERS/bepasty.conf" <<'PYTHON'
 import os
@@ -78,4 +78,5 @@ func main() {
 GO
 go build -o "$PEERS/bare" "$PEERS/bare.go"
 go test -run '^$' -bench '^BenchmarkPeers$' -benchtime 1x -timeout 20m . >"$log" || { cat "$log" >&2; exit 1; }
+grep '^left out' "$log" >&2 || true
 grep '^|' "$log"
