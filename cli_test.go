@@ -336,7 +336,7 @@ func TestBurnIsNotWasted(t *testing.T) {
 		{"id alone", 4, "pass word", []string{"get", id}},
 		{"broken key", 2, "pass word", []string{"get", link + "x"}},
 		{"empty key", 2, "pass word", []string{"get", ts.url + "/" + id + "#"}},
-		{"another key", 4, "pass word", []string{"get", ts.url + "/" + id + "#" + testKey(9).fragment()}},
+		{"another key", 7, "pass word", []string{"get", ts.url + "/" + id + "#" + testKey(9).fragment()}},
 		{"no password", 4, "", []string{"get", link}},
 		{"wrong password", 4, "password", []string{"get", link}},
 		{"output exists", 1, "pass word", []string{"get", link, "-o", taken}},

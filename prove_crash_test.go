@@ -49,13 +49,13 @@ type oracle struct {
 	things map[string]*thing
 	idle   []*thing        // that exist and that no operation is at
 	tried  map[string]bool // values that may be there under a key that nobody was told
-	told   map[string]int  // acknowledged operations by kind
+	told   tally           // acknowledged operations by kind
 	cut    int             // operations without an answer
-	no     map[string]int  // refusals by code
+	no     tally           // refusals by code
 }
 
 func newOracle(dir string, env ...string) *oracle {
-	return &oracle{dir: dir, things: map[string]*thing{}, tried: map[string]bool{valid: true, revoked: true}, told: map[string]int{}, no: map[string]int{},
+	return &oracle{dir: dir, things: map[string]*thing{}, tried: map[string]bool{valid: true, revoked: true}, told: tally{}, no: tally{},
 		env: append(append(slices.Clone(pkiEnv), "DATABASE="+database(dir), "REGISTRATION=open", "REGISTER_POW=0", "MAX_UPLOADS=512", "SWEEP=1s"), env...)}
 }
 
@@ -453,12 +453,11 @@ func (o *oracle) check(ts *testServer) {
 
 // acknowledged are the operations that were, by kind.
 func (o *oracle) acknowledged() string {
-	total, kinds := 0, []string(nil)
-	for _, kind := range slices.Sorted(maps.Keys(o.told)) {
-		total += o.told[kind]
-		kinds = append(kinds, fmt.Sprintf("%d %s", o.told[kind], kind))
+	total := 0
+	for _, n := range o.told {
+		total += n
 	}
-	return fmt.Sprintf("%d acknowledged (%s), %d cut off", total, strings.Join(kinds, ", "), o.cut)
+	return fmt.Sprintf("%d acknowledged (%v), %d cut off", total, o.told, o.cut)
 }
 
 // TestProveCrash: kill -9 at random moments, the start among them, durable commits and SYNC=normal in turn.

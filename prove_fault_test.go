@@ -231,7 +231,7 @@ func TestProveFaultDisk(t *testing.T) {
 		{"write", "pwrite64,write", "ENOSPC", 90, 3},
 	} {
 		o := newOracle(t.TempDir(), "SWEEP=1h")
-		ends, hits, most := map[string]int{}, map[int]bool{}, 0
+		ends, hits, most := tally{}, map[int]bool{}, 0
 		if long {
 			c.step = 1
 		} else {
@@ -344,7 +344,7 @@ func TestProveFaultMemory(t *testing.T) {
 		rounds = 60
 	}
 	o := newOracle(t.TempDir())
-	ends := map[string]int{}
+	ends := tally{}
 	defer func() {
 		proved(t, "fault", fmt.Sprintf("memory runs out under load, %d times", rounds), "%s; ends: %v; none lost, none undone", o.acknowledged(), ends)
 	}()
@@ -550,7 +550,7 @@ func TestProveFaultDamage(t *testing.T) {
 			if strings.Contains(c.what, "log") && !killed {
 				continue
 			}
-			ends := map[string]int{}
+			ends := tally{}
 			for range times {
 				files := map[string][]byte{}
 				for suffix, b := range good {

@@ -6,6 +6,9 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -18,6 +21,17 @@ func proving(t *testing.T) (long bool) {
 		t.Skip("part of the proof: sh deploy/prove.sh")
 	}
 	return *prove == "long"
+}
+
+// tally is how often each of some things happened; it reads as "3 errors, 1 all there".
+type tally map[string]int
+
+func (c tally) String() string {
+	list := []string{}
+	for _, what := range slices.Sorted(maps.Keys(c)) {
+		list = append(list, fmt.Sprintf("%d %s", c[what], what))
+	}
+	return strings.Join(list, ", ")
 }
 
 // proved prints one row of the proof's table: its part, what was done, what was found.
