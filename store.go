@@ -763,8 +763,8 @@ const shortColumns = `p.n, 0, length(p.target), p.id, '', x'', p.created_at, p.c
 	p.owner, p.owner_sha1, 0, NULL, NULL, p.token, '', p.target`
 
 func (p *paste) fields() []any {
-	return []any{&p.n, &p.content, &p.size, &p.id, &p.mime, &p.sha256, &p.created, &p.modified, &p.expires, &p.life,
-		&p.owner, &p.ownerSHA1, &p.burn, &p.password, &p.proof, &p.token, &p.name, &p.target}
+	return append(make([]any, 0, 19), &p.n, &p.content, &p.size, &p.id, &p.mime, &p.sha256, &p.created, &p.modified, &p.expires, &p.life,
+		&p.owner, &p.ownerSHA1, &p.burn, &p.password, &p.proof, &p.token, &p.name, &p.target) // and room for the content
 }
 
 // create stores p with the content of u, whose last (or only) chunk is last. before runs in the same transaction.
