@@ -113,6 +113,7 @@ type store struct {
 	wstmts  map[string]*sql.Stmt // of the writer goroutine
 	rstmts  sync.Map             // query -> *sql.Stmt
 	content atomic.Int64         // last content number given out
+	left    atomic.Int64         // contents up to here that count as live garbage are dead: an earlier run's, on a full disk
 	used    atomic.Int64         // committed totals, written by the writer goroutine
 	pastes  atomic.Int64
 	dirty   atomic.Bool   // committed since the last checkpoint
@@ -336,8 +337,10 @@ func (s *store) migrate() error {
 // load reads what the process keeps in memory, and declares what an earlier run left half done as garbage.
 func (s *store) load() error {
 	ctx := context.Background()
+	full := false
 	if s.serving {
-		if _, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1; DELETE FROM spent; DELETE FROM dedup"); err != nil {
+		_, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1; DELETE FROM spent; DELETE FROM dedup")
+		if full = errors.Is(storeError(err), errFull); err != nil && !full {
 			return err
 		}
 		s.wake()
@@ -348,6 +351,10 @@ func (s *store) load() error {
 	s.used.Store(used)
 	s.pastes.Store(pastes)
 	s.content.Store(content)
+	if full { // reads go on; the sweep does it when there is room
+		s.log.Warn("the disk is full: nothing can be stored", "database", s.path)
+		s.left.Store(content)
+	}
 	return err
 }
 
@@ -1432,6 +1439,15 @@ func (t *writeTx) expireShorts(now int64) (n int64, err error) {
 
 // collect removes dead contents, 16 chunks a step.
 func (s *store) collect(pause func()) error {
+	if left := s.left.Load(); left > 0 {
+		if err := s.do(0, func(t *writeTx) error {
+			_, err := t.exec("UPDATE garbage SET live = 0 WHERE live = 1 AND content <= ?", left)
+			return err
+		}); err != nil {
+			return err
+		}
+		s.left.Store(0)
+	}
 	for {
 		done := false
 		err := s.do(0, func(t *writeTx) error {
