@@ -159,10 +159,17 @@ func openStore(o storeOptions) (s *store, err error) {
 		if err = os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
 		}
-		file := o.path
-		if target, err := filepath.EvalSymlinks(file); err == nil { // one file, one lock, whatever it is called
-			file = target
+		if _, err := os.Readlink(o.path); err == nil { // to nothing, it would name another lock now than at the next start
+			if f, err := os.OpenFile(o.path, os.O_CREATE|os.O_RDWR, 0o600); err == nil {
+				f.Close()
+			}
 		}
+	}
+	file := o.path
+	if target, err := filepath.EvalSymlinks(file); err == nil { // one file, one lock and one log, whatever it is called
+		file = target
+	}
+	if o.serving {
 		if s.lock, err = lockFile(file + ".lock"); err != nil {
 			return s, err
 		}
@@ -173,7 +180,7 @@ func openStore(o storeOptions) (s *store, err error) {
 			return s, fmt.Errorf("creating the database: %w", err)
 		}
 	}
-	if err = inspectFile(o.path); err != nil {
+	if err = inspectFile(file); err != nil {
 		return s, err
 	}
 	if _, err = sqlite.Fdatasync(true); err != nil && runtime.GOOS == "linux" {

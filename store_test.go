@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -194,6 +195,30 @@ func TestOpenings(t *testing.T) {
 	if info, _ := os.Stat(strange); info.Mode().Perm() != 0o700 {
 		t.Errorf("folder: %v", info.Mode())
 	}
+}
+
+// TestLinkedDatabase: a link to the database, to nothing at first, changes neither who may serve it nor what its log is.
+func TestLinkedDatabase(t *testing.T) {
+	home, crashed, dirs := t.TempDir(), t.TempDir(), [3]string{t.TempDir(), t.TempDir(), t.TempDir()}
+	for i, target := range []string{home, home, crashed} {
+		if err := os.Symlink(database(target), database(dirs[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startIn(t, dirs[0]).create("x")
+	for _, dir := range []string{dirs[0], dirs[1], home} {
+		if code, _, errs := runs(t, dir, "serve"); code != exitFailed || !strings.Contains(errs, "another server uses the database") {
+			t.Errorf("exit code %d, %s", code, errs)
+		}
+	}
+	for _, suffix := range []string{"", "-wal"} { // as a crash amid a checkpoint leaves them: the first page there, not yet the last
+		b := must(os.ReadFile(database(home) + suffix))
+		if suffix == "" {
+			binary.BigEndian.PutUint32(b[28:], 10000)
+		}
+		writeFile(t, database(crashed)+suffix, b)
+	}
+	startIn(t, dirs[2]).stored(1)
 }
 
 // TestPragmas: what the figures and the promises rest on, asked from the connections themselves.
