@@ -166,3 +166,16 @@ func TestInitWithoutPassword(t *testing.T) {
 		t.Errorf("made %v", list)
 	}
 }
+
+func TestInitThroughALink(t *testing.T) {
+	dir, home := t.TempDir(), t.TempDir()
+	if err := os.Symlink(database(home), database(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operatorIn(database(dir), "init"); err == nil || !strings.Contains(err.Error(), "no database at") {
+		t.Errorf("error %v", err)
+	}
+	if list, _ := os.ReadDir(home); len(list) != 0 {
+		t.Errorf("made %v", list)
+	}
+}

@@ -86,7 +86,7 @@ func pkiCommand(cfg *config, args []string, stdout, stderr io.Writer) error {
 	if words[0] == "init" && cfg.caPassword == "" { // before a database is made
 		return errNoPassword
 	}
-	if words[0] == "init" && !exists(cfg.database) {
+	if _, err := os.Lstat(cfg.database); words[0] == "init" && errors.Is(err, os.ErrNotExist) { // through a link, root makes nothing
 		if err := createDatabase(cfg.database); err != nil {
 			return err
 		}
