@@ -586,13 +586,18 @@ func TestRenewalInTheDatabase(t *testing.T) {
 			ts.get("/"+c.ID+"/raw").want(200, "")
 			ts.clock.advance(2 * time.Hour)
 			ts.get("/"+c.ID+"/raw").want(200, "")
-			// A fixed deadline, set right behind a read.
+			// A fixed deadline, set right behind a read and while another goes on.
+			slow, _, err := ts.store.get(c.ID, ts.clock.now().Unix())
+			if err != nil {
+				t.Fatal(err)
+			}
 			a := ts.do("PUT", "/"+c.ID, nil, "X-Delete-Token: "+c.DeleteToken, "X-Expiry: 60").want(200, "")
 			for _, path := range []string{"/" + c.ID, "/" + c.ID} {
 				if got := ts.get(path).want(200, "").field("expires_at"); got != a.field("expires_at") {
 					t.Errorf("metadata says %s, the change said %s", got, a.field("expires_at"))
 				}
 				ts.get("/"+c.ID+"/raw").want(200, "")
+				ts.store.touch(slow, ts.clock.now().Unix()+5)
 			}
 			ts.clock.advance(61 * time.Second)
 			ts.get("/"+c.ID+"/raw").want(404, "not_found")

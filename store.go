@@ -969,7 +969,12 @@ func (s *store) get(id string, now int64) (*paste, []byte, error) {
 	if err != nil {
 		return nil, nil, storeError(err)
 	}
-	p.expires = max(p.expires, renewed)
+	if p.life > 0 { // else the renewal is of a read that began before the deadline was fixed
+		p.expires = max(p.expires, renewed)
+	}
+	if p.expires <= now {
+		return nil, nil, errNotFound
+	}
 	if body != nil {
 		if sum := sha256.Sum256(body); !bytes.Equal(sum[:], p.sha256) {
 			return nil, nil, errDamaged
@@ -1191,8 +1196,9 @@ func (s *store) list(ctx context.Context, q listQuery, now int64) ([]*paste, err
 		if err := rows.Scan(p.fields()...); err != nil {
 			return nil, storeError(err)
 		}
-		renewed, _ := s.touches.look(p.id, now)
-		p.expires = max(p.expires, renewed)
+		if renewed, _ := s.touches.look(p.id, now); p.life > 0 {
+			p.expires = max(p.expires, renewed)
+		}
 		list = append(list, p)
 	}
 	return list, storeError(rows.Err())
@@ -1903,11 +1909,11 @@ func (c *hotCache) drop(id string) {
 	}
 }
 
-// renew moves the deadline of a cached row: a copy, since readers may hold the old one.
+// renew moves the deadline of a cached row, unless it is fixed by now: a copy, since readers may hold the old one.
 func (c *hotCache) renew(id string, expires int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.m[id]; e != nil && expires > e.expires {
+	if e := c.m[id]; e != nil && e.p.life > 0 && expires > e.expires {
 		p := *e.p
 		p.expires = expires
 		e.p, e.expires = &p, expires

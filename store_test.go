@@ -995,7 +995,7 @@ func TestDamagedContent(t *testing.T) {
 func TestCache(t *testing.T) {
 	c := newHotCache(5 * (1000 + hotOverhead))
 	put := func(id string, body []byte, generation int64) {
-		c.put(id, &paste{id: id, expires: 100}, body, generation)
+		c.put(id, &paste{id: id, expires: 100, life: 100}, body, generation)
 	}
 	body := make([]byte, 1000)
 	for i := range 5 {
