@@ -169,11 +169,12 @@ func openStore(o storeOptions) (s *store, err error) {
 	if target, err := filepath.EvalSymlinks(file); err == nil { // one file, one lock and one log, whatever it is called
 		file = target
 	}
+	logged := exists(file + "-wal")
 	if o.serving {
 		if s.lock, err = lockFile(file + ".lock"); err != nil {
 			return s, err
 		}
-		if info, err := s.lock.Stat(); err == nil && info.Size() > 0 && !exists(file+"-wal") {
+		if info, err := s.lock.Stat(); err == nil && info.Size() > 0 && !logged {
 			logLost = "the last server did not stop cleanly, and its write-ahead log is gone: what it acknowledged last is lost, unless a backup was restored or another program took the log in"
 		}
 		if err = createFile(o.path); err != nil {
@@ -217,6 +218,11 @@ func openStore(o storeOptions) (s *store, err error) {
 	go s.writeLoop()
 	if o.serving {
 		s.lock.WriteAt([]byte("serving\n"), 0) // until a clean stop: the log must be there after any other
+	} else if info, err := os.Stat(file + ".lock"); err == nil && info.Size() > 0 && logged { // or be taken in by us, when we close
+		if lock, err := lockFile(file + ".lock"); err == nil { // and no server runs
+			lock.Truncate(0)
+			lock.Close()
+		}
 	}
 	if logLost != "" {
 		o.log.Warn(logLost)

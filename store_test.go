@@ -221,6 +221,38 @@ func TestLinkedDatabase(t *testing.T) {
 	startIn(t, dirs[2]).stored(1)
 }
 
+// TestLogLost: after a crash the log must be there, unless one of our own commands took it in; a command hides no loss.
+func TestLogLost(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		dir := t.TempDir()
+		startIn(t, dir).stop()
+		p := launch(t, dir, "DATABASE="+database(dir))
+		for range 2 {
+			if code, out, errs := runs(t, dir, "check"); code != 0 { // beside the server, then after its crash
+				t.Fatalf("check: exit code %d, %s%s", code, out, errs)
+			}
+			p.kill()
+			if lost {
+				os.Remove(database(dir) + "-wal")
+			}
+		}
+		if log := startIn(t, dir).logs.String(); strings.Contains(log, "log is gone") != lost {
+			t.Errorf("lost: %v; %s", lost, log)
+		}
+	}
+	dir := t.TempDir() // a server that was broken into plants a link for root's commands
+	launch(t, dir, "DATABASE="+database(dir)).kill()
+	victim := filepath.Join(dir, "victim")
+	writeFile(t, victim, []byte("victim"))
+	os.Remove(database(dir) + ".lock")
+	if err := os.Symlink(victim, database(dir)+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := runs(t, dir, "check"); code != 0 || readFile(t, victim) != "victim" {
+		t.Errorf("check: exit code %d, %s; the link's target is now %q", code, out, readFile(t, victim))
+	}
+}
+
 // TestPragmas: what the figures and the promises rest on, asked from the connections themselves.
 func TestPragmas(t *testing.T) {
 	for setting, synchronous := range map[string]string{"full": "2", "normal": "1"} {

@@ -16,9 +16,10 @@ import (
 	"unsafe"
 )
 
-// lockFile takes an exclusive lock that ends with the process; errInUse when another one has it.
+// lockFile takes an exclusive lock that ends with the process; errInUse when another one has it. No link is followed: root's
+// commands may empty the file.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|noFollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("making the database's lock: %w", err)
 	}
