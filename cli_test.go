@@ -881,7 +881,7 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%q: exit %d, %q, want it to say %s", row.args, code, errs, row.says)
 		}
 	}
-	for _, args := range [][]string{{"http://127.0.0.1:1/0123456789abcdef#KEY"}, {"gett", "http://127.0.0.1:1/0123456789abcdef#KEY"}, {"update", "http://127.0.0.1:1/0123456789abcdef", "-E", "http://127.0.0.1:1/0123456789abcdef#KEY"}} {
+	for _, args := range [][]string{{"http://127.0.0.1:1/0123456789abcdef#KEY"}, {"0123456789abcdef#KEY"}, {"gett", "http://127.0.0.1:1/0123456789abcdef#KEY"}, {"update", "http://127.0.0.1:1/0123456789abcdef", "-E", "http://127.0.0.1:1/0123456789abcdef#KEY"}} {
 		if _, errs := m.want(2, "", args...); strings.Contains(errs, "KEY") || !strings.Contains(errs, "fpaste get LINK") {
 			t.Errorf("%q: %s", args, errs)
 		}

@@ -591,10 +591,11 @@ func (s *store) commit(batch []*operation) {
 		}
 	}
 	for i, op := range batch {
-		if err != nil {
-			results[i] = err
+		if err == nil {
+			op.err <- storeError(results[i])
+		} else {
+			op.err <- err
 		}
-		op.err <- storeError(results[i])
 	}
 }
 
