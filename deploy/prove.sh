@@ -19,7 +19,7 @@ for part in Crash Fault Load Hostile; do
 	"$work/prove" -test.run "^TestProve$part" -test.timeout 6h -prove $form >"$work/$part" 2>&1 || { failed=1; grep -v '^| ' "$work/$part" >&2; }
 done
 if echo Fuzz | grep -q "$only"; then
-	amount=5000x
+	amount=3000x
 	[ $form = short ] || amount=30m
 	go test -c -fuzz Fuzz -o "$work/fuzz" . # instrumented: it counts what it reaches
 	for target in $("$work/fuzz" -test.list '^Fuzz' | grep '^Fuzz'); do
