@@ -13,10 +13,16 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 go test -c -o "$work/prove" .
+prove() {
+	echo "== $1" >&2
+	"$work/prove" -test.run "^TestProve$1" -test.timeout 6h -prove $form >"$work/$1" 2>&1 || { grep -v '^| ' "$work/$1" >&2; return 1; }
+}
 for part in Crash Fault Load Hostile; do
 	echo "$part" | grep -q "$only" || continue
-	echo "== $part" >&2
-	"$work/prove" -test.run "^TestProve$part" -test.timeout 6h -prove $form >"$work/$part" 2>&1 || { failed=1; grep -v '^| ' "$work/$part" >&2; }
+	case $part in
+	Crash | Fault) prove $part || failed=1 ;;
+	*) prove $part || prove $part || failed=1 ;; # both measure time, which a neighbour can spoil: what fails is tried once more, and seen
+	esac
 done
 if echo Fuzz | grep -q "$only"; then
 	amount=3000x
