@@ -1194,15 +1194,15 @@ type openAnswer struct {
 	kind, disposition, etag, modified, length []string
 }
 
-// header sets those fields, for a read of the whole.
-func (p *paste) header(h http.Header) {
+// header sets what http.ServeContent does not set by itself, and returns the rest for who answers without it.
+func (p *paste) header(h http.Header) *openAnswer {
 	a := p.answer
 	a.once.Do(func() {
 		a.kind, a.disposition, a.etag = []string{p.mime}, []string{disposition(p.mime)}, []string{`"` + hex.EncodeToString(p.sha256) + `"`}
 		a.modified, a.length = []string{time.Unix(p.modified, 0).UTC().Format(http.TimeFormat)}, []string{strconv.FormatInt(p.size, 10)}
 	})
 	h["Content-Type"], h["Content-Disposition"], h["Cache-Control"], h["Etag"] = a.kind, a.disposition, hRevalidate, a.etag
-	h["Last-Modified"], h["Accept-Ranges"], h["Content-Length"] = a.modified, hBytes, a.length
+	return a
 }
 
 // serveContent answers conditions and ranges (RFC 9110, 13 and 14).
@@ -1240,7 +1240,9 @@ func (s *server) rawPaste(q *request) error {
 	}
 	head := q.r.Method == "HEAD"
 	if body != nil && !head && !conditional(q.r) { // most reads: what ServeContent would send, without its seeks and copies
-		p.header(q.w.Header())
+		h := q.w.Header()
+		a := p.header(h)
+		h["Last-Modified"], h["Accept-Ranges"], h["Content-Length"] = a.modified, hBytes, a.length
 		q.closeUnread()
 		q.w.WriteHeader(200)
 		q.w.Write(body)
@@ -1275,8 +1277,6 @@ func (s *server) rawPaste(q *request) error {
 	q.closeUnread()
 	if p.open() {
 		p.header(h)
-		delete(h, "Content-Length") // these two are ServeContent's: of a range, or none with a 304
-		delete(h, "Accept-Ranges")
 		if err := q.serveContent(time.Unix(p.modified, 0), rd); err != nil {
 			return err
 		}

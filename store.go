@@ -90,6 +90,13 @@ type paste struct {
 // open reports whether anybody who knows the id may read the content as often as they like.
 func (p *paste) open() bool { return !p.burn && p.password == nil && p.proof == nil }
 
+// renew counts a renewal that is not in the file yet, unless it is of a read that began before the deadline was fixed.
+func (p *paste) renew(expires int64) {
+	if p.life > 0 {
+		p.expires = max(p.expires, expires)
+	}
+}
+
 type storeOptions struct {
 	path        string
 	serving     bool // make the database, migrate, take the server's lock
@@ -976,10 +983,7 @@ func (s *store) get(id string, now int64) (*paste, []byte, error) {
 	if err != nil {
 		return nil, nil, storeError(err)
 	}
-	if p.life > 0 { // else the renewal is of a read that began before the deadline was fixed
-		p.expires = max(p.expires, renewed)
-	}
-	if p.expires <= now {
+	if p.renew(renewed); p.expires <= now {
 		return nil, nil, errNotFound
 	}
 	if body != nil {
@@ -1203,9 +1207,8 @@ func (s *store) list(ctx context.Context, q listQuery, now int64) ([]*paste, err
 		if err := rows.Scan(p.fields()...); err != nil {
 			return nil, storeError(err)
 		}
-		if renewed, _ := s.touches.look(p.id, now); p.life > 0 {
-			p.expires = max(p.expires, renewed)
-		}
+		renewed, _ := s.touches.look(p.id, now)
+		p.renew(renewed)
 		list = append(list, p)
 	}
 	return list, storeError(rows.Err())
