@@ -95,6 +95,15 @@ func (p puzzle) solve(t testing.TB) []string {
 	return []string{"X-PoW-Token: " + p.Token, "X-PoW-Solution: " + n}
 }
 
+// wrong is a solution that solves nothing: any fixed number would, of one challenge in 2^Difficulty.
+func (p puzzle) wrong() string {
+	n := 0
+	for workDone(p.Nonce, strconv.Itoa(n), p.Difficulty) {
+		n++
+	}
+	return "X-PoW-Solution: " + strconv.Itoa(n)
+}
+
 // trusts makes a certificate a row of the table, as issuing it would: what others of its line are, or the first of a line.
 func (st *store) trusts(t testing.TB, h, first *holder, vouched, admin bool) {
 	t.Helper()
@@ -240,9 +249,9 @@ func TestProofForged(t *testing.T) {
 	solution := strings.TrimPrefix(proof[1], "X-PoW-Solution: ")
 	f := strings.Split(p.Token, ":") // nonce, expires, difficulty, signature
 	foreign := strings.Split(other.Token, ":")
-	wrong := 0
-	for workDone(p.Nonce, strconv.Itoa(wrong), 12) {
-		wrong++
+	others := other.solve(t)[1]
+	for workDone(p.Nonce, strings.TrimPrefix(others, "X-PoW-Solution: "), 12) { // one in 4,096
+		others = ts.puzzle().solve(t)[1]
 	}
 	easy, _ := solve(context.Background(), p.Nonce, 2, 1, nil)
 	guessed, err := solve(context.Background(), strings.Repeat("0", 32), 12, 1, nil)
@@ -265,7 +274,7 @@ func TestProofForged(t *testing.T) {
 		{"no solution", "pow_failed", proof[:1]},
 		{"no token", "pow_failed", proof[1:]},
 		{"empty solution", "pow_failed", []string{proof[0], "X-PoW-Solution: "}},
-		{"wrong solution", "pow_failed", []string{proof[0], "X-PoW-Solution: " + strconv.Itoa(wrong)}},
+		{"wrong solution", "pow_failed", []string{proof[0], p.wrong()}},
 		{"negative solution", "pow_failed", []string{proof[0], "X-PoW-Solution: -" + solution}},
 		{"signed solution", "pow_failed", []string{proof[0], "X-PoW-Solution: +" + solution}},
 		{"solution with a leading zero", "pow_failed", []string{proof[0], "X-PoW-Solution: 0" + solution}},
@@ -273,7 +282,7 @@ func TestProofForged(t *testing.T) {
 		{"solution with a fraction", "pow_failed", []string{proof[0], "X-PoW-Solution: " + solution + ".0"}},
 		{"solution of 20 digits", "pow_failed", []string{proof[0], "X-PoW-Solution: 1" + strings.Repeat("0", 19)}},
 		{"solution of 12,000 digits", "pow_failed", []string{proof[0], "X-PoW-Solution: " + strings.Repeat("9", 12000)}},
-		{"two solutions", "pow_failed", []string{proof[0], proof[1], "X-PoW-Solution: " + strconv.Itoa(wrong)}},
+		{"two solutions", "pow_failed", []string{proof[0], proof[1], p.wrong()}},
 		{"two tokens", "pow_failed", []string{proof[0], proof[0], proof[1]}},
 		{"a second, empty token", "pow_failed", []string{proof[0], "X-PoW-Token: ", proof[1]}},
 		{"a second, empty solution", "pow_failed", []string{proof[0], proof[1], "X-PoW-Solution: "}},
@@ -284,7 +293,7 @@ func TestProofForged(t *testing.T) {
 		{"signature cut short", "pow_failed", []string{"X-PoW-Token: " + p.Token[:len(p.Token)-1], proof[1]}},
 		{"a fifth field", "pow_failed", []string{"X-PoW-Token: " + p.Token + ":0", proof[1]}},
 		{"another challenge's signature", "pow_failed", []string{"X-PoW-Token: " + strings.Join(f[:3], ":") + ":" + foreign[3], proof[1]}},
-		{"another challenge's solution", "pow_failed", []string{proof[0], other.solve(t)[1] + "0"}},
+		{"another challenge's solution", "pow_failed", []string{proof[0], others}},
 		{"nonce of one's own", "pow_failed", []string{"X-PoW-Token: " + strings.Join(append([]string{strings.Repeat("0", 32)}, f[1:]...), ":"), "X-PoW-Solution: " + guessed}},
 		{"nonce in upper case", "pow_failed", []string{"X-PoW-Token: " + strings.Join(append([]string{strings.ToUpper(f[0])}, f[1:]...), ":"), proof[1]}},
 		{"later expiry", "pow_failed", []string{"X-PoW-Token: " + f[0] + ":9" + f[1][1:] + ":" + f[2] + ":" + f[3], proof[1]}},

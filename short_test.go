@@ -6,7 +6,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -598,33 +597,20 @@ func TestShortIDs(t *testing.T) {
 
 func TestShortWork(t *testing.T) {
 	ts := start(t, "POW_DIFFICULTY=8", "POW_FREE=1")
-	work := func(a *answer) []string {
-		t.Helper()
-		var c struct {
-			Challenge struct {
-				Nonce, Token string
-				Difficulty   int
-			}
-		}
-		if err := json.Unmarshal([]byte(a.body), &c); err != nil || c.Challenge.Difficulty != 8 {
-			t.Fatalf("challenge of %s: %v", a.body, err)
-		}
-		n, err := solve(context.Background(), c.Challenge.Nonce, c.Challenge.Difficulty, 1, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []string{"X-PoW-Token: " + c.Challenge.Token, "X-PoW-Solution: " + n}
-	}
 	ts.shorten("http://user@example.org/").want(400, "bad_url") // a creation that fails takes no allowance
 	ts.short("https://example.org/")
-	proof := work(ts.shorten("https://example.org/").want(400, "pow_required"))
+	p := ts.shorten("https://example.org/").want(400, "pow_required").puzzle()
+	if p.Difficulty != 8 {
+		t.Fatalf("%+v", p)
+	}
+	proof := p.solve(t)
 	ts.shorten("http://user@example.org/", proof...).want(400, "bad_url") // and spends no proof
-	ts.shorten("https://example.org/", proof[0], "X-PoW-Solution: 0").want(400, "pow_failed")
+	ts.shorten("https://example.org/", proof[0], p.wrong()).want(400, "pow_failed")
 	ts.shorten("https://example.org/", proof[1]).want(400, "pow_failed")
 	ts.short("https://example.org/", proof...)
 	ts.shorten("https://example.org/", proof...).want(400, "pow_failed")
 	ts.post("a paste", proof...).want(400, "pow_failed") // one purpose: creating
-	proof = work(ts.shorten("https://example.org/").want(400, "pow_required"))
+	proof = ts.shorten("https://example.org/").want(400, "pow_required").puzzle().solve(t)
 	ts.create("a paste", proof...)
 	ts.shorten("https://example.org/", proof...).want(400, "pow_failed")
 	var rows int
@@ -632,7 +618,7 @@ func TestShortWork(t *testing.T) {
 		t.Errorf("%d short URLs, %v", rows, err)
 	}
 	// One proof, many askers: one wins.
-	proof = work(ts.shorten("https://example.org/").want(400, "pow_required"))
+	proof = ts.shorten("https://example.org/").want(400, "pow_required").puzzle().solve(t)
 	var wg sync.WaitGroup
 	var won sync.Map
 	for i := range 8 {
