@@ -139,7 +139,7 @@ func parts(t testing.TB, link string) (id, key string) {
 	return place[strings.LastIndexByte(place, '/')+1:], key
 }
 
-// recorder passes TCP on and keeps every byte of both directions.
+// recorder passes TCP on and keeps every byte of both directions, before the other end has it.
 func recorder(t *testing.T, target string) (string, *lockedBuffer) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -160,8 +160,8 @@ func recorder(t *testing.T, target string) (string, *lockedBuffer) {
 					return
 				}
 				defer out.Close()
-				go func() { io.Copy(io.MultiWriter(out, seen), in); out.(*net.TCPConn).CloseWrite() }()
-				io.Copy(io.MultiWriter(in, seen), out)
+				go func() { io.Copy(io.MultiWriter(seen, out), in); out.(*net.TCPConn).CloseWrite() }()
+				io.Copy(io.MultiWriter(seen, in), out)
 			}()
 		}
 	}()
