@@ -1,7 +1,7 @@
 package main
 
 // What one client may take: requests and bytes an hour, transfer slots, password derivations, creations without work,
-// wrong passwords for a paste; and Shannon entropy. (RFC 4291 for the shape of IPv6 addresses; GCRA as in ITU-T I.371.)
+// wrong passwords for a paste, contents stored again; and Shannon entropy. (RFC 4291 for the shape of IPv6 addresses; GCRA as in ITU-T I.371.)
 //
 // Invariants: a client is a clientKey and nothing else, so a fresh self-signed certificate or a neighbouring address of one's
 // own network buys nothing. Every map and queue here is bounded whatever strangers send, and forgets who owes nothing.
@@ -525,6 +525,73 @@ func (g *guesses) guessed(id string, now time.Time) bool {
 	defer g.mu.Unlock()
 	p := g.pastes[id]
 	return p.n >= guessMost && int64(now.Sub(g.start))-p.at[p.n%guessMost] < int64(guessWindow)
+}
+
+const duplicatesMost = 1 << 17 // sightings remembered: 10 MiB at most
+
+// duplicates remembers which contents were stored in the last window seconds, and by whom: the newest duplicatesMost of them.
+// (Who wants older ones forgotten pays for each newer one with a creation.) It is one goroutine's, so it has no lock.
+type duplicates struct {
+	window      int64
+	ring        []sighting    // number n is ring[n%duplicatesMost]
+	first, next int           // numbers of the oldest that is remembered and of the one that comes
+	latest      map[int64]int // content -> number of its last sighting
+}
+
+// sighting is a content stored once. content is 64 bits of an HMAC: two of a million contents meet once in 37 million times, and
+// then count as one.
+type sighting struct {
+	content int64
+	client  clientKey
+	at      int64 // Unix seconds
+	before  int   // number of the content's sighting before, less than first if there is none
+}
+
+// count returns how many sightings there are of v's content by v's client and by all, and when the oldest of each was; pending
+// are newer ones that were not added yet.
+func (d *duplicates) count(v sighting, pending []sighting) (own, firstOwn, all, first int64) {
+	see := func(o sighting) {
+		all, first = all+1, o.at
+		if o.client == v.client {
+			own, firstOwn = own+1, o.at
+		}
+	}
+	for _, o := range slices.Backward(pending) {
+		if o.content == v.content {
+			see(o)
+		}
+	}
+	n, ok := d.latest[v.content]
+	for ok && n >= d.first && d.ring[n%duplicatesMost].at > v.at-d.window {
+		o := d.ring[n%duplicatesMost]
+		see(o)
+		n = o.before
+	}
+	return own, firstOwn, all, first
+}
+
+// add remembers a sighting and forgets those that are too old or too many.
+func (d *duplicates) add(v sighting) {
+	for ; d.first < d.next; d.first++ {
+		old := d.ring[d.first%duplicatesMost]
+		if old.at > v.at-d.window && d.next-d.first < duplicatesMost {
+			break
+		}
+		if d.latest[old.content] == d.first {
+			delete(d.latest, old.content)
+		}
+	}
+	v.before = -1
+	if n, ok := d.latest[v.content]; ok {
+		v.before = n
+	}
+	d.latest[v.content] = d.next
+	if i := d.next % duplicatesMost; i < len(d.ring) {
+		d.ring[i] = v
+	} else {
+		d.ring = append(d.ring, v)
+	}
+	d.next++
 }
 
 // entropy returns the Shannon entropy of n bytes by their counts, in bits per byte: 0 for one value only, 8 for all alike.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -767,6 +768,50 @@ func benchLimiter() (*limiter, []clientKey) {
 		}
 	}
 	return newLimiter(rates, 100_000, time.Now()), keys
+}
+
+// TestDuplicates compares with counting all that was ever stored, and stores more than is remembered.
+func TestDuplicates(t *testing.T) {
+	d := duplicates{window: 50, latest: map[int64]int{}}
+	r := rand.New(rand.NewPCG(1, 2))
+	var all, pending []sighting
+	for at := int64(1000); len(all) < 5000; at += r.Int64N(3) {
+		v := sighting{content: r.Int64N(12), client: clientKey{kind: uint8(r.IntN(3))}, at: at}
+		var own, firstOwn, many, first int64
+		for _, o := range slices.Backward(all) {
+			if o.content != v.content || o.at <= at-50 {
+				continue
+			}
+			many, first = many+1, o.at
+			if o.client == v.client {
+				own, firstOwn = own+1, o.at
+			}
+		}
+		if a, b, c, e := d.count(v, pending); a != own || b != firstOwn || c != many || e != first {
+			t.Fatalf("sighting %d: %d since %d, all %d since %d; want %d since %d, all %d since %d", len(all), a, b, c, e, own, firstOwn, many, first)
+		}
+		all, pending = append(all, v), append(pending, v)
+		if r.IntN(4) == 0 { // a commit
+			for _, v := range pending {
+				d.add(v)
+			}
+			pending = nil
+		}
+	}
+	if len(d.ring) > len(all) || d.next-d.first > 200 {
+		t.Errorf("%d remembered", d.next-d.first)
+	}
+	for n := range int64(2*duplicatesMost + 7) {
+		d.add(sighting{content: 100 + n, at: 1e6})
+	}
+	if len(d.ring) != duplicatesMost || len(d.latest) != duplicatesMost || d.next-d.first != duplicatesMost {
+		t.Errorf("%d in the ring, %d contents, %d remembered", len(d.ring), len(d.latest), d.next-d.first)
+	}
+	for n, want := range map[int64]int64{2*duplicatesMost + 6: 1, duplicatesMost + 7: 1, duplicatesMost + 6: 0} {
+		if own, _, _, _ := d.count(sighting{content: 100 + n, at: 1e6}, nil); own != want {
+			t.Errorf("content %d is known %d times", n, own)
+		}
+	}
 }
 
 // 65,536 clients in turn, half of them IPv6 with two buckets: 98,304 for a table of 100,000. Times are made up, a microsecond apart.

@@ -889,14 +889,15 @@ func (s *server) showChallenge(q *request) error {
 
 // countCreation is the first half of every creation's writer operation: the duplicate, then the work.
 func (s *server) countCreation(t *writeTx, q *request, sum []byte) error {
-	mac := func(b []byte) int64 {
-		h := hmac.New(sha256.New, s.dedupKey[:])
-		h.Write(b)
-		return int64(binary.BigEndian.Uint64(h.Sum(nil)))
-	}
 	if s.cfg.dedupMax > 0 || s.cfg.dedupAll > 0 {
+		h := hmac.New(sha256.New, s.dedupKey[:])
+		h.Write(sum)
+		if s.cfg.dedupAll == 0 { // then each client has contents of his own, and no list grows beyond DEDUP_MAX
+			h.Write(append(q.key.id[:], q.key.kind))
+		}
 		window := int64(s.cfg.dedupWindow / time.Second)
-		own, first, err := t.countDuplicate(mac(sum), mac(append(q.key.id[:], q.key.kind)), q.now, q.now-window, s.cfg.dedupMax, s.cfg.dedupAll)
+		v := sighting{content: int64(binary.BigEndian.Uint64(h.Sum(nil))), client: q.key, at: q.now}
+		own, first, err := t.countDuplicate(v, s.cfg.dedupMax, s.cfg.dedupAll)
 		if errors.Is(err, errDuplicate) {
 			return &apiError{status: 429, code: "duplicate_content", text: "this content was stored too often", retry: int(max(1, first+window-q.now)),
 				extra: []member{{"count", own}, {"window_seconds", window}}}

@@ -57,21 +57,12 @@ CREATE TABLE notes (
 ) STRICT;
 
 -- version 2
--- Proofs of work that were used, until they expire; and who stored which content lately. hash and client are 64 bits of HMACs
--- under a key that ends with the process, so both are emptied at start: neither says later who stored what. (64 bits keep the
--- indexes small; two of a million contents meet once in 37 million times, and then count as one.)
+-- Proofs of work that were used, until they expire. Emptied at start: challenges are signed with a key that ends with the process.
 CREATE TABLE spent (
   nonce   BLOB PRIMARY KEY,
   expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX spent_expiry ON spent (expires);
-CREATE TABLE dedup (
-  hash   INTEGER NOT NULL,
-  client INTEGER NOT NULL,
-  at     INTEGER NOT NULL
-) STRICT;
-CREATE INDEX dedup_hash ON dedup (hash, at, client);
-CREATE INDEX dedup_at ON dedup (at);
 
 -- version 3
 -- pad is a page of zeros: more than SQLite keeps of a record on the b-tree page, so that the target behind it lies on overflow

@@ -106,7 +106,7 @@ type storeOptions struct {
 	quota       int64 // bytes of chunk data
 	reserve     int64 // bytes of disk that uploads leave free
 	maxLife     int64 // seconds after creation beyond which no read renews
-	dedupWindow int64 // seconds that countDuplicate looks back at most
+	dedupWindow int64 // seconds that countDuplicate looks back
 	log         *slog.Logger
 	fatal       func(error) // called once when the writer can't trust the file any more; must end the process
 	now         func() time.Time
@@ -133,6 +133,7 @@ type store struct {
 
 	cache   *hotCache
 	touches touchSet
+	seen    duplicates // of the writer goroutine
 
 	groups, commits *histogram // operations and seconds of each commit
 }
@@ -155,6 +156,7 @@ func openStore(o storeOptions) (s *store, err error) {
 	s.cache = newHotCache(o.cacheSize)
 	s.groups, s.commits = newHistogram(groupBounds), newHistogram(durationBounds)
 	s.touches.pending = map[string]touch{}
+	s.seen = duplicates{window: o.dedupWindow, latest: map[int64]int{}}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -359,7 +361,7 @@ func (s *store) load() error {
 	ctx := context.Background()
 	full := false
 	if s.serving {
-		_, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1; DELETE FROM spent; DELETE FROM dedup")
+		_, err := s.wconn.ExecContext(ctx, "UPDATE garbage SET live = 0 WHERE live = 1; DELETE FROM spent")
 		if full = errors.Is(storeError(err), errFull); err != nil && !full {
 			return err
 		}
@@ -462,9 +464,10 @@ type operation struct {
 // writeTx is what an operation writes with; of the writer goroutine.
 type writeTx struct {
 	s             *store
-	free          int64 // bytes of disk that were free when the group began
-	bytes, pastes int64 // change of the totals in this group
-	wrote         bool  // the running operation has changed something, or may have
+	free          int64      // bytes of disk that were free when the group began
+	bytes, pastes int64      // change of the totals in this group
+	wrote         bool       // the running operation has changed something, or may have
+	stored        []sighting // contents of this group
 }
 
 func (t *writeTx) stmt(query string) (*sql.Stmt, error) {
@@ -584,7 +587,7 @@ func (s *store) commit(batch []*operation) {
 	err := t.attempt(batch, results, false)
 	if errors.Is(err, errHalfDone) {
 		t.exec("ROLLBACK")
-		t.bytes, t.pastes = 0, 0
+		t.bytes, t.pastes, t.stored = 0, 0, nil
 		err = t.attempt(batch, results, true)
 	}
 	if err != nil {
@@ -593,6 +596,9 @@ func (s *store) commit(batch []*operation) {
 	} else {
 		s.used.Add(t.bytes)
 		s.pastes.Add(t.pastes)
+		for _, v := range t.stored {
+			s.seen.add(v)
+		}
 		if slices.Contains(results, nil) {
 			s.dirty.Store(true)
 		}
@@ -622,10 +628,10 @@ func (t *writeTx) attempt(batch []*operation, results []error, savepoints bool) 
 				return err
 			}
 		}
-		bytes, pastes := t.bytes, t.pastes
+		bytes, pastes, stored := t.bytes, t.pastes, t.stored
 		t.wrote = false
 		if results[i] = op.run(t); results[i] != nil {
-			t.bytes, t.pastes = bytes, pastes
+			t.bytes, t.pastes, t.stored = bytes, pastes, stored
 			if sqliteCode(results[i]) != 0 && !isConstraint(results[i]) || errors.Is(results[i], syscall.EIO) {
 				return results[i]
 			}
@@ -925,23 +931,18 @@ func (t *writeTx) spend(nonce []byte, expires int64) error {
 	return err
 }
 
-// countDuplicate notes that client stores the content of hash, unless it did so most times since the given second, or all
-// clients together did so mostAll times (0: no limit). It returns how often the client did, and when
-// the oldest of those that count against him was stored.
-func (t *writeTx) countDuplicate(hash, client, now, since, most, mostAll int64) (own, first int64, err error) {
-	var all, firstOwn int64
-	if err = t.row(`SELECT count(*), coalesce(min(at), 0), coalesce(sum(client = ?), 0), coalesce(min(CASE WHEN client = ? THEN at END), 0)
-		FROM dedup WHERE hash = ? AND at > ?`, []any{client, client, hash, since}, &all, &first, &own, &firstOwn); err != nil {
-		return 0, 0, err
-	}
+// countDuplicate notes a sighting, unless its client had most of that content within the window, or all clients together had
+// mostAll (0: no limit). It returns how many the client had, and when the oldest of those that count against him was.
+func (t *writeTx) countDuplicate(v sighting, most, mostAll int64) (own, first int64, err error) {
+	own, first, all, firstAll := t.s.seen.count(v, t.stored)
 	if most > 0 && own >= most {
-		return own, firstOwn, errDuplicate
-	}
-	if mostAll > 0 && all >= mostAll {
 		return own, first, errDuplicate
 	}
-	_, err = t.exec("INSERT INTO dedup (hash, client, at) VALUES (?, ?, ?)", hash, client, now)
-	return own, first, err
+	if mostAll > 0 && all >= mostAll {
+		return own, firstAll, errDuplicate
+	}
+	t.stored = append(t.stored, v)
+	return own, first, nil
 }
 
 // ---- reading ----
@@ -1356,15 +1357,11 @@ func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 		expiredShorts += int(n)
 	}
 	for _, query := range []string{"DELETE FROM spent WHERE nonce IN (SELECT nonce FROM spent WHERE expires <= ? LIMIT 500)",
-		"DELETE FROM dedup WHERE rowid IN (SELECT rowid FROM dedup WHERE at <= ? LIMIT 500)",
 		// Whole lines only: an expired certificate that nobody knew any more would be a pseudonym again, with the line's owner id.
 		`DELETE FROM certs WHERE sha256 IN (SELECT sha256 FROM certs c WHERE vouched = 0 AND expires_at <= ?1
 			AND NOT EXISTS (SELECT 1 FROM certs o WHERE o.owner = c.owner AND o.expires_at > ?1) LIMIT 500)`} {
 		until := now
-		switch {
-		case strings.Contains(query, "dedup"):
-			until -= s.dedupWindow
-		case strings.Contains(query, "certs"):
+		if strings.Contains(query, "certs") {
 			until -= max(certMemory, s.maxLife) // nothing that the owner made is left
 		}
 		for n := int64(1); n > 0; pause() {
@@ -1565,7 +1562,7 @@ func (s *store) backup(path string) (err error) {
 	db.SetMaxOpenConns(1)
 	_, err = db.Exec(`BEGIN;
 		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM pastes WHERE burn UNION SELECT content FROM garbage);
-		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM dedup; DELETE FROM notes;
+		DELETE FROM pastes WHERE burn; DELETE FROM garbage; DELETE FROM spent; DELETE FROM notes;
 		UPDATE totals SET pastes = (SELECT count(*) FROM pastes), bytes = (SELECT coalesce(sum(length(data)), 0) FROM chunks)
 			+ (SELECT coalesce(sum(length(target)), 0) FROM shorts);
 		COMMIT`)
