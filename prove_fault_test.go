@@ -295,16 +295,17 @@ func TestProveFaultDescriptors(t *testing.T) {
 		ts.get("/health").want(200, "")
 		used := len(must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))))
 		prlimit(t, p, "nofile", int64(used+spare))
-		freed := time.AfterFunc(2*time.Second, func() { prlimit(t, p, "nofile", 1024) })
+		freed := make(chan struct{})
+		timer := time.AfterFunc(2*time.Second, func() { defer close(freed); prlimit(t, p, "nofile", 1024) })
 		o.tough = []int{500, 503}
 		if !o.session(ts) {
 			t.Fatalf("with %d to spare the server ended or cut an answer: %s", spare, p.logs)
 		}
 		o.tough = nil
-		if freed.Stop() {
+		if timer.Stop() {
 			prlimit(t, p, "nofile", 1024)
 		} else {
-			time.Sleep(100 * time.Millisecond)
+			<-freed
 		}
 	}
 	o.check(ts)
