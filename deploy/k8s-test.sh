@@ -144,7 +144,8 @@ EOF
 if ! cmp -s "$cache/main.go.new" "$cache/main.go" || [ ! -x "$cache/check" ]; then
 	cp "$cache/main.go.new" "$cache/main.go"
 	printf 'module check\n\ngo 1.25\n\nrequire (\n\tk8s.io/api %s\n\tk8s.io/apimachinery %s\n\tk8s.io/pod-security-admission %s\n)\n' $version $version $version >"$cache/go.mod"
-	(cd "$cache" && GOFLAGS=-mod=mod GOWORK=off nice -n 10 go mod tidy && GOWORK=off CGO_ENABLED=0 nice -n 10 go build -o check .) >"$cache/log" 2>&1 || {
+	build() { (cd "$cache" && GOFLAGS=-mod=mod GOWORK=off nice -n 10 go mod tidy && GOWORK=off CGO_ENABLED=0 nice -n 10 go build -o check .) >"$cache/log" 2>&1; }
+	build || { sleep 5 && build; } || { sleep 20 && build; } || { # a network has its moments
 		grep -qE 'dial tcp|lookup |no such host|connection refused|i/o timeout|module lookup disabled' "$cache/log" || { cat "$cache/log"; exit 1; }
 		echo "k8s-test: skipped: the checker can't be built without a network"
 		exit 0
