@@ -48,10 +48,10 @@ run() {
 }
 mkdir "$work/volume" && chown 65532:65532 "$work/volume"
 run "$work/volume" >/dev/null || skip "podman can't start a container here: the image was built and weighed"
-answers() { for _ in $(seq 50); do pod exec paste /flaskpaste healthcheck 2>/dev/null && return; sleep 0.2; done; pod logs paste; fail "the health command says no"; }
+answers() { for _ in $(seq 100); do pod exec paste /flaskpaste healthcheck 2>/dev/null && return; sleep 0.2; done; pod logs paste; fail "the health command says no"; }
 answers
 pod healthcheck run paste >/dev/null || fail "the image's own health check says no"
-api() { curl -sS -m 10 --unix-socket "$work/volume/http.sock" "$@"; }
+api() { curl -sS -m 30 --unix-socket "$work/volume/http.sock" "$@"; }
 link=$(api -T - http://localhost/ <<<"from the outside")
 [ "$(api "$link")" = "from the outside" ] || fail "a paste can't be read"
 head -c 2000000 /dev/urandom >"$work/large"
