@@ -624,7 +624,7 @@ func TestLog(t *testing.T) {
 			t.Errorf("route %s", got)
 		}
 		log := ts.logs.String()
-		for _, never := range []string{"the-content", "the-password", "dGhlLX", "the-query", "the-name", "the-agent", "the-referer", "BREW", p.ID, p.ID[:5], p.DeleteToken, proxySecret, certAlice} {
+		for _, never := range []string{"the-content", "the-password", "dGhlLX", "the-query", "the-name", "the-agent", "the-referer", "BREW", p.ID[:8], " paste=" + p.ID[:5], p.DeleteToken, proxySecret, certAlice} {
 			if strings.Contains(log, never) {
 				t.Errorf("LOG_ADDR=%s: %q is in the log", c.setting, never)
 			}
