@@ -139,7 +139,7 @@ func parts(t testing.TB, link string) (id, key string) {
 	return place[strings.LastIndexByte(place, '/')+1:], key
 }
 
-// recorder passes TCP on and keeps every byte of both directions, before the other end has it.
+// recorder passes TCP on and keeps every byte of both directions.
 func recorder(t *testing.T, target string) (string, *lockedBuffer) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -160,6 +160,7 @@ func recorder(t *testing.T, target string) (string, *lockedBuffer) {
 					return
 				}
 				defer out.Close()
+				// Kept before it is passed on: who has an answer finds in seen whatever led to it.
 				go func() { io.Copy(io.MultiWriter(seen, out), in); out.(*net.TCPConn).CloseWrite() }()
 				io.Copy(io.MultiWriter(seen, in), out)
 			}()
@@ -1202,7 +1203,7 @@ func TestInterrupt(t *testing.T) {
 			begin := time.Now()
 			cmd.Process.Signal(os.Interrupt)
 			cmd.Wait()
-			if cmd.ProcessState.ExitCode() != 1 || time.Since(begin) > 3*time.Second || errs.Len() == 0 {
+			if cmd.ProcessState.ExitCode() != 1 || time.Since(begin) > 8*time.Second || errs.Len() == 0 { // "waiting" waits for 9 s
 				t.Errorf("exit %v after %v: %s", cmd.ProcessState, time.Since(begin), &errs)
 			}
 			if got := files(t, dir); !slices.Equal(got, []string{"big"}) {
@@ -1315,14 +1316,17 @@ func TestClientSpeed(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)
 	content := strings.Repeat("k", 1024)
-	best := time.Hour
+	best, plain := time.Hour, time.Hour
 	for range 20 {
 		begin := time.Now()
+		ts.create(content)
+		plain = min(plain, time.Since(begin))
+		begin = time.Now()
 		m.link(content)
 		best = min(best, time.Since(begin))
 	}
-	t.Logf("1 KiB created in %v", best)
-	if best > 15*time.Millisecond {
+	t.Logf("1 KiB created in %v, by a bare request in %v", best, plain)
+	if best > 15*time.Millisecond+3*plain { // beyond 15 ms it is the disk's or a busy machine's time
 		t.Errorf("creating 1 KiB takes %v", best)
 	}
 	// Nothing starts faster than the smallest program there is: on a busy machine that much is added to the 20 ms.
