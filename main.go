@@ -276,8 +276,10 @@ func serve(cfg *config, stderr io.Writer) int {
 	if err != nil {
 		return fail(errors.Join(err, st.close()))
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+	// A signal that finds its channel full is dropped: none that ends the server may wait behind a reload.
+	ends, hangups := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(hangups, syscall.SIGHUP)
 	hs := newHTTPServer(srv)
 	if ours != nil {
 		hs.TLSConfig = ours.config()
@@ -306,12 +308,10 @@ func serve(cfg *config, stderr io.Writer) int {
 	code := 0
 	for running := true; running; {
 		select {
-		case sig := <-signals:
-			if sig != syscall.SIGHUP {
-				log.Info("stopping", "signal", sig.String())
-				running = false
-				break
-			}
+		case sig := <-ends:
+			log.Info("stopping", "signal", sig.String())
+			running = false
+		case <-hangups:
 			// The time is what systemd's Type=notify-reload (253 and newer) tells this reload from an earlier one by.
 			notifySystemd(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d\nSTATUS=reading the TLS files", monotonicMicros()))
 			if ours != nil {
@@ -322,7 +322,7 @@ func serve(cfg *config, stderr io.Writer) int {
 			code, running = fail(err), false
 		}
 	}
-	signal.Stop(signals) // a second one kills
+	signal.Stop(ends) // a second one kills
 	notifySystemd("STOPPING=1\nSTATUS=finishing requests")
 	srv.stopping.Store(true)
 	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
