@@ -39,12 +39,23 @@ func TestMain(m *testing.M) {
 type clock struct {
 	mu     sync.Mutex
 	offset time.Duration
+	held   time.Time // unless zero: what time.Now is taken for
 }
 
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.held.IsZero() {
+		return c.held.Add(c.offset)
+	}
 	return time.Now().Add(c.offset)
+}
+
+// hold stops the clock but for advance: a machine that stands still for a moment refills no limit and ends no life then.
+func (c *clock) hold() {
+	c.mu.Lock()
+	c.held = time.Now()
+	c.mu.Unlock()
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -180,8 +191,25 @@ func (ts *testServer) do(method, path string, body io.Reader, headers ...string)
 }
 
 var testClient = &http.Client{
-	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
+	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64, DialContext: dialUncut},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// uncut is a connection on which a write never fails. A server that refuses a body closes half a second after its answer; to a
+// client that was held up for so long the failed write would come first, while the answer still waits to be read.
+type uncut struct{ net.Conn }
+
+func (c uncut) Write(b []byte) (int, error) {
+	c.Conn.Write(b)
+	return len(b), nil
+}
+
+func dialUncut(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return uncut{c}, nil
 }
 
 func (ts *testServer) try(method, path string, body io.Reader, headers ...string) (*answer, error) {
@@ -345,7 +373,7 @@ func (p *process) stop() int {
 
 // waitLog waits until the program has logged text.
 func waitLog(p *process, text string) string {
-	for range 500 {
+	for range 3000 {
 		if strings.Contains(p.logs.String(), text) {
 			break
 		}
@@ -397,7 +425,7 @@ func (ts *testServer) number(query string, args ...any) (n int64) {
 func (ts *testServer) settled(what string, want int64, get func() int64) {
 	ts.t.Helper()
 	var got int64
-	for range 500 {
+	for range 3000 {
 		if got = get(); got == want {
 			return
 		}
