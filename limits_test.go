@@ -69,11 +69,15 @@ func TestClientKey(t *testing.T) {
 	addr, seen := netip.MustParseAddr("2001:db8::1"), map[clientKey]int{}
 	seen[keyFor(owner, addr)]++
 	seen[keyFor("", addr)]++
-	if n := testing.AllocsPerRun(100, func() {
-		k := keyFor("", addr)
-		w, _ := k.wide()
-		seen[keyFor(owner, addr)] += seen[k] + seen[w]
-	}); n != 0 {
+	n := 1.0
+	for try := 0; n != 0 && try < 10; try++ { // what an earlier test left running is counted too
+		n = testing.AllocsPerRun(100, func() {
+			k := keyFor("", addr)
+			w, _ := k.wide()
+			seen[keyFor(owner, addr)] += seen[k] + seen[w]
+		})
+	}
+	if n != 0 {
 		t.Errorf("making and looking up keys allocates %v times", n)
 	}
 }

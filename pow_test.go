@@ -43,8 +43,16 @@ func TestPowAccepted(t *testing.T) {
 
 func TestPowRefused(t *testing.T) {
 	c := newChallenges()
+	// Of one challenge in 4,096 a fixed number or another's is the solution, and some nonces are digits only.
+	const most = "9999999999999999999"
 	ch, s := solved(t, c, purposeCreate, testBits)
+	for workDone(ch.nonce, most, testBits) || strings.ToUpper(ch.nonce) == ch.nonce {
+		ch, s = solved(t, c, purposeCreate, testBits)
+	}
 	ch2, s2 := solved(t, c, purposeCreate, testBits)
+	for workDone(ch.nonce, s2, testBits) {
+		ch2, s2 = solved(t, c, purposeCreate, testBits)
+	}
 	other, _ := solved(t, newChallenges(), purposeCreate, testBits)
 	f, f2, fo := strings.Split(ch.token, ":"), strings.Split(ch2.token, ":"), strings.Split(other.token, ":")
 	tok := func(parts ...string) string { return strings.Join(parts, ":") }
@@ -102,7 +110,7 @@ func TestPowRefused(t *testing.T) {
 		{"zeros", purposeCreate, ch.token, "00", testBits, 0, errPowMalformed},
 		{"20 digits", purposeCreate, ch.token, "10000000000000000000", testBits, 0, errPowMalformed},
 		{"huge solution", purposeCreate, ch.token, strings.Repeat("9", 1<<20), testBits, 0, errPowMalformed},
-		{"19 digits", purposeCreate, ch.token, "9999999999999999999", testBits, 0, errPowWrong},
+		{"19 digits", purposeCreate, ch.token, most, testBits, 0, errPowWrong},
 		{"blank behind", purposeCreate, ch.token, s + " ", testBits, 0, errPowMalformed},
 		{"hexadecimal", purposeCreate, ch.token, "0x10", testBits, 0, errPowMalformed},
 		{"other digits", purposeCreate, ch.token, "١", testBits, 0, errPowMalformed},
@@ -354,7 +362,11 @@ func TestSolveFromAgainstPlainCounting(t *testing.T) {
 	// The hash appends make([]byte, n), which costs nothing unless the build is instrumented by the race detector.
 	buf, size := make([]byte, 0, 128), 3*len(nonce)
 	instrumented := testing.AllocsPerRun(10, func() { buf = append(buf[:0], make([]byte, size)...) }) > 0
-	if n := testing.AllocsPerRun(3, func() { solveFrom(nonce, 64, solveRun) }); n > 5 && !instrumented {
+	n := 6.0
+	for try := 0; n > 5 && try < 10; try++ { // what an earlier test left running is counted too
+		n = testing.AllocsPerRun(3, func() { solveFrom(nonce, 64, solveRun) })
+	}
+	if n > 5 && !instrumented {
 		t.Errorf("%v allocations in %d tries", n, solveRun)
 	}
 }
