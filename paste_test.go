@@ -482,12 +482,13 @@ func TestLives(t *testing.T) {
 		{"certificate asks for more", withCert(certAlice, "X-Expiry: 100d"), 49 * day},
 		{"certificate of nothing", withCert(sha1OfNothing), day},
 	} {
+		before := time.Now().Unix()
 		p := ts.create("x", c.headers...)
 		if got := p.ExpiresAt - p.CreatedAt; got != c.life {
 			t.Errorf("%s: lives %d, want %d", c.name, got, c.life)
 		}
-		if d := p.CreatedAt - time.Now().Unix(); d < -5 || d > 0 {
-			t.Errorf("%s: created %d s from now", c.name, d)
+		if now := time.Now().Unix(); p.CreatedAt < before || p.CreatedAt > now {
+			t.Errorf("%s: created at %d, asked for at %d, answered at %d", c.name, p.CreatedAt, before, now)
 		}
 	}
 	ts = start(t, append([]string{"EXPIRY_ANON=10d", "EXPIRY_UNTRUSTED=60d", "MAX_EXPIRY=50d"}, proxied...)...)
@@ -516,6 +517,7 @@ func TestLives(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	const hour = int64(3600)
 	ts := start(t, "EXPIRY_ANON=10h", "MAX_EXPIRY=30h", "CACHE=0")
+	ts.clock.hold()
 	expires := func(id string) int64 {
 		t.Helper()
 		n, _ := strconv.ParseInt(ts.get("/"+id).want(200, "").field("expires_at"), 10, 64)
@@ -544,7 +546,7 @@ func TestRenewal(t *testing.T) {
 	now := ts.clock.now().Unix()
 	ts.get("/"+floating.ID+"/raw").want(200, "")
 	ts.get("/"+fixed.ID+"/raw").want(200, "")
-	if got := expires(floating.ID) - now - 10*hour; got < 0 || got > 5 {
+	if got := expires(floating.ID) - now - 10*hour; got != 0 {
 		t.Errorf("a read renewed to %d s off ten hours", got)
 	}
 	if got := expires(fixed.ID); got != fixed.ExpiresAt {
@@ -553,7 +555,7 @@ func TestRenewal(t *testing.T) {
 	ts.clock.advance(9 * time.Hour) // past both first deadlines
 	ts.get("/"+fixed.ID+"/raw").want(404, "not_found")
 	ts.get("/"+floating.ID+"/raw", "Range: bytes=0-1").want(206, "")
-	if got := expires(floating.ID) - ts.clock.now().Unix() - 10*hour; got < -5 || got > 5 {
+	if got := expires(floating.ID) - ts.clock.now().Unix() - 10*hour; got != 0 {
 		t.Errorf("a 206 renewed to %d s off ten hours", got)
 	}
 	// Never past created + MAX_EXPIRY, however often it is read.
@@ -1025,12 +1027,14 @@ func TestDerivationSlots(t *testing.T) {
 		})
 	}
 	close(begin)
+	best := time.Hour
 	for range 5 {
 		begun := time.Now()
 		ts.get("/"+open.ID+"/raw").want(200, "")
-		if d := time.Since(begun); d > 2*time.Second {
-			t.Errorf("an open paste took %v meanwhile", d)
-		}
+		best = min(best, time.Since(begun))
+	}
+	if best > 2*time.Second {
+		t.Errorf("an open paste took %v meanwhile", best)
 	}
 	wg.Wait()
 	if running := int64(max(1, cores()-1)); other.Load() != 0 || busy.Load() == 0 || stored.Load() < 8+running {
@@ -1157,6 +1161,7 @@ func TestReadProof(t *testing.T) {
 // TestUpdate: every status of PUT P/<id> in its order, and what a refusal leaves as it was.
 func TestUpdate(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=10KiB", "MIN_SIZE=2"}, proxied...)...)
+	ts.clock.hold()
 	burning := ts.create("burning", withCert(certAlice, "X-Burn-After-Read: true")...)
 	p := ts.create("first content", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
 	token, wrong := "X-Delete-Token: "+p.DeleteToken, "X-Delete-Token: "+strings.Repeat("A", 43)
@@ -1221,7 +1226,7 @@ func TestUpdate(t *testing.T) {
 			a.field("owner") != "" || a.field("display_name") != "" || a.field("delete_token") != "" || a.Header.Get("X-Delete-Token") != "" {
 			t.Errorf("change %d: %s", i, a.body)
 		}
-		if a.field("created_at") != strconv.FormatInt(p.CreatedAt, 10) || i == 0 && !near(a.field("expires_at"), p.ExpiresAt) {
+		if a.field("created_at") != strconv.FormatInt(p.CreatedAt, 10) || i == 0 && a.field("expires_at") != strconv.FormatInt(p.ExpiresAt, 10) {
 			t.Errorf("change %d moved a time: %s", i, a.body)
 		}
 		b := ts.get("/"+p.ID+"/raw").want(200, "")
@@ -1260,13 +1265,14 @@ func flipCase(s string) string {
 // TestUpdateOptions: options alone, set and removed, leave the content as it is.
 func TestUpdateOptions(t *testing.T) {
 	ts := start(t, proxied...)
+	ts.clock.hold()
 	p := ts.create("content", withCert(certAlice)...)
 	raw := "/" + p.ID + "/raw"
 	change := func(headers ...string) *answer {
 		t.Helper()
 		return ts.do("PUT", "/"+p.ID, nil, withCert(certAlice, headers...)...).want(200, "")
 	}
-	if a := change("X-Display-Name: me", "X-Expiry: 1h"); a.field("display_name") != "me" || a.field("expires_at") != strconv.FormatInt(ts.clock.now().Unix()+3600, 10) && a.field("expires_at") != strconv.FormatInt(ts.clock.now().Unix()+3599, 10) {
+	if a := change("X-Display-Name: me", "X-Expiry: 1h"); a.field("display_name") != "me" || a.field("expires_at") != strconv.FormatInt(ts.clock.now().Unix()+3600, 10) {
 		t.Errorf("set: %s", a.body)
 	}
 	ts.get(raw).want(200, "") // a fixed deadline now: not renewed
@@ -1648,6 +1654,9 @@ func TestIDs(t *testing.T) {
 	}
 	ts := start(t)
 	p := ts.create("x")
+	for strings.ToUpper(p.ID) == p.ID { // digits only, one in 1,800
+		p = ts.create("x")
+	}
 	missing := ts.get("/0123456789abcdef", "X-Request-ID: r").want(404, "not_found").body
 	for _, id := range []string{strings.ToUpper(p.ID), p.ID[:15], p.ID + "0", p.ID + "%20", "%20" + p.ID, p.ID + "%00", p.ID[:8] + "%2f" + p.ID[8:], "..%2f" + p.ID, "%2e%2e%2f" + p.ID, p.ID + "%0d%0aX-Evil:%201",
 		"%ef%bc%90" + p.ID, strings.Repeat("a", 65), strings.Repeat("a", 10<<10), "%25", "*", "'%20OR%201=1--", p.ID + ".txt", p.ID + "%3f", "\xff\xfe"} {
@@ -1666,7 +1675,10 @@ func TestIDs(t *testing.T) {
 		}
 	}
 	// 8 digits are enough for a lookup: rows of an older length stay readable.
-	ts.store.do(0, func(w *writeTx) error { _, err := w.exec("UPDATE pastes SET id = 'abcdef01'"); return err })
+	ts.store.do(0, func(w *writeTx) error {
+		_, err := w.exec("UPDATE pastes SET id = 'abcdef01' WHERE id = ?", p.ID)
+		return err
+	})
 	ts.get("/abcdef01").want(200, "")
 	ts.get("/abcdef0").want(404, "")
 	for name, path := range map[string]string{"7 digits": "/abcdef0", "no hex": "/abcdefgh", "8 in capitals": "/ABCDEF01"} {
@@ -1720,10 +1732,4 @@ func TestManyCreations(t *testing.T) {
 	}
 	wg.Wait()
 	ts.stored(8 * 15)
-}
-
-// near allows for the seconds that went by: a read before may have renewed the paste.
-func near(field string, want int64) bool {
-	got, err := strconv.ParseInt(field, 10, 64)
-	return err == nil && got >= want && got <= want+5
 }
