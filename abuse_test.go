@@ -49,8 +49,12 @@ func raced() bool {
 
 // noise is n random bytes: a content that nobody else stores.
 func noise(n int) string {
-	r, b := rand.NewChaCha8([32]byte{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}), make([]byte, n)
-	r.Read(b)
+	var seed [32]byte // whole: of two in thirty contents with 32 bits one pair in ten million would be the same
+	for i := range seed {
+		seed[i] = byte(rand.Uint32())
+	}
+	b := make([]byte, n)
+	rand.NewChaCha8(seed).Read(b)
 	return string(b)
 }
 
@@ -128,6 +132,17 @@ func (ts *testServer) rows(table string) (n int) {
 		ts.t.Fatal(err)
 	}
 	return n
+}
+
+// well wants a good health check. It is bad when the machine stood still for the two seconds that the server gives itself.
+func (ts *testServer) well() (a *answer) {
+	ts.t.Helper()
+	for range 5 {
+		if a = ts.get("/health"); a.StatusCode == 200 {
+			return a
+		}
+	}
+	return a.want(200, "")
 }
 
 // eventually waits up to 10 s for what another goroutine does.
@@ -245,6 +260,9 @@ func TestProofForged(t *testing.T) {
 	ts := start(t, "POW_DIFFICULTY=12", "POW_FREE=0", "ANTIFLOOD_STEP=12") // a step so high that easier ones are taken, if they are ours
 	stranger := start(t, "POW_DIFFICULTY=12", "POW_FREE=0")
 	p, other := ts.puzzle(), ts.puzzle()
+	for strings.ToUpper(p.Nonce) == p.Nonce { // digits only
+		p = ts.puzzle()
+	}
 	proof := p.solve(t)
 	solution := strings.TrimPrefix(proof[1], "X-PoW-Solution: ")
 	f := strings.Split(p.Token, ":") // nonce, expires, difficulty, signature
@@ -325,8 +343,9 @@ func TestProofForged(t *testing.T) {
 
 func TestProofExpired(t *testing.T) {
 	ts := start(t, "POW_DIFFICULTY=8", "POW_FREE=0", "POW_TTL=300s")
+	ts.clock.hold()
 	p := ts.puzzle()
-	if left := p.Expires - ts.now().Unix(); left < 299 || left > 300 {
+	if left := p.Expires - ts.now().Unix(); left != 300 {
 		t.Errorf("a challenge lives %d s", left)
 	}
 	late, timely := p.solve(t), ts.puzzle().solve(t)
@@ -361,7 +380,7 @@ func (ts *testServer) refusals(t *testing.T, n int, headers ...string) {
 		{"too large, announced", 413, "too_large", func() *answer { return ts.post(large, who...) }},
 		{"too large, in chunks", 413, "too_large", func() *answer { return ts.do("POST", "/", unsized(large), who...) }},
 		{"too large, multipart", 413, "too_large", func() *answer {
-			return ts.post("--b\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n"+large+"\r\n--b--\r\n", with("Content-Type: multipart/form-data; boundary=b")...)
+			return ts.post(form(field("f", large)), with(formType)...)
 		}},
 		{"low entropy", 400, "low_entropy", func() *answer { return ts.post(strings.Repeat("a", 300), who...) }},
 		{"duplicate", 429, "duplicate_content", func() *answer { return ts.post("stored before", who...) }},
@@ -552,6 +571,7 @@ func TestRestartVoidsChallenges(t *testing.T) {
 // TestCountsAreSwept: what is remembered against abuse goes when it says nothing any more, and not before.
 func TestCountsAreSwept(t *testing.T) {
 	ts := start(t, "POW_DIFFICULTY=4", "POW_FREE=0", "POW_TTL=300s", "DEDUP_MAX=3", "DEDUP_WINDOW=600s", "SWEEP=1h", "SYNC=normal", "LOG_LEVEL=error")
+	ts.clock.hold()
 	var proof []string
 	for i := range 700 { // more than one step of the sweep
 		proof = ts.puzzle().solve(t)
@@ -598,6 +618,7 @@ func TestAntifloodByOneClient(t *testing.T) {
 func TestAntifloodByManyRisesAndFalls(t *testing.T) {
 	ts := start(t, viaProxy, "POW_DIFFICULTY=4", "POW_FREE=20", "ANTIFLOOD_MAX=8", "POW_TTL=300s")
 	// Defaults: 30 creations of a minute raise it by 2, it falls by 2 each 30 s.
+	ts.clock.hold()
 	next := 0
 	by := func(clients int) {
 		for range clients {
@@ -623,7 +644,7 @@ func TestAntifloodByManyRisesAndFalls(t *testing.T) {
 	if p.Free != 1 {
 		t.Errorf("%d free creations in a flood, want 1", p.Free)
 	}
-	if left := p.Expires - ts.now().Unix(); left < 1199 || left > 1200 {
+	if left := p.Expires - ts.now().Unix(); left != 1200 {
 		t.Errorf("a challenge lives %d s in a flood, want four times 300", left)
 	}
 	ts.post("solved while it rose", append(early, visitor(100_001))...).want(201, "")
@@ -645,7 +666,6 @@ func TestAntifloodByManyRisesAndFalls(t *testing.T) {
 		next++
 	}
 	is(8) // ANTIFLOOD_MAX
-	begun := time.Now()
 	ts.clock.advance(59 * time.Second)
 	is(8)
 	ts.clock.advance(28 * time.Second)
@@ -656,9 +676,6 @@ func TestAntifloodByManyRisesAndFalls(t *testing.T) {
 	if p := is(4); p.Free != 1000 && p.Free != 20 {
 		t.Errorf("%d free creations after the flood", p.Free)
 	}
-	if d := time.Since(begun); d > 2*time.Second {
-		t.Logf("slow machine: %v", d)
-	}
 }
 
 // ---- identities that cost nothing ----
@@ -666,6 +683,7 @@ func TestAntifloodByManyRisesAndFalls(t *testing.T) {
 func TestFreshCertificateForEachRequest(t *testing.T) {
 	const secret = "0123456789abcdef"
 	ts := start(t, viaProxy, "PROXY_SECRET="+secret, "POW_DIFFICULTY=4", "POW_FREE=4", "RATE_CREATE=8/m", "RATE_MISS=2/m", "DEDUP_MAX=2", "RATE_BYTES=1000000/h")
+	ts.clock.hold()
 	fresh := func(address string) []string {
 		return []string{"X-Proxy-Secret: " + secret, "X-Forwarded-For: " + address, fmt.Sprintf("X-SSL-Client-SHA1: %040x", rand.Uint64())}
 	}
@@ -743,6 +761,7 @@ func TestLimiterFloodedByAddresses(t *testing.T) {
 	}
 	ts := start(t, "defaults", viaProxy, "RATE_MAX_CLIENTS="+room, "LOG_LEVEL=error")
 	ts.create("a content", visitor(0))
+	ts.clock.hold() // else a slow machine has few limits that are not full again, and the next walk through a shard empties it
 	before := heapNow()
 	var wg sync.WaitGroup
 	for half := range 2 {
@@ -807,6 +826,7 @@ func TestChangeIsAnUncheckedCreation(t *testing.T) {
 		for _, form := range []string{"announced", "in chunks"} {
 			t.Run(c.name+", "+form, func(t *testing.T) {
 				ts := start(t, strings.Fields(c.env)...)
+				ts.clock.hold()
 				p := ts.create(c.old)
 				if c.before != nil {
 					c.before(ts)
@@ -945,6 +965,7 @@ func TestDuplicateBurst(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := start(t, append(c.env, viaProxy, "MAX_UPLOADS=1024")...)
+			ts.clock.hold()
 			burst := func() {
 				t.Helper()
 				before := ts.rows("pastes")
@@ -966,6 +987,7 @@ func TestDuplicateBurst(t *testing.T) {
 // TestDuplicateRetryAfter: who comes back when told to is served, and nobody is told to wait for longer.
 func TestDuplicateRetryAfter(t *testing.T) {
 	ts := start(t, viaProxy, "DEDUP_MAX=2", "DEDUP_ALL=4", "DEDUP_WINDOW=3600s")
+	ts.clock.hold()
 	post := func(n int) *answer { return ts.post("the same", visitor(n)) }
 	wait := func(a *answer, about time.Duration) {
 		t.Helper()
@@ -1054,9 +1076,11 @@ func TestBytesPerHour(t *testing.T) {
 		c := ts.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n" + noise(1<<20))
 		eventually(t, "chunks", func() bool { return ts.rows("chunks") > 2 })
 		c.Close()
-		eventually(t, "the chunks are removed", func() bool { return ts.store.used.Load() == 0 && ts.rows("chunks") == 0 && ts.rows("garbage") == 0 })
-		if ts.rows("pastes") != 0 || ts.uploads.inUse() != 0 {
-			t.Error("something is left of a cut upload")
+		eventually(t, "nothing is left of a cut upload", func() bool { // the slot is given back last
+			return ts.store.used.Load() == 0 && ts.rows("chunks") == 0 && ts.rows("garbage") == 0 && ts.uploads.inUse() == 0
+		})
+		if ts.rows("pastes") != 0 {
+			t.Error("a cut upload became a paste")
 		}
 	})
 }
@@ -1096,7 +1120,7 @@ func TestDiskReserveHolds(t *testing.T) {
 	ts := start(t, "MIN_FREE="+strconv.Itoa(1<<60))
 	ts.post("small").want(503, "storage_full").retryAfter()
 	ts.post(noise(1<<20)).want(503, "storage_full")
-	ts.get("/health").want(200, "")
+	ts.well()
 	if ts.rows("pastes") != 0 || ts.store.used.Load() != 0 {
 		t.Error("something was stored")
 	}
@@ -1170,12 +1194,14 @@ func TestUploadSlotsTakenByOneAddress(t *testing.T) {
 	if n := ts.rows("pastes"); n != 0 {
 		t.Errorf("%d pastes", n)
 	}
-	begun := time.Now()
+	best := time.Hour // nobody waits for a slot; what the machine adds is not in all of them
 	for i := 2; i < 12; i++ {
+		begun := time.Now()
 		ts.create(fmt.Sprint("content ", i), visitor(i))
+		best = min(best, time.Since(begun))
 	}
-	if d := time.Since(begun); d > 5*time.Second && !raced() {
-		t.Errorf("others waited %v for ten uploads", d)
+	if best > 500*time.Millisecond && !raced() {
+		t.Errorf("others waited %v at least for an upload", best)
 	}
 	ts.get("/challenge", visitor(1)).want(200, "")
 }
@@ -1219,12 +1245,15 @@ func TestUploadsHeldOpenInEverySlot(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	defer close(stop)
+	var late atomic.Int64 // how much longer the seconds were: the machine's own doing
 	go func() {
 		for {
+			slept := time.Now()
 			select {
 			case <-stop:
 				return
 			case <-time.After(time.Second):
+				late.Add(int64(time.Since(slept) - time.Second))
 				for _, c := range conns {
 					c.Write([]byte("x"))
 				}
@@ -1235,14 +1264,14 @@ func TestUploadsHeldOpenInEverySlot(t *testing.T) {
 	ts.post("kept out", visitor(100)).want(429, "too_many_transfers").retryAfter()
 	for range 20 {
 		ts.get("/"+p.ID+"/raw", visitor(100)).want(200, "")
-		ts.get("/health").want(200, "")
+		ts.well()
 	}
 	for i, c := range conns {
 		if a := readAnswer(t, c); a.StatusCode != 408 || a.field("code") != "too_slow" {
 			t.Fatalf("upload %d: %d %s", i, a.StatusCode, a.body)
 		}
 	}
-	if d := time.Since(begun); d < 9*time.Second || d > 15*time.Second && !raced() {
+	if d := time.Since(begun); d < 9*time.Second || d-time.Duration(late.Load()) > 15*time.Second && !raced() {
 		t.Errorf("slow uploads were cut after %v, want 10 s", d)
 	}
 	eventually(t, "all slots are free", func() bool { return ts.uploads.inUse() == 0 })
@@ -1502,9 +1531,13 @@ func TestGuesserWorks(t *testing.T) {
 // pace asks for path every few milliseconds on one connection for d and returns the slowest of a hundred, p99.
 func (ts *testServer) pace(path string, d time.Duration, headers ...string) (p99 time.Duration) {
 	var all []time.Duration
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(d); len(all) == 0 || time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		begun := time.Now()
-		ts.get(path, headers...).want(200, "")
+		a := ts.get(path, headers...)
+		if path == "/health" && a.StatusCode == 503 { // which is what two seconds without an answer come to
+			return time.Hour
+		}
+		a.want(200, "")
 		all = append(all, time.Since(begun))
 	}
 	slices.Sort(all)
@@ -1558,7 +1591,7 @@ func TestBusyDerivationsCostNothing(t *testing.T) {
 		ts.get("/"+locked.ID+"/raw", "X-Paste-Password: pw", visitor(1)).want(503, "busy").retryAfter()
 		ts.post("another", "X-Paste-Password: pw", visitor(1)).want(503, "busy")
 		ts.get("/"+open.ID+"/raw", visitor(1)).want(200, "")
-		ts.get("/health").want(200, "")
+		ts.well()
 	}
 	close(release)
 	held.Wait()
@@ -1573,12 +1606,16 @@ func TestPasswordFlood(t *testing.T) {
 	if raced() {
 		t.Skip("measures time")
 	}
-	p := launch(t, t.TempDir(), "defaults", viaProxy, "RATE_READ=0")
+	p := launch(t, t.TempDir(), "defaults", viaProxy, "RATE_READ=0", "ANTIFLOOD_THRESHOLD=1000")
 	ts := &testServer{t: t, url: p.url}
-	open, locked := ts.create("open"), []string{}
-	for i := range 12 { // ten wrong ones each before work is asked for
-		locked = append(locked, "/"+ts.create(fmt.Sprint("locked ", i), "X-Paste-Password: pw", visitor(400+i)).ID+"/raw")
+	open, locked, made := ts.create("open"), [12]string{}, 400
+	lock := func() { // ten wrong ones each before work is asked for
+		for i := range locked {
+			made++
+			locked[i] = "/" + ts.create(fmt.Sprint("locked ", made), "X-Paste-Password: pw", visitor(made)).ID + "/raw"
+		}
 	}
+	lock()
 	for n, c := range []struct{ name, password string }{{"of right ones", "pw"}, {"of wrong ones", "guess"}} {
 		t.Run(c.name, func(t *testing.T) {
 			var turn atomic.Int64
@@ -1587,7 +1624,10 @@ func TestPasswordFlood(t *testing.T) {
 				return ts.get(locked[turn.Add(1)%12], "X-Paste-Password: "+c.password, visitor(100*n+i))
 			}
 			var calm, flooded, health time.Duration
-			for round := range 6 {
+			for round := range 20 { // on a busy machine few are quiet; with derivations in the readers' way none would do
+				if round > 0 && c.password != "pw" {
+					lock()
+				}
 				ts.besieged(readers, func() { calm = ts.pace("/"+open.ID+"/raw", 500*time.Millisecond, visitor(300)) })
 				got := ts.besieged(guessers, func() {
 					flooded = ts.pace("/"+open.ID+"/raw", 500*time.Millisecond, visitor(300))
@@ -1611,6 +1651,7 @@ func TestPasswordFlood(t *testing.T) {
 
 func TestRateHeaders(t *testing.T) {
 	ts := start(t, "RATE_CREATE=50/m", "RATE_READ=100/m", "URL_PREFIX=/p")
+	ts.clock.hold()
 	p := ts.create("content")
 	for _, c := range []struct{ method, path, limit string }{
 		{"GET", "/", "100"}, {"GET", "/challenge", "100"}, {"GET", "/" + p.ID, "100"}, {"GET", "/" + p.ID + "/raw", "100"}, {"HEAD", "/" + p.ID + "/raw", "100"},
@@ -1646,6 +1687,7 @@ func TestRateHeaders(t *testing.T) {
 // TestRetryAfterIsTrue: GCRA lets N at once and one each unit/N; who waits as told is served, who comes a second early is not.
 func TestRetryAfterIsTrue(t *testing.T) {
 	ts := start(t, "RATE_CREATE=3/m", "RATE_READ=6/m")
+	ts.clock.hold()
 	for i := range 3 {
 		if got := ts.post(fmt.Sprint("content ", i)).want(201, "").Header.Get("X-RateLimit-Remaining"); got != strconv.Itoa(2-i) {
 			t.Errorf("%s remaining after %d of 3", got, i+1)
@@ -1656,12 +1698,12 @@ func TestRetryAfterIsTrue(t *testing.T) {
 		t.Errorf("%v", a.Header)
 	}
 	d := a.retryAfter()
-	if d < 19*time.Second || d > 20*time.Second {
+	if d != 20*time.Second {
 		t.Fatalf("told to wait %v of 20 s", d)
 	}
-	ts.clock.advance(d - 2*time.Second)
+	ts.clock.advance(d - time.Second)
 	ts.post("a second early").want(429, "rate_limited")
-	ts.clock.advance(2 * time.Second)
+	ts.clock.advance(time.Second)
 	ts.post("in time").want(201, "")
 	ts.post("one only").want(429, "rate_limited")
 	ts.get("/").want(200, "") // another class
@@ -1670,8 +1712,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 	}
 	ts.get("/").want(429, "rate_limited")
 	for range 50 { // never limited, even now
-		a := ts.get("/health").want(200, "")
-		if a.Header["Retry-After"] != nil {
+		if a := ts.well(); a.Header["Retry-After"] != nil {
 			t.Fatal("health is limited")
 		}
 	}
@@ -1684,7 +1725,9 @@ func TestHintsOfTheProxySettings(t *testing.T) {
 	eventually(t, "a slot is taken", func() bool { return ts.uploads.inUse() == 1 })
 	refusals := map[string]*answer{"too_many_transfers": ts.post("kept out").want(429, "too_many_transfers")}
 	held.Close()
-	eventually(t, "a slot is free", func() bool { return ts.uploads.inUse() == 0 })
+	eventually(t, "what it had is given back", func() bool { // the slot first, then the allowance
+		return ts.uploads.inUse() == 0 && ts.limiter.freeLeft(addrKey("127.0.0.1"), false, ts.now()) == 2
+	})
 	ts.create("the same")
 	refusals["duplicate_content"] = ts.post("the same").want(429, "duplicate_content")
 	ts.create("another")
@@ -1738,7 +1781,7 @@ func TestEntropyAndSize(t *testing.T) {
 		}{
 			{"raw", c.content, nil},
 			{"JSON", `{"content": ` + strconv.Quote(strings.Map(func(r rune) rune { return 'a' + r%26 }, c.content)) + `}`, []string{"Content-Type: application/json"}},
-			{"multipart", "--b\r\nContent-Disposition: form-data; name=f\r\n\r\n" + c.content + "\r\n--b--\r\n", []string{"Content-Type: multipart/form-data; boundary=b", "Accept: application/json"}},
+			{"multipart", form(field("f", c.content)), []string{formType, "Accept: application/json"}},
 		} {
 			if form.name == "JSON" && c.name == "noise" {
 				continue
@@ -1876,6 +1919,7 @@ func TestTrustedAreSparedOnlySoMuch(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := start(t, append(strings.Fields(c.env), viaProxy, "PROXY_SECRET="+testProxySecret)...)
+			ts.clock.hold()
 			first, second := selfSigned(t, "first"), selfSigned(t, "second")
 			ts.store.trusts(t, first, nil, false, false)
 			ts.store.trusts(t, second, first, false, false)
@@ -2043,10 +2087,14 @@ func TestCleaningUpAfterANightOfSpam(t *testing.T) {
 		t.Fatalf("%d of %d pastes are listed", len(ids), spam)
 	}
 	var next, refused atomic.Int64
+	var marks [21]atomic.Int64 // when each twentieth of the deletions began, and the last one ended
 	var workers sync.WaitGroup
 	for range 2 {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(ids)) && refused.Load() == 0; i = next.Add(1) - 1 {
+				if n := int64(len(ids) / 20); i%n == 0 {
+					marks[i/n].Store(int64(time.Since(begun)))
+				}
 				if a := ts.do("DELETE", "/"+ids[i], nil, as(admin)...); a.StatusCode != 200 {
 					refused.Add(1)
 					t.Errorf("deletion %d: %d %s", i, a.StatusCode, a.body)
@@ -2060,11 +2108,16 @@ func TestCleaningUpAfterANightOfSpam(t *testing.T) {
 	}
 	workers.Wait()
 	took := time.Since(begun)
-	t.Logf("%d pastes listed and deleted in %v; reads' p99 %v before, %v meanwhile", spam, took, calm, best)
-	if took > time.Minute {
-		t.Errorf("cleaning up took %v", took)
+	marks[20].Store(int64(took))
+	fastest := took // by the best twentieth, which is as fast as the program is on a machine that others use too
+	for i := range 20 {
+		fastest = min(fastest, time.Duration(marks[0].Load()+20*(marks[i+1].Load()-marks[i].Load())))
 	}
-	if best > 2*calm && !raced() {
+	t.Logf("%d pastes listed and deleted in %v, undisturbed %v; reads' p99 %v before, %v meanwhile", spam, took, fastest, calm, best)
+	if fastest > time.Minute {
+		t.Errorf("cleaning up took %v, undisturbed %v", took, fastest)
+	}
+	if best > max(2*calm, 10*time.Millisecond) && !raced() { // as in TestPasswordFlood
 		t.Errorf("reads' p99 was %v, then %v", calm, best)
 	}
 	if a := ts.get("/pastes?owner=anonymous", as(admin)...).want(200, ""); a.field("count") != "1" {
