@@ -1217,11 +1217,21 @@ func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error 
 	return nil
 }
 
-// rawPaste serves the content: 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
+// rawPaste serves the content. One that was replaced after its row was read is looked up again, with all checks.
 func (s *server) rawPaste(q *request) error {
 	if q.r.PathValue("view") != "raw" {
 		return errNotFound
 	}
+	for range 4 {
+		if err := s.sendContent(q); !errors.Is(err, errGone) || q.w.status != 0 {
+			return err
+		}
+	}
+	return errBusy
+}
+
+// sendContent answers 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
+func (s *server) sendContent(q *request) error {
 	p, body, err := s.find(q, q.r.PathValue("id"))
 	if err != nil {
 		return err
@@ -1267,9 +1277,9 @@ func (s *server) rawPaste(q *request) error {
 	rd := s.store.reader(p, body)
 	defer rd.close()
 	if !head {
-		if err := rd.first(); err != nil { // before the headers: it may have been deleted just now
-			if errors.Is(err, errGone) && !p.burn {
-				return errNotFound
+		if err := rd.first(); err != nil { // before the headers
+			if now, _, again := s.store.get(p.id, q.now); errors.Is(err, errGone) && (p.burn || again == nil && now.content == p.content) {
+				return errDamaged
 			}
 			return err
 		}

@@ -1334,7 +1334,53 @@ func TestUpdateDeadline(t *testing.T) {
 	ts.get("/"+p.ID).want(200, "")
 }
 
-// TestParallelUpdates: each change is whole, one of them is last, nothing of the others stays, and readers never see a mixture.
+// TestReplacedMeanwhile: a content that goes between the reading of its row and its own is the next one's, with its checks.
+func TestReplacedMeanwhile(t *testing.T) {
+	ts := start(t)
+	write := func(query string, args ...any) {
+		if err := ts.store.do(0, func(w *writeTx) error { _, err := w.exec(query, args...); return err }); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(p created, token string)
+		status int
+		want   string
+	}{
+		{"replaced", func(p created, token string) { ts.do("PUT", "/"+p.ID, strings.NewReader("new"), token).want(200, "") }, 200, "new"},
+		{"with another password", func(p created, token string) {
+			ts.do("PUT", "/"+p.ID, strings.NewReader("new"), token).want(200, "")
+			write("UPDATE pastes SET password = randomblob(64) WHERE id = ?", p.ID)
+		}, 403, "password_wrong"},
+		{"deleted", func(p created, token string) { ts.do("DELETE", "/"+p.ID, nil, token).want(200, "") }, 404, "not_found"},
+		{"lost", func(created, string) { write("DELETE FROM chunks") }, 500, "internal"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := ts.create("old", "X-Paste-Password: pw")
+			release := make(chan struct{})
+			var others sync.WaitGroup
+			for i := range ts.kdf.total { // the password of who was there before is still being derived
+				others.Go(func() { ts.kdf.do(t.Context(), nthKey(i), func() { <-release }) })
+			}
+			ts.settled("derivations", int64(ts.kdf.total), func() int64 { return int64(ts.kdf.inUse()) })
+			others.Go(func() {
+				if a := ts.get("/"+p.ID+"/raw", "X-Paste-Password: pw"); a.StatusCode != c.status || !strings.Contains(a.body, c.want) {
+					t.Errorf("%d %q", a.StatusCode, a.body)
+				}
+			})
+			ts.settled("readers that wait", 1, func() int64 {
+				ts.kdf.mu.Lock()
+				defer ts.kdf.mu.Unlock()
+				return int64(len(ts.kdf.queue))
+			})
+			c.change(p, "X-Delete-Token: "+p.DeleteToken)
+			close(release)
+			others.Wait()
+		})
+	}
+}
+
 func TestParallelUpdates(t *testing.T) {
 	ts := start(t, "MAX_UPLOADS=512", "MAX_DOWNLOADS=4096")
 	size := func(i int) int { return []int{500, chunkSize + 100, 2*chunkSize + 300}[i%3] }
