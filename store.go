@@ -90,10 +90,10 @@ type paste struct {
 // open reports whether anybody who knows the id may read the content as often as they like.
 func (p *paste) open() bool { return !p.burn && p.password == nil && p.proof == nil }
 
-// renew counts a renewal that is not in the file yet, unless it is of a read that began before the deadline was fixed.
-func (p *paste) renew(expires int64) {
-	if p.life > 0 {
-		p.expires = max(p.expires, expires)
+// renew counts a renewal that is not in the file yet, unless it is of a read that began while the paste had another life.
+func (p *paste) renew(t touch) {
+	if p.life == t.life {
+		p.expires = max(p.expires, t.expires)
 	}
 }
 
@@ -851,12 +851,6 @@ func (s *store) update(old, p *paste, u *upload, last []byte, before func(*write
 		}
 		return t.discard(old.content, old.size)
 	})
-	if err == nil { // a renewal that waits belongs to the deadline of before
-		s.touches.mu.Lock()
-		delete(s.touches.pending, p.id)
-		delete(s.touches.written, p.id)
-		s.touches.mu.Unlock()
-	}
 	s.cache.drop(p.id)
 	return err
 }
@@ -1246,7 +1240,8 @@ func (s *store) note(name, text string) error {
 
 // ---- renewals ----
 
-type touch struct{ at, expires int64 }
+// touch is a renewal of a paste that had this life; one that has another by now has another deadline, too.
+type touch struct{ at, expires, life int64 }
 
 // touchSet collects renewals between two flushes; reads see them at once.
 type touchSet struct {
@@ -1255,7 +1250,7 @@ type touchSet struct {
 	pending, written map[string]touch // written: handed to the writer, not yet committed
 }
 
-func (s *touchSet) look(id string, now int64) (expires, asOf int64) {
+func (s *touchSet) look(id string, now int64) (t touch, asOf int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.pending[id]
@@ -1263,9 +1258,9 @@ func (s *touchSet) look(id string, now int64) (expires, asOf int64) {
 		t, ok = s.written[id]
 	}
 	if !ok || t.expires <= now {
-		return 0, now
+		return touch{}, now
 	}
-	return t.expires, min(now, t.at)
+	return t, min(now, t.at)
 }
 
 // touch renews p from now on: now + its life, at most maxLife after its creation.
@@ -1275,11 +1270,11 @@ func (s *store) touch(p *paste, now int64) {
 	}
 	expires := min(now+p.life, p.created+s.maxLife)
 	s.touches.mu.Lock()
-	if t, ok := s.touches.pending[p.id]; (ok && t.expires >= expires) || len(s.touches.pending) >= touchMost || expires <= p.expires {
+	if t, ok := s.touches.pending[p.id]; (ok && t.life == p.life && t.expires >= expires) || len(s.touches.pending) >= touchMost || expires <= p.expires {
 		s.touches.mu.Unlock()
 		return
 	}
-	t := touch{now, expires}
+	t := touch{now, expires, p.life}
 	for _, earlier := range []map[string]touch{s.touches.pending, s.touches.written} {
 		if e, ok := earlier[p.id]; ok { // the file still has the deadline of before this one
 			t.at = min(t.at, e.at)
@@ -1287,7 +1282,7 @@ func (s *store) touch(p *paste, now int64) {
 	}
 	s.touches.pending[p.id] = t
 	s.touches.mu.Unlock()
-	s.cache.renew(p.id, expires)
+	s.cache.renew(p.id, t)
 }
 
 // flushTouches writes the collected renewals, some hundred an operation, so that no create waits long behind them.
@@ -1301,19 +1296,12 @@ func (s *store) flushTouches() error {
 	}
 	m := s.touches.pending
 	s.touches.pending, s.touches.written = map[string]touch{}, m
-	ids := slices.Collect(maps.Keys(m)) // under the lock: a change of a paste takes it out of m
 	s.touches.mu.Unlock()
 	var failed error
-	for part := range slices.Chunk(ids, 500) {
+	for part := range slices.Chunk(slices.Collect(maps.Keys(m)), 500) {
 		failed = errors.Join(failed, s.do(0, func(t *writeTx) error {
 			for _, id := range part {
-				s.touches.mu.Lock()
-				touched, still := m[id] // not so when the paste was changed meanwhile
-				s.touches.mu.Unlock()
-				if !still {
-					continue
-				}
-				if _, err := t.exec("UPDATE pastes SET expires_at = max(expires_at, ?) WHERE id = ? AND life > 0", touched.expires, id); err != nil {
+				if _, err := t.exec("UPDATE pastes SET expires_at = max(expires_at, ?) WHERE id = ? AND life = ?", m[id].expires, id, m[id].life); err != nil {
 					return err
 				}
 			}
@@ -1916,13 +1904,13 @@ func (c *hotCache) drop(id string) {
 	}
 }
 
-// renew moves the deadline of a cached row, unless it is fixed by now: a copy, since readers may hold the old one.
-func (c *hotCache) renew(id string, expires int64) {
+// renew moves the deadline of a cached row, unless its life is another by now: a copy, since readers may hold the old one.
+func (c *hotCache) renew(id string, t touch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.m[id]; e != nil && e.p.life > 0 && expires > e.expires {
+	if e := c.m[id]; e != nil && e.p.life == t.life && t.expires > e.expires {
 		p := *e.p
-		p.expires = expires
-		e.p, e.expires = &p, expires
+		p.expires = t.expires
+		e.p, e.expires = &p, t.expires
 	}
 }

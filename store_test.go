@@ -1063,11 +1063,11 @@ func TestCache(t *testing.T) {
 	if p, _ := c.get("0", 100); p != nil {
 		t.Error("served at its deadline")
 	}
-	c.renew("0", 200)
+	c.renew("0", touch{expires: 200, life: 100})
 	if p, _ := c.get("0", 150); p == nil || p.expires != 200 {
 		t.Errorf("renewed: %+v", p)
 	}
-	c.renew("0", 120) // never back
+	c.renew("0", touch{expires: 120, life: 100}) // never back
 	if p, _ := c.get("0", 150); p == nil {
 		t.Error("a renewal moved a deadline back")
 	}

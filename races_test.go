@@ -1,0 +1,74 @@
+package main
+
+// What changes while a request is under way: between its checks and its one write, or between its row and its content.
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// slowly sends the head of a request and returns once the server reads its body, all checks before it done; finish sends the
+// body and returns the answer.
+func (ts *testServer) slowly(method, path, content string, headers ...string) (finish func() *answer) {
+	ts.t.Helper()
+	c := ts.dial()
+	var lines string
+	for _, h := range headers {
+		lines += h + "\r\n"
+	}
+	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n%s\r\n", method, path, len(content), lines)
+	in := bufio.NewReader(c)
+	if line, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
+		ts.t.Fatalf("%s %s: %q, %v", method, path, line, err)
+	}
+	in.ReadString('\n')
+	return func() *answer {
+		ts.t.Helper()
+		io.WriteString(c, content)
+		req, _ := http.NewRequest(method, ts.url+path, nil)
+		res, err := http.ReadResponse(in, req)
+		if err != nil {
+			ts.t.Fatalf("%s %s: %v", method, path, err)
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			ts.t.Fatalf("%s %s: %v", method, path, err)
+		}
+		return &answer{res, string(b), ts.t}
+	}
+}
+
+// TestShorterLife: a read that began while a paste had a longer life renews it no further than the present one allows.
+func TestShorterLife(t *testing.T) {
+	for _, cache := range []string{"CACHE=0", "CACHE=1MiB"} {
+		t.Run(cache, func(t *testing.T) {
+			ts := start(t, append([]string{"EXPIRY_ANON=1h", "EXPIRY_UNTRUSTED=100h", cache}, proxied...)...)
+			ts.clock.hold()
+			p := ts.create("x", withCert(certAlice)...)
+			slow, _, err := ts.store.get(p.ID, p.CreatedAt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := ts.do("PUT", "/"+p.ID, nil, "X-Delete-Token: "+p.DeleteToken, "X-Expiry: ").want(200, "")
+			if got := ts.int(a, "expires_at") - p.CreatedAt; got != 3600 {
+				t.Fatalf("lives %d s", got)
+			}
+			ts.get("/"+p.ID+"/raw").want(200, "") // cached
+			ts.store.touch(slow, p.CreatedAt+10)
+			for range 2 {
+				if got := ts.int(ts.get("/"+p.ID).want(200, ""), "expires_at") - p.CreatedAt; got != 3600 {
+					t.Errorf("a read of before gives it %d s", got)
+				}
+				ts.store.flushTouches()
+			}
+			if got := ts.number("SELECT expires_at FROM pastes") - p.CreatedAt; got != 3600 {
+				t.Errorf("%d s in the file", got)
+			}
+		})
+	}
+}
