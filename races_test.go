@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // slowly sends the head of a request and returns once the server reads its body, all checks before it done; finish sends the
@@ -40,6 +42,42 @@ func (ts *testServer) slowly(method, path, content string, headers ...string) (f
 			ts.t.Fatalf("%s %s: %v", method, path, err)
 		}
 		return &answer{res, string(b), ts.t}
+	}
+}
+
+// TestDeadlineDuringUpload: a content that takes its time undoes no deadline that was set meanwhile, and no renewal.
+func TestDeadlineDuringUpload(t *testing.T) {
+	ts := start(t, "EXPIRY_ANON=10h")
+	ts.clock.hold()
+	expires := func(p created) int64 {
+		t.Helper()
+		ts.store.flushTouches()
+		return ts.int(ts.get("/"+p.ID).want(200, ""), "expires_at") - p.CreatedAt
+	}
+	p := ts.create("x", "X-Expiry: 7d")
+	token := "X-Delete-Token: " + p.DeleteToken
+	finish := ts.slowly("PUT", "/"+p.ID, "new", token)
+	ts.do("PUT", "/"+p.ID, nil, token, "X-Expiry: 1h").want(200, "")
+	finish().want(200, "")
+	if got := expires(p); got != 3600 {
+		t.Errorf("a deadline of 3600 s became one of %d", got)
+	}
+	p = ts.create("x")
+	token = "X-Delete-Token: " + p.DeleteToken
+	for i := range int64(3) { // a renewal that is in the file, one that waits, and none
+		finish = ts.slowly("PUT", "/"+p.ID, "new"+strconv.Itoa(int(i)), token)
+		ts.clock.advance(time.Minute)
+		if i < 2 {
+			ts.get("/"+p.ID+"/raw").want(200, "")
+		}
+		if i == 0 {
+			ts.store.flushTouches()
+		}
+		a := finish().want(200, "")
+		want := int64(36000) + 60*min(i+1, 2)
+		if got := expires(p); got != want {
+			t.Errorf("case %d: expires after %d s, want %d; the answer said %s", i, got, want, a.field("expires_at"))
+		}
 	}
 }
 

@@ -824,8 +824,10 @@ func (s *store) create(p *paste, u *upload, last []byte, before func(*writeTx) e
 	})
 }
 
-// update writes p over the row of its number if that still is as old was read; u is nil without a new content.
+// update writes p over the row of its number if that still is as old was read, but for renewals: they stay, unless p has a new
+// deadline. u is nil without a new content.
 func (s *store) update(old, p *paste, u *upload, last []byte, before func(*writeTx) error) error {
+	kept := p.expires == old.expires && p.life == old.life
 	if u != nil {
 		p.content = u.content
 	}
@@ -833,10 +835,11 @@ func (s *store) update(old, p *paste, u *upload, last []byte, before func(*write
 		if err := before(t); err != nil {
 			return err
 		}
-		n, err := t.exec(`UPDATE pastes SET content = ?, size = ?, mime = ?, sha256 = ?, modified_at = ?, expires_at = ?, life = ?, burn = ?,
-			password = ?, proof = ?, name = ? WHERE n = ? AND id = ? AND content = ? AND password IS ? AND proof IS ? AND burn = ? AND life = ? AND name = ?`,
-			p.content, p.size, p.mime, p.sha256, p.modified, p.expires, p.life, p.burn, p.password, p.proof, p.name,
-			old.n, old.id, old.content, old.password, old.proof, old.burn, old.life, old.name)
+		n, err := t.exec(`UPDATE pastes SET content = ?, size = ?, mime = ?, sha256 = ?, modified_at = ?, expires_at = max(?, iif(?, expires_at, 0)), life = ?, burn = ?,
+			password = ?, proof = ?, name = ? WHERE n = ? AND id = ? AND content = ? AND password IS ? AND proof IS ? AND burn = ? AND life = ? AND name = ?
+			AND (life > 0 OR expires_at = ?)`,
+			p.content, p.size, p.mime, p.sha256, p.modified, p.expires, kept, p.life, p.burn, p.password, p.proof, p.name,
+			old.n, old.id, old.content, old.password, old.proof, old.burn, old.life, old.name, old.expires)
 		if err != nil {
 			return err
 		}
