@@ -844,13 +844,15 @@ func (q *request) release() {
 	}
 }
 
-// checkWork verifies the proof in the request's headers; each may stand there once.
+// checkWork verifies the proof in the request's headers; each may stand there once. expires is until when its nonce must be known as
+// spent: one that is taken in time is spent behind its body, and another request may have come with it.
 func (s *server) checkWork(q *request, purpose string, least int) (nonce [16]byte, expires int64, err error) {
 	token, solution := q.r.Header["X-Pow-Token"], q.r.Header["X-Pow-Solution"]
 	if len(token) > 1 || len(solution) > 1 {
 		return nonce, 0, errPowMalformed
 	}
-	return s.work.verify(purpose, strings.Join(token, ""), strings.Join(solution, ""), least, time.Unix(q.now, 0))
+	nonce, expires, err = s.work.verify(purpose, strings.Join(token, ""), strings.Join(solution, ""), least, time.Unix(q.now, 0))
+	return nonce, expires + seconds(s.cfg.transferTimeout+time.Minute), err
 }
 
 // powRefused answers a missing or bad proof with a fresh challenge.

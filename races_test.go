@@ -110,3 +110,21 @@ func TestShorterLife(t *testing.T) {
 		})
 	}
 }
+
+// TestProofHeldOpen: one proof is one creation, however long its uploads take.
+func TestProofHeldOpen(t *testing.T) {
+	ts := start(t, "POW_DIFFICULTY=4", "POW_FREE=0", "POW_TTL=300s")
+	proof := ts.post("x").want(400, "pow_required").puzzle().solve(t)
+	first, second := ts.slowly("POST", "/", "one", proof...), ts.slowly("POST", "/", "two", proof...)
+	ts.clock.advance(200 * time.Second)
+	first().want(201, "")
+	ts.clock.advance(101 * time.Second) // the challenge's end
+	ts.sweep()
+	second().want(400, "pow_failed")
+	ts.stored(1)
+	ts.clock.advance(time.Hour)
+	ts.sweep()
+	if n := ts.number("SELECT count(*) FROM spent"); n != 0 {
+		t.Errorf("%d spent proofs are kept for ever", n)
+	}
+}
