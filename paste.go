@@ -832,7 +832,7 @@ func (q *request) created() {
 		q.s.metrics.workSolved.Add(1)
 	}
 	if !q.who.vouched {
-		q.s.flood.note(q.key, q.start)
+		q.s.flood.note(q.key, q.s.now()) // in the order in which they are made: how long a body took is no matter
 	}
 	q.permit = permit{}
 }

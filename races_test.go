@@ -128,3 +128,19 @@ func TestProofHeldOpen(t *testing.T) {
 		t.Errorf("%d spent proofs are kept for ever", n)
 	}
 }
+
+// TestFloodOfSlowUploads: a creation counts when it is made, not when it was begun; and it hides none of the others.
+func TestFloodOfSlowUploads(t *testing.T) {
+	ts := start(t, append([]string{"POW_DIFFICULTY=4", "POW_FREE=100", "ANTIFLOOD_THRESHOLD=6", "ANTIFLOOD_MAX=8"}, proxied...)...)
+	finish := ts.slowly("POST", "/", "slow", from("192.0.2.1")...)
+	ts.clock.advance(2 * time.Minute)
+	for i := range 5 {
+		ts.post("x", from("192.0.2.1"+strconv.Itoa(i))...).want(201, "")
+		if i == 2 {
+			finish().want(201, "")
+		}
+	}
+	if got := ts.flood.difficulty(ts.clock.now()); got != 6 {
+		t.Errorf("six creations in a moment, difficulty %d", got)
+	}
+}
