@@ -543,7 +543,7 @@ type duplicates struct {
 type sighting struct {
 	content int64
 	client  clientKey
-	at      int64 // Unix seconds
+	at      int64 // seconds since some start, monotonic: none is older than the one before
 	before  int   // number of the content's sighting before, less than first if there is none
 }
 

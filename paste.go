@@ -898,10 +898,10 @@ func (s *server) countCreation(t *writeTx, q *request, sum []byte) error {
 			h.Write(append(q.key.id[:], q.key.kind))
 		}
 		window := int64(s.cfg.dedupWindow / time.Second)
-		v := sighting{content: int64(binary.BigEndian.Uint64(h.Sum(nil))), client: q.key, at: q.now}
+		v := sighting{content: int64(binary.BigEndian.Uint64(h.Sum(nil))), client: q.key, at: int64(s.now().Sub(s.limiter.start) / time.Second)}
 		own, first, err := t.countDuplicate(v, s.cfg.dedupMax, s.cfg.dedupAll)
 		if errors.Is(err, errDuplicate) {
-			return &apiError{status: 429, code: "duplicate_content", text: "this content was stored too often", retry: int(max(1, first+window-q.now)),
+			return &apiError{status: 429, code: "duplicate_content", text: "this content was stored too often", retry: int(max(1, first+window-v.at)),
 				extra: []member{{"count", own}, {"window_seconds", window}}}
 		}
 		if err != nil {

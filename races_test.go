@@ -144,3 +144,17 @@ func TestFloodOfSlowUploads(t *testing.T) {
 		t.Errorf("six creations in a moment, difficulty %d", got)
 	}
 }
+
+// TestDuplicateOfSlowUpload: an upload that began before the window ends it for none of the others.
+func TestDuplicateOfSlowUpload(t *testing.T) {
+	ts := start(t, "DEDUP_MAX=3", "DEDUP_WINDOW=60s")
+	finish := ts.slowly("POST", "/", "same")
+	ts.clock.advance(2 * time.Minute)
+	ts.post("same").want(201, "")
+	ts.post("same").want(201, "")
+	finish().want(201, "")
+	ts.post("same").want(429, "duplicate_content")
+	ts.stored(3)
+	ts.clock.advance(61 * time.Second)
+	ts.post("same").want(201, "")
+}
