@@ -634,7 +634,13 @@ func (s *server) issue(q *request) error {
 		}
 		days = n
 	}
-	return s.certify(q, "issue", "", &certificate{vouched: true}, days, noWork)
+	return s.certify(q, "issue", "", &certificate{vouched: true}, days, func(t *writeTx) error { // the body may have taken its time
+		err := t.isAdmin(q.who.sha256)
+		if errors.Is(err, errNotFound) {
+			return errNotAdmin
+		}
+		return err
+	})
 }
 
 // renew answers POST /pki/renew: another certificate in the caller's line, with the rights that the line has.

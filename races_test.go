@@ -158,3 +158,27 @@ func TestDuplicateOfSlowUpload(t *testing.T) {
 	ts.clock.advance(61 * time.Second)
 	ts.post("same").want(201, "")
 }
+
+// TestRevokedWhileIssuing: a certificate is not vouched for by somebody who is no admin any more when it is written.
+func TestRevokedWhileIssuing(t *testing.T) {
+	ts := startPKI(t)
+	for name, fall := range map[string]func(h *holder) error{
+		"revoked": func(h *holder) error {
+			_, err := ts.store.revokeLine(h.serial(), "keyCompromise", ts.clock.now().Unix())
+			return err
+		},
+		"no admin": func(h *holder) error { return ts.store.setAdmin(h.serial(), false) },
+	} {
+		root := ts.issued("root", "--admin")
+		finish := ts.slowly("POST", "/pki/issue", string(csrPEM(t, "mallory", p256(t))), as(root)...)
+		if err := fall(root); err != nil {
+			t.Fatal(err)
+		}
+		if a := finish(); a.StatusCode != 403 {
+			t.Errorf("%s: %d", name, a.StatusCode)
+		}
+	}
+	if n := ts.number("SELECT count(*) FROM certs WHERE name = 'mallory'"); n != 0 {
+		t.Errorf("%d certificates", n)
+	}
+}

@@ -1682,6 +1682,12 @@ func (s *store) addCertificate(c *certificate, parent string, before func(*write
 	})
 }
 
+// isAdmin wants a certificate of an admin that is not revoked: else errNotFound.
+func (t *writeTx) isAdmin(sha256 string) error {
+	var one int64
+	return t.row("SELECT 1 FROM certs WHERE sha256 = ? AND admin = 1 AND revoked_at = 0", []any{sha256}, &one)
+}
+
 // revokeLine revokes all that is not yet revoked in the line of a serial, and returns it; none if nothing was left. The
 // revocation file is written before the commit: a crash in between leaves a line too many, which the next start merges.
 func (s *store) revokeLine(serial, reason string, now int64) (list []revocation, err error) {
