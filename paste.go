@@ -1269,22 +1269,22 @@ func (s *server) sendContent(q *request) error {
 		}
 		defer s.downloads.release(q.key)
 	}
+	rd := s.store.reader(p, body)
+	defer rd.close()
+	if !head {
+		if err := rd.first(); err != nil { // before the headers, and before it burns
+			if now, _, again := s.store.get(p.id, q.now); errors.Is(err, errGone) && again == nil && now.content == p.content {
+				return errDamaged
+			}
+			return err
+		}
+	}
 	if p.burn && !head {
 		if err := s.store.claim(p, q.now); err != nil {
 			return err
 		}
 		s.metrics.pastes.burned.Add(1)
 		defer s.store.finish(p.content)
-	}
-	rd := s.store.reader(p, body)
-	defer rd.close()
-	if !head {
-		if err := rd.first(); err != nil { // before the headers
-			if now, _, again := s.store.get(p.id, q.now); errors.Is(err, errGone) && (p.burn || again == nil && now.content == p.content) {
-				return errDamaged
-			}
-			return err
-		}
 	}
 	h := q.w.Header()
 	q.closeUnread()

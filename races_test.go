@@ -182,3 +182,24 @@ func TestRevokedWhileIssuing(t *testing.T) {
 		t.Errorf("%d certificates", n)
 	}
 }
+
+// TestFailedBurn: a content that can't be read is not burned: its one reader has seen nothing.
+func TestFailedBurn(t *testing.T) {
+	ts := start(t)
+	for _, size := range []int{10, 2*chunkSize + 1} {
+		p := ts.create(pattern(size), "X-Burn-After-Read: true")
+		turn := func() {
+			if err := ts.store.do(0, func(w *writeTx) error { _, err := w.exec("UPDATE chunks SET key = -key"); return err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		turn()
+		ts.get("/"+p.ID+"/raw").want(500, "internal")
+		turn()
+		if a := ts.get("/"+p.ID+"/raw").want(200, ""); a.body != pattern(size) {
+			t.Errorf("%d bytes", len(a.body))
+		}
+		ts.get("/"+p.ID+"/raw").want(404, "")
+	}
+	ts.nothing()
+}
