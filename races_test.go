@@ -203,3 +203,29 @@ func TestFailedBurn(t *testing.T) {
 	}
 	ts.nothing()
 }
+
+// TestBurnAfterFullDisk: what a start on a full disk could not mark is not confused with what this run's readers burn.
+func TestBurnAfterFullDisk(t *testing.T) {
+	ts := start(t)
+	content := pattern(3 * chunkSize)
+	p := ts.create(content, "X-Burn-After-Read: true")
+	ts.store.left.Store(ts.store.content.Load()) // as load leaves it
+	row, _, err := ts.store.get(p.ID, p.CreatedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ts.store.reader(row, nil)
+	defer r.close()
+	claimed := ts.store.claim(row, p.CreatedAt)
+	if err := ts.store.collect(func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(r); string(b) != content {
+		t.Errorf("claim: %v; %d of %d bytes can be read: %v", claimed, len(b), len(content), err)
+	}
+	if claimed != nil { // as on a disk that is still full
+		if a := ts.get("/"+p.ID+"/raw").want(200, ""); a.body != content {
+			t.Errorf("%d bytes", len(a.body))
+		}
+	}
+}

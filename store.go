@@ -901,9 +901,12 @@ func (s *store) removeShort(id string) error {
 }
 
 // claim burns a paste for its one reader: a single statement decides who that is. The content stays readable for the
-// winner until finish; a crash in between makes it garbage.
+// winner until finish; a crash in between makes it garbage. So does what a start on a full disk left to do: not before that.
 func (s *store) claim(p *paste, now int64) error {
 	return s.do(0, func(t *writeTx) error {
+		if s.left.Load() > 0 {
+			return errFull
+		}
 		n, err := t.exec("DELETE FROM pastes WHERE id = ? AND content = ? AND expires_at > ?", p.id, p.content, now)
 		if err != nil {
 			return err
