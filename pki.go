@@ -379,7 +379,13 @@ func appendRevocations(path, model string, list []revocation) (err error) {
 	if err := f.Truncate(int64(end)); err != nil {
 		return err
 	}
-	if _, err := f.Write(text); err != nil {
+	var fresh []byte // a group of operations that failed, or was repeated, has left its lines
+	for line := range bytes.Lines(text) {
+		if serial := line[:33]; !bytes.Contains(whole[:end], serial) {
+			fresh = append(fresh, line...)
+		}
+	}
+	if _, err := f.Write(fresh); err != nil {
 		return err
 	}
 	return f.Sync()

@@ -229,3 +229,24 @@ func TestBurnAfterFullDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokedInARepeatedGroup: a line each in the revocation file, though the operation ran twice.
+func TestRevokedInARepeatedGroup(t *testing.T) {
+	ts := startPKI(t)
+	h := ts.issued("alice")
+	ran := 0
+	err := ts.store.do(0, func(w *writeTx) error { // in one operation what another one's failure does in a group
+		ran++
+		list, err := w.revoked("UPDATE certs SET revoked_at = 1, reason = 'superseded' WHERE serial = ? RETURNING serial, owner, revoked_at, reason, expires_at", h.serial())
+		if err == nil {
+			err = appendRevocations(ts.store.path+".revoked", ts.store.path, list)
+		}
+		if err == nil && ran == 1 {
+			err = errTaken
+		}
+		return err
+	})
+	if list, read := readRevocations(ts.store.path + ".revoked"); err != nil || read != nil || ran != 2 || len(list) != 1 {
+		t.Errorf("ran %d times, %d lines for one certificate, %v, %v", ran, len(list), err, read)
+	}
+}
