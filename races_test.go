@@ -250,3 +250,22 @@ func TestRevokedInARepeatedGroup(t *testing.T) {
 		t.Errorf("ran %d times, %d lines for one certificate, %v, %v", ran, len(list), err, read)
 	}
 }
+
+// TestSweepOfAFailedGroup: what is still there did not expire.
+func TestSweepOfAFailedGroup(t *testing.T) {
+	ts := start(t)
+	ts.create("x", "X-Expiry: 60")
+	ts.clock.advance(time.Hour)
+	release := ts.block()
+	var n int
+	done := make(chan bool)
+	go func() { n, _, _ = ts.store.sweep(ts.clock.now().Unix()); close(done) }()
+	ts.settled("an operation waits", 1, func() int64 { return min(1, int64(len(ts.store.ops))) })
+	go ts.store.do(0, func(w *writeTx) error { _, err := w.exec("no SQL"); return err })
+	ts.settled("two wait", 2, func() int64 { return min(2, int64(len(ts.store.ops))) })
+	release()
+	<-done
+	if left := ts.number("SELECT count(*) FROM pastes"); int64(n)+left != 1 {
+		t.Errorf("%d are said to be removed, %d are left", n, left)
+	}
+}

@@ -1335,10 +1335,10 @@ func (s *store) sweep(now int64) (expired, expiredShorts int, err error) {
 		for _, id := range ids {
 			s.cache.drop(id)
 		}
-		expired += len(ids)
 		if err != nil {
 			return expired, expiredShorts, err
 		}
+		expired += len(ids)
 		if len(ids) == 0 {
 			break
 		}
