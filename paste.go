@@ -1160,12 +1160,18 @@ func (s *server) checkPassword(q *request, p *paste) error {
 	}
 	refused := func(err error) error { return s.powRefused(q, purposePassword, int(s.cfg.powDifficulty), err) }
 	spend := func() error { return nil }
-	if s.cfg.powDifficulty > 0 && s.guesses.guessed(p.id, q.start) {
+	if s.cfg.powDifficulty > 0 && q.permit.nonce == nil && s.guesses.guessed(p.id, q.start) {
 		nonce, expires, err := s.checkWork(q, purposePassword, int(s.cfg.powDifficulty))
 		if err != nil {
 			return refused(err)
 		}
-		spend = func() error { return s.store.do(0, func(t *writeTx) error { return t.spend(nonce[:], expires) }) }
+		spend = func() error {
+			err := s.store.do(0, func(t *writeTx) error { return t.spend(nonce[:], expires) })
+			if err == nil {
+				q.permit.nonce = nonce[:] // a content that is replaced meanwhile is not another try
+			}
+			return err
+		}
 	}
 	key, err := s.derive(q, pass, p.password[:32], spend)
 	if errors.Is(err, errSpent) {

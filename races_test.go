@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -268,4 +269,34 @@ func TestSweepOfAFailedGroup(t *testing.T) {
 	if left := ts.number("SELECT count(*) FROM pastes"); int64(n)+left != 1 {
 		t.Errorf("%d are said to be removed, %d are left", n, left)
 	}
+}
+
+// TestReplacedMeanwhileWithWork: the proof of a try that is made again with the next content is not asked for twice.
+func TestReplacedMeanwhileWithWork(t *testing.T) {
+	ts := start(t, "POW_DIFFICULTY=4")
+	p := ts.create("old", "X-Paste-Password: pw")
+	for range guessMost {
+		ts.guesses.noteWrong(p.ID, ts.clock.now())
+	}
+	proof := ts.get("/"+p.ID+"/raw", "X-Paste-Password: pw").want(400, "pow_required").puzzle().solve(t)
+	release := make(chan struct{})
+	var others sync.WaitGroup
+	for i := range ts.kdf.total {
+		others.Go(func() { ts.kdf.do(t.Context(), nthKey(i), func() { <-release }) })
+	}
+	ts.settled("derivations", int64(ts.kdf.total), func() int64 { return int64(ts.kdf.inUse()) })
+	others.Go(func() {
+		if a := ts.get("/"+p.ID+"/raw", append(proof, "X-Paste-Password: pw")...); a.StatusCode != 200 || a.body != "new" {
+			t.Errorf("%d %q", a.StatusCode, a.body)
+		}
+	})
+	ts.settled("readers that wait", 1, func() int64 {
+		ts.kdf.mu.Lock()
+		defer ts.kdf.mu.Unlock()
+		return int64(len(ts.kdf.queue))
+	})
+	ts.do("PUT", "/"+p.ID, strings.NewReader("new"), "X-Delete-Token: "+p.DeleteToken).want(200, "")
+	close(release)
+	others.Wait()
+	ts.get("/"+p.ID+"/raw", append(proof, "X-Paste-Password: pw")...).want(400, "pow_failed") // by the next request it is
 }
