@@ -618,7 +618,7 @@ func (s *server) touchLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 			if err := s.store.flushTouches(); err != nil {
-				s.log.Warn("renewals lost", "error", err)
+				s.log.Warn("renewals not written", "error", err)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -299,4 +300,25 @@ func TestReplacedMeanwhileWithWork(t *testing.T) {
 	close(release)
 	others.Wait()
 	ts.get("/"+p.ID+"/raw", append(proof, "X-Paste-Password: pw")...).want(400, "pow_failed") // by the next request it is
+}
+
+// TestRenewalsBehindFullQueue: renewals that the writer has no room for are written by the next flush.
+func TestRenewalsBehindFullQueue(t *testing.T) {
+	ts := start(t, "EXPIRY_ANON=10h")
+	p := ts.create("x")
+	ts.clock.advance(time.Hour)
+	release := ts.block()
+	for room := true; room; {
+		select {
+		case ts.store.ops <- &operation{run: func(*writeTx) error { return nil }, err: make(chan error, 1)}:
+		default:
+			room = false
+		}
+	}
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	if err := ts.store.flushTouches(); err != nil && !errors.Is(err, errBusy) {
+		t.Fatal(err)
+	}
+	release()
+	ts.settled("hours in the file", 11, func() int64 { return (ts.number("SELECT expires_at FROM pastes") - p.CreatedAt) / 3600 })
 }

@@ -1316,6 +1316,13 @@ func (s *store) flushTouches() error {
 	}
 	s.touches.mu.Lock()
 	s.touches.written = nil
+	if errors.Is(failed, errBusy) { // for the next flush: done twice is no harm
+		for id, t := range m {
+			if _, later := s.touches.pending[id]; !later {
+				s.touches.pending[id] = t
+			}
+		}
+	}
 	s.touches.mu.Unlock()
 	return failed
 }
