@@ -465,6 +465,7 @@ type certFiles struct {
 	pair   *tls.Certificate
 	looked time.Time // when the files were last looked at
 	state  string    // what they looked like
+	failed bool      // and could not be taken: ever again, for what changes last may be who may read them
 }
 
 // config asks every client for a certificate and takes none for an answer too. Nobody's chain is checked: the handshake proves
@@ -476,7 +477,7 @@ func (f *certFiles) config() *tls.Config {
 			defer f.mu.Unlock()
 			if now := f.now(); now.Sub(f.looked) >= time.Second {
 				f.looked = now
-				if f.state != f.look() {
+				if f.failed || f.state != f.look() {
 					f.reloadLocked()
 				}
 			}
@@ -514,11 +515,17 @@ func (f *certFiles) load() error {
 func (f *certFiles) reload() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.failed = false // and say so again
 	f.reloadLocked()
 }
 
 func (f *certFiles) reloadLocked() {
-	if err := f.load(); err != nil {
+	failed, state := f.failed, f.state
+	err := f.load()
+	if f.failed = err != nil; failed && f.failed && f.state == state { // was said
+		return
+	}
+	if err != nil {
 		f.log.Warn("the TLS certificate stays as it was", "error", err)
 		return
 	}

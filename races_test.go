@@ -4,10 +4,15 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -321,4 +326,36 @@ func TestRenewalsBehindFullQueue(t *testing.T) {
 	}
 	release()
 	ts.settled("hours in the file", 11, func() int64 { return (ts.number("SELECT expires_at FROM pastes") - p.CreatedAt) / 3600 })
+}
+
+// TestTLSFilesReadLater: a pair that could not be read is tried again, though neither size nor time of its files changes: the
+// right to read them may come last.
+func TestTLSFilesReadLater(t *testing.T) {
+	dir, at, now := t.TempDir(), time.Now(), time.Now()
+	f := &certFiles{cert: filepath.Join(dir, "cert"), key: filepath.Join(dir, "key"), log: slog.New(slog.DiscardHandler), now: func() time.Time { now = now.Add(time.Minute); return now }}
+	write := func(h *holder, readable bool) {
+		key := pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(h.key)))
+		if !readable {
+			key = bytes.Repeat([]byte("x"), len(key))
+		}
+		for path, text := range map[string][]byte{f.cert: pemOf("CERTIFICATE", h.der), f.key: key} {
+			os.Remove(path)
+			writeFile(t, path, text)
+			os.Chtimes(path, at, at)
+		}
+	}
+	first, next := selfSigned(t, "first"), selfSigned(t, "the next")
+	write(first, true)
+	if err := f.load(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		readable bool
+		want     *holder
+	}{{false, first}, {true, next}} {
+		write(next, c.readable)
+		if pair := must(f.config().GetCertificate(nil)); !bytes.Equal(pair.Certificate[0], c.want.der) {
+			t.Errorf("readable %v: the other certificate", c.readable)
+		}
+	}
 }
