@@ -333,7 +333,7 @@ func TestWhoMayRevoke(t *testing.T) {
 	ts.do("POST", path, nil, as(bob)...).want(403, "not_owner")
 	ts.do("POST", path, nil, as(selfSigned(t, "alice"))...).want(403, "not_owner")
 	ts.do("POST", path, nil, as(&holder{alice.key, flipS(t, alice.der)})...).want(403, "not_owner")
-	for _, reason := range []string{"removeFromCRL", "certificateHold", "x", "", "superseded&reason=unspecified"} {
+	for _, reason := range []string{"removeFromCRL", "certificateHold", "x", "", "superseded&reason=unspecified", "superseded;", "%zz"} {
 		ts.do("POST", path+"?reason="+reason, nil, as(root)...).want(400, "bad_option")
 	}
 	for _, serial := range []string{strings.Repeat("0", 32), "1", "zz", alice.serial() + "0"} {
@@ -550,7 +550,7 @@ func TestForgottenEnrolments(t *testing.T) {
 func TestIssueDays(t *testing.T) {
 	ts := startPKI(t, "PKI_CERT_DAYS=10")
 	root := ts.issued("root", "--admin")
-	for _, days := range []string{"0", "-1", "3661", "1e3", "", "07", "+7", "7&days=8"} {
+	for _, days := range []string{"0", "-1", "3661", "1e3", "", "07", "+7", "7&days=8", "7;x", "%zz"} {
 		ts.do("POST", "/pki/issue?days="+days, bytes.NewReader(csrPEM(t, "x", p256(t))), as(root)...).want(400, "bad_option")
 	}
 	ts.do("POST", "/pki/issue?admin=1", bytes.NewReader(csrPEM(t, "x", p256(t))), as(root)...).want(400, "bad_option")

@@ -31,6 +31,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -633,7 +634,11 @@ func (s *server) issue(q *request) error {
 		return errNotAdmin
 	}
 	days := int(s.cfg.certDays)
-	for name, v := range q.r.URL.Query() {
+	values, err := url.ParseQuery(q.r.URL.RawQuery) // Query would drop what it can't read, and issue for a year
+	if err != nil {
+		return errDays
+	}
+	for name, v := range values {
 		n, err := strconv.Atoi(v[0])
 		if name != "days" || len(v) != 1 || err != nil || strconv.Itoa(n) != v[0] {
 			return errDays
@@ -825,7 +830,11 @@ func (s *server) revoke(q *request) error {
 		return errNoIdentity
 	}
 	reason := "unspecified"
-	for name, v := range q.r.URL.Query() {
+	values, err := url.ParseQuery(q.r.URL.RawQuery)
+	if err != nil {
+		return errReason
+	}
+	for name, v := range values {
 		if name != "reason" || len(v) != 1 {
 			return errReason
 		}
