@@ -635,11 +635,13 @@ func (s *server) showHealth(q *request) error {
 
 // ---- bodies ----
 
-// mediaType returns the lower-case type of a Content-Type and its parameters, "" if it can't be understood.
+// mediaType returns the lower-case type of a Content-Type and its parameters, "" if it can't be understood. Bad parameters don't
+// hide the type: a JSON body taken for raw would be stored with the password in it, open.
 func mediaType(v string) (string, map[string]string) {
 	t, params, err := mime.ParseMediaType(v)
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
-		return "", nil
+		v, _, _ = strings.Cut(v, ";")
+		t, params, _ = mime.ParseMediaType(v)
 	}
 	return t, params
 }

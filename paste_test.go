@@ -283,6 +283,7 @@ func TestBadCreations(t *testing.T) {
 		{"JSON, deep", `{"content":` + strings.Repeat("[", 100000) + strings.Repeat("]", 100000) + `}`, []string{isJSON}, 400, "bad_json"},
 		{"multipart, no boundary", form(file("x", "y")), []string{"Content-Type: multipart/form-data"}, 400, "bad_option"},
 		{"multipart, another boundary", form(file("x", "y")), []string{"Content-Type: multipart/form-data; boundary=other"}, 400, "bad_option"},
+		{"multipart, two boundaries", form(file("x", "y"), field("password", "z")), []string{formType + "; boundary=other"}, 400, "bad_option"},
 		{"multipart, empty body", "", []string{formType}, 400, ""},
 		{"multipart, cut in the content", form(file("x", "hello"))[:120], []string{formType}, 400, "bad_option"},
 		{"multipart, cut in a header", form(file("x", "hello"))[:40], []string{formType}, 400, "bad_option"},
@@ -670,6 +671,7 @@ func TestMime(t *testing.T) {
 		{"declared in capitals", "Text/HTML", "<p>", "text/html"},
 		{"declared with a charset", "text/html; charset=ISO-8859-1; x=y", "<p>", "text/html; charset=ISO-8859-1"},
 		{"declared with a charset that isn't one", `text/html; charset="a b\"c"`, "<p>", "text/html"},
+		{"declared with two charsets", "text/html; charset=a; charset=b", "<p>", "text/html"},
 		{"declared against the bytes", "application/vnd.x+json", "\x89PNG\r\n\x1a\n", "application/vnd.x+json"},
 		{"generic", "application/octet-stream", "text", text},
 		{"generic, bytes known", "text/plain", "%PDF-1.4", "application/pdf"},
@@ -704,6 +706,7 @@ func TestMime(t *testing.T) {
 	for _, c := range []struct{ name, body, kind, want string }{
 		{"JSON", `{"content":"x","mime_type":"text/CSV"}`, "application/json", "text/csv"},
 		{"JSON, none", `{"content":"x","mime_type":""}`, "application/json", text},
+		{"JSON, two charsets", `{"content":"x","mime_type":"text/CSV"}`, "application/json; charset=utf-8; charset=UTF-8", "text/csv"},
 		{"JSON, header injection", `{"content":"x","mime_type":"text/html\r\nX-Evil: 1"}`, "application/json", text},
 		{"JSON, in the charset", `{"content":"x","mime_type":"text/html; charset=\"a\r\nX-Evil: 1\""}`, "application/json", "text/html"},
 		{"part", form(part{"Content-Disposition: form-data; name=c\r\nContent-Type: image/svg+xml", "<svg>"}), formType[14:], "image/svg+xml"},
