@@ -180,6 +180,9 @@ func check(cfg *config, stdout io.Writer) int {
 			found = append(found, "the certificate in "+cfg.tlsCert+" ends on "+pair.Leaf.NotAfter.Format(time.DateOnly))
 		}
 	}
+	if _, err := readRevocations(cfg.database + ".revoked"); err != nil { // it would stop the next start
+		found = append(found, err.Error())
+	}
 	st, err := openExisting(cfg)
 	if err == nil {
 		bad, integrityErr := st.integrity()

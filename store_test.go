@@ -669,6 +669,11 @@ func TestCheck(t *testing.T) {
 	if code, out := check(ts.dir, "FLASKPASTE_SERVICE_HOST=x"); code != exitFailed || !strings.Contains(out, "FLASKPASTE_SERVICE_HOST") {
 		t.Errorf("exit code %d, %q", code, out)
 	}
+	os.WriteFile(database(ts.dir)+".revoked", []byte("edited\n"), 0o600) // the next start would refuse it
+	if code, out := check(ts.dir); code != exitFailed || !strings.Contains(out, "line 1: not a revocation") {
+		t.Errorf("exit code %d, %q", code, out)
+	}
+	os.Remove(database(ts.dir) + ".revoked")
 	// A proxy that nobody trusts leaves a note.
 	ts = startIn(t, ts.dir)
 	ts.get("/", "X-Forwarded-For: 192.0.2.1")
