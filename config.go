@@ -303,16 +303,16 @@ func setSize(p *int64, least int64) func(string) error {
 		if err == nil && n < least {
 			err = fmt.Errorf("%q is too small", v)
 		}
-		*p = n
+		*p = min(n, 1<<60) // no limit in earnest, and what is added to it still fits
 		return err
 	}
 }
 
-// setSpan takes a time: seconds, or sums like 1d12h; at least a second, at most a hundred years.
+// setSpan takes a time: seconds, or sums like 1d12h; at least a second, at most seventy years: POW_TTL times four still fits.
 func setSpan(p *time.Duration) func(string) error {
 	return func(v string) error {
 		n, err := parseSpan(v)
-		if err != nil || n == 0 || n > 100*366*86400 {
+		if err != nil || n == 0 || n > 70*366*86400 {
 			return fmt.Errorf("%q is no time like 90s, 15m, 12h or 7d", v)
 		}
 		*p = time.Duration(n) * time.Second

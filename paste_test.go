@@ -386,6 +386,9 @@ func TestLimitsInAnswers(t *testing.T) {
 		t.Errorf("hint %q", hint)
 	}
 	ts.stored(5)
+	ts = start(t, "MAX_ANON=9223372036854775807", "SHORT_URL_MAX=9223372036854775807") // no limit, and no overflow
+	ts.post(form(file("x", x)), formType).want(201, "")
+	ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "")
 }
 
 // TestRefusedBeforeTheBody: what the head of a request settles is answered before a byte of the body is read, and no client
