@@ -819,6 +819,10 @@ func TestStartWithoutTheCA(t *testing.T) {
 		if code, out := serveOnce(t, dir, "PKI_ENABLED=1", env); code == 0 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "PKI_CA_PASSWORD") || strings.Contains(out, testCAPassword) {
 			t.Errorf("%s: exit code %d, %s", name, code, out)
 		}
+		var found bytes.Buffer
+		if code := run([]string{"flaskpaste", "check"}, []string{"FLASKPASTE_DATABASE=" + database, "FLASKPASTE_MIN_FREE=0", "FLASKPASTE_PKI_ENABLED=1", "FLASKPASTE_" + env}, &found, io.Discard); code == 0 || strings.Count(found.String(), "\n") != 1 || !strings.Contains(found.String(), "PKI_CA_PASSWORD") {
+			t.Errorf("%s: check finds %s", name, found.String())
+		}
 	}
 	if out, err := operatorIn(database, "init"); err == nil {
 		t.Errorf("a second CA was made: %s", out)

@@ -188,7 +188,7 @@ func check(cfg *config, stdout io.Writer) int {
 		bad, integrityErr := st.integrity()
 		notes, notesErr := st.notes()
 		found = append(append(found, bad...), notes...)
-		if text := checkCA(st, time.Now()); text != "" {
+		if text := checkCA(cfg, st, time.Now()); text != "" {
 			found = append(found, text)
 		}
 		err = errors.Join(integrityErr, notesErr, st.close())

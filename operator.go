@@ -293,20 +293,27 @@ func (c *config) tlsURL() string {
 	return "https://YOUR-SERVER" + c.prefix
 }
 
-// checkCA says what is wrong with the CA of a database, for `flaskpaste check`.
-func checkCA(st *store, now time.Time) string {
+// checkCA says what is wrong with the CA of a database, or with the password that opens it, for `flaskpaste check`.
+func checkCA(cfg *config, st *store, now time.Time) string {
 	der, sealed, err := st.authority()
 	switch {
 	case err != nil:
 		return err.Error()
 	case (der == nil) != (sealed == nil):
 		return errCAHalf.Error()
+	case cfg.pkiEnabled == "1" && cfg.caPassword == "":
+		return errNoPassword.Error()
 	case der == nil:
 		return ""
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return "the CA's certificate can't be read: " + err.Error()
+	}
+	if cfg.caPassword != "" {
+		if _, err := openCAKey(sealed, string(cfg.caPassword), cert); err != nil {
+			return err.Error()
+		}
 	}
 	if left := cert.NotAfter.Sub(now); left < 90*24*time.Hour {
 		return fmt.Sprintf("the CA ends on %s, and all its certificates with it", cert.NotAfter.Format(time.DateOnly))
