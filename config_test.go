@@ -244,7 +244,7 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"version", []string{"version"}, nil, 0}, {"--version", []string{"--version"}, nil, 0}, {"help", []string{"help"}, nil, 0}, {"-h", []string{"-h"}, nil, 0},
 		{"check --help", []string{"check", "--help"}, nil, 0}, {"unknown", []string{"serv"}, nil, exitUsage}, {"serve with an argument", []string{"serve", "x"}, nil, exitUsage},
-		{"backup without a file", []string{"backup"}, nil, exitUsage}, {"backup with two", []string{"backup", "a", "b"}, nil, exitUsage}, {"bad setting", []string{"serve"}, []string{"FLASKPASTE_LISTEN=x"}, exitConfig},
+		{"backup without a file", []string{"backup"}, nil, exitUsage}, {"backup to an empty name", []string{"backup", ""}, nil, exitUsage}, {"backup with two", []string{"backup", "a", "b"}, nil, exitUsage}, {"bad setting", []string{"serve"}, []string{"FLASKPASTE_LISTEN=x"}, exitConfig},
 		{"unknown setting", []string{"check"}, []string{"FLASKPASTE_LISTENS=x"}, exitConfig}, {"backup of nothing", []string{"backup", "b"}, nil, exitFailed}, {"check of nothing", []string{"check"}, nil, exitFailed},
 		{"healthcheck of nobody", []string{"healthcheck"}, []string{"FLASKPASTE_LISTEN=127.0.0.1:1"}, exitFailed},
 	} {

@@ -81,7 +81,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	if want := map[string]int{"backup": 1}[command]; len(args) != want && command != "pki" {
+	if want := map[string]int{"backup": 1}[command]; (len(args) != want || want == 1 && args[0] == "") && command != "pki" {
 		return fail(exitUsage, fmt.Errorf("%s takes %d arguments: see flaskpaste help", command, want))
 	}
 	cfg, err := loadConfig(environ)
