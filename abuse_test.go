@@ -1071,6 +1071,12 @@ func TestBytesPerHour(t *testing.T) {
 		ts.post(noise(500)).want(201, "")
 		ts.post(noise(500)).want(429, "rate_limited")
 	})
+	t.Run("who waits as long as he is told gets through", func(t *testing.T) {
+		ts := start(t, "RATE_BYTES=1MiB/h")
+		ts.create(noise(600 << 10)) // of more than one chunk
+		ts.clock.advance(ts.post(noise(600<<10)).want(429, "rate_limited").retryAfter() + time.Second)
+		ts.create(noise(600 << 10))
+	})
 	t.Run("cut in the middle by the client", func(t *testing.T) {
 		ts := start(t, "RATE_BYTES=4MiB/h")
 		c := ts.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n" + noise(1<<20))

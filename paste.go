@@ -313,6 +313,11 @@ func (s *server) receive(q *request, o *options) (in *intake, err error) {
 	if err := s.admit(q); err != nil {
 		return nil, err
 	}
+	// Asked for the whole, less what the form adds, and charged as it comes: who is cut off in the middle pays for the first half at
+	// each try, and Retry-After could only tell when the next piece would pass.
+	if d := s.limiter.peek(rateBytes, q.key, q.r.ContentLength-(most-limit), q.factor, q.start); !d.allowed {
+		return nil, q.rateLimited(rateBytes, d)
+	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
 		return nil, errTransfers
 	}
