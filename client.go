@@ -36,6 +36,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
@@ -515,6 +516,9 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL: who prints this names the host
+		}
+		if errors.Is(err, syscall.EPIPE) {
+			err = errors.New(err.Error()) // the server's end, not the pipe behind our output that closes quietly
 		}
 		return nil, netFailure{cmp.Or(context.Cause(ctx), err)}
 	}

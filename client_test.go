@@ -20,6 +20,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -603,6 +604,27 @@ func TestStrangeAnswers(t *testing.T) {
 	if err := c.pages(t.Context(), "/pastes", map[string][]string{}, func([]apiItem) error { return nil }); err == nil || calls > 3 {
 		t.Errorf("a list in circles: %d calls, %v", calls, err)
 	}
+}
+
+// A server that hangs up during an upload is a failure of the network, told with a sentence: EPIPE here is not a closed "| head -1".
+func TestUploadCut(t *testing.T) {
+	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the request arrived") })
+	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go io.Copy(io.Discard, far)
+		return &brokenPipe{Conn: near}, nil
+	}
+	_, err := c.create(t.Context(), func() (io.Reader, int64, error) { return zeros{}, 1 << 30, nil }, nil, map[string]string{})
+	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
+		t.Errorf("exit %d, %q", code, what)
+	}
+}
+
+// brokenPipe is a connection whose other end is gone when the first byte is written.
+type brokenPipe struct{ net.Conn }
+
+func (*brokenPipe) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
 }
 
 // What is not ciphertext under the paste's own key never becomes a request.
