@@ -974,6 +974,9 @@ func (c *cli) export(ctx context.Context, args []string) error {
 }
 
 func (c *cli) exportOne(ctx context.Context, p apiItem, dir string) error {
+	if !idShaped(p.ID) { // a link would be followed to its server, and burned there with the key that the history has for it
+		return &apiFailure{Status: 200}
+	}
 	r, err := c.resolvePaste(p.ID)
 	if err != nil {
 		return err

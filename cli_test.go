@@ -744,6 +744,31 @@ func TestOwnPastes(t *testing.T) {
 	}
 }
 
+// A list from a hostile server leads export nowhere else: what it calls an id may be a link that the history has the key for.
+func TestExportFollowsNoLink(t *testing.T) {
+	ts := start(t)
+	m := newMachine(t, ts.url)
+	link := m.link("kept", "-b")
+	place, _, _ := strings.Cut(link, "#")
+	for _, id := range []string{place, link, "0123456789abcdef#" + newSealKey().fragment(), "../x", ""} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/pastes" {
+				t.Errorf("%q made it ask for %s", id, r.URL)
+			}
+			json.NewEncoder(w).Encode(map[string]any{"pastes": []map[string]any{{"id": id, "read_proof": true, "mime_type": "text/plain", "size": 4}}})
+		}))
+		dir := t.TempDir()
+		m.want(1, "", "export", dir, "-s", srv.URL)
+		if got := files(t, dir); len(got) > 0 {
+			t.Errorf("%q: export made %v", id, got)
+		}
+		srv.Close()
+	}
+	if out, _ := m.want(0, "", "get", link); out != "kept" {
+		t.Errorf("burned by another server's list: %q", out)
+	}
+}
+
 func TestHistory(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)
