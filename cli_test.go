@@ -231,6 +231,20 @@ func TestCreateAndGet(t *testing.T) {
 	if out, _ := m.want(0, "", "get", raw); out != "plain é\n" {
 		t.Errorf("readable: %q", out)
 	}
+	for _, kind := range []string{"application/json", "multipart/form-data; boundary=x", "image/png"} { // the first two are forms of the API too
+		text := `{"content":"not this alone"}`
+		link := m.link(text, "-E", "-t", kind)
+		if out, _ := m.want(0, "", "get", link); out != text {
+			t.Errorf("-t %s: %q", kind, out)
+		}
+		m.want(0, text+"\n", "update", link, "-", "-E", "-t", kind)
+		if out, _ := m.want(0, "", "get", link); out != text+"\n" {
+			t.Errorf("update -t %s: %q", kind, out)
+		}
+		if out, _ := m.want(0, "", "meta", link); !strings.Contains(kind, "multipart") && !strings.Contains(out, kind) {
+			t.Errorf("-t %s: %s", kind, out)
+		}
+	}
 	big := strings.Repeat("spooled under a key of its own ", 1<<16)
 	if out, _ := m.want(0, "", "get", m.link(big, "-E")); out != big {
 		t.Errorf("readable pipe of 2 MiB: %d bytes", len(out))

@@ -615,6 +615,15 @@ func (c *apiClient) store(ctx context.Context, method, path string, body bodySou
 	if key != nil && body != nil {
 		header["X-Read-Proof-SHA256"], header["Content-Type"] = key.proofHash(), "application/octet-stream"
 	}
+	if kind := header["Content-Type"]; key == nil && body != nil && kind != "" { // as a form's part: by itself application/json would be taken for the API's
+		boundary, plain := rand.Text(), body
+		head, tail := "--"+boundary+"\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: "+kind+"\r\n\r\n", "\r\n--"+boundary+"--\r\n"
+		header["Content-Type"] = "multipart/form-data; boundary=" + boundary
+		body = func() (io.Reader, int64, error) {
+			r, size, err := plain()
+			return io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail)), int64(len(head)+len(tail)) + size, err
+		}
+	}
 	info, err := ask[apiItem](ctx, c, apiCall{method: method, path: path, header: header, body: body, sealed: key})
 	if err == nil && (!idShaped(info.ID) || method == "PUT" && path != "/"+info.ID) {
 		err = &apiFailure{Status: 200}
