@@ -623,11 +623,8 @@ func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealT
 		if err != nil {
 			return nil, release, err
 		}
-		if at, err := f.Seek(0, io.SeekCurrent); err == nil && info.Mode().IsRegular() {
-			size := info.Size() - at
-			if size <= 0 {
-				return nil, release, errors.New("there is nothing to send: it is empty")
-			}
+		at, err := f.Seek(0, io.SeekCurrent)
+		if size := info.Size() - at; err == nil && info.Mode().IsRegular() && size > sealSegment { // the size of a small one says nothing in /proc and /sys
 			return func() (io.Reader, int64, error) {
 				r, err := seal(io.NewSectionReader(f, at, size))
 				if key != nil {

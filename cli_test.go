@@ -266,6 +266,15 @@ func TestCreateAndGet(t *testing.T) {
 	m.want(3, "", "get", strings.Replace(m.link("x"), ts.url+"/", ts.url+"/00", 1))
 	m.want(1, "", "create") // nothing to send
 	m.want(1, "", m.file("empty", ""))
+	for _, path := range []string{"/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"} { // their sizes are 0 and 4096
+		if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
+			for _, option := range []string{"-e", "-E"} {
+				if out, _ := m.want(0, "", "get", m.link("", path, option)); out != string(text) {
+					t.Errorf("%s %s: %q", path, option, out)
+				}
+			}
+		}
+	}
 	m.want(2, "", filepath.Join(m.home, "missing"))
 	m.want(1, "", m.home)
 	if code, out, errs := m.try("", path, filepath.Join(m.home, "missing"), path); code != 2 || len(strings.Fields(out)) != 2 || !strings.Contains(errs, "missing") {
