@@ -685,7 +685,7 @@ func (c *cli) create(ctx context.Context, args []string) error {
 			return err
 		}
 		r.id = info.ID
-		c.remember(historyEntry{Link: r.link(), Token: info.DeleteToken, Expires: info.ExpiresAt})
+		c.remember(historyEntry{Link: r.link(), Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
 		return c.link(r, info)
 	})
 }
@@ -757,6 +757,9 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.past != nil && r.past.Expires != info.ExpiresAt {
+		c.remember(historyEntry{Link: r.past.Link, Token: r.token, Expires: info.ExpiresAt}, r.past)
 	}
 	return c.link(r, info)
 }
@@ -1022,8 +1025,8 @@ func (c *cli) historyPath() string {
 	return ""
 }
 
-// remember appends to the history. Failing is no failure of the creation, which has happened.
-func (c *cli) remember(e historyEntry) {
+// remember appends to the history, in place of old if there is one. Failing is no failure of the creation, which has happened.
+func (c *cli) remember(e historyEntry, old *historyEntry) {
 	if c.conf["history"] == "off" || c.historyPath() == "" {
 		return
 	}
@@ -1031,11 +1034,19 @@ func (c *cli) remember(e historyEntry) {
 	err := os.MkdirAll(filepath.Dir(c.historyPath()), 0o700)
 	var f *os.File
 	if err == nil {
-		f, err = os.OpenFile(c.historyPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		f, err = os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	}
 	if err == nil {
+		end := []byte("\n")
+		size, _ := f.Seek(0, io.SeekEnd)
+		if f.ReadAt(end, size-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
+			line = append([]byte("\n"), line...)
+		}
 		_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
 		err = cmp.Or(f.Chmod(0o600), err, f.Close())
+	}
+	if err == nil {
+		err = c.forget(old)
 	}
 	if err != nil {
 		c.note("not in the history, so deleting takes the certificate or the token that -j prints: %v", err)
@@ -1149,7 +1160,7 @@ func (c *cli) short(ctx context.Context, args []string) error {
 		return err
 	}
 	info.Link = c.api.base.String() + "/s/" + info.ID
-	c.remember(historyEntry{Link: info.Link, Token: info.DeleteToken, Expires: info.ExpiresAt})
+	c.remember(historyEntry{Link: info.Link, Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
 	if c.has("json") {
 		return c.show(info)
 	}

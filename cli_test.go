@@ -818,6 +818,19 @@ func TestHistory(t *testing.T) {
 	if out, _ := m.want(0, "", "history", "-j"); strings.Count(out, `"token"`) != 2 || strings.Count(out, "\n") != 2 {
 		t.Errorf("-j: %s", out)
 	}
+	m.want(0, "", "update", link, "-x", "3h") // or the key would be forgotten while the paste lives
+	var moved, stays historyEntry
+	out, _ = m.want(0, "", "history", "-j")
+	if lines := strings.Split(out, "\n"); len(lines) != 3 || json.Unmarshal([]byte(lines[0]), &stays) != nil || json.Unmarshal([]byte(lines[1]), &moved) != nil ||
+		stays.Link != second || moved.Link != link || moved.Token == "" || moved.Expires < time.Now().Unix()+7200 {
+		t.Errorf("after update: %s", out)
+	}
+	os.WriteFile(path, append([]byte(readFile(t, path)), `{"link":"cut by a full di`...), 0o600)
+	after := m.link("z")
+	if out, _ := m.want(0, "", "history"); strings.Count(out, "\n") != 3 || !strings.Contains(out, after) {
+		t.Errorf("after a cut line:\n%s", out)
+	}
+	m.want(0, "", "delete", after)
 	m.want(0, "", "delete", second)
 	if out, _ := m.want(0, "", "history"); strings.Count(out, "\n") != 1 {
 		t.Errorf("after delete:\n%s", out)
