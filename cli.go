@@ -871,10 +871,14 @@ func (c *cli) get(ctx context.Context, args []string) error {
 func (c *cli) remove(ctx context.Context, args []string) error {
 	if len(args) == 1 && args[0] == "-" {
 		args = nil
-		for lines := bufio.NewScanner(interruptible{ctx, c.std.in}); lines.Scan(); {
+		lines := bufio.NewScanner(interruptible{ctx, c.std.in})
+		for lines.Scan() {
 			if s := strings.TrimSpace(lines.Text()); s != "" {
 				args = append(args, s)
 			}
+		}
+		if err := lines.Err(); err != nil {
+			return fmt.Errorf("reading what to delete: %w", err)
 		}
 	}
 	return c.each(args, func(arg string) error {

@@ -835,6 +835,7 @@ func TestHistory(t *testing.T) {
 	if out, _ := m.want(0, "", "history"); strings.Count(out, "\n") != 1 {
 		t.Errorf("after delete:\n%s", out)
 	}
+	m.want(1, strings.Repeat("x", 70_000)+"\n"+link+"\n", "delete", "-") // what can't be read is no success
 	m.want(0, "", "history", "--clear")
 	if out, _ := m.want(0, "", "history"); out != "" {
 		t.Errorf("after --clear: %s", out)
