@@ -1123,6 +1123,9 @@ func (c *cli) history(context.Context, []string) error {
 
 func (c *cli) short(ctx context.Context, args []string) error {
 	rest := args[1:]
+	if (args[0] == "info" || args[0] == "delete") != (len(rest) > 0) {
+		return usage("fpaste help short", "short takes a URL, list, info ID or delete ID...: an argument is missing or unexpected")
+	}
 	switch args[0] {
 	case "list":
 		query := url.Values{"limit": {"200"}}
@@ -1147,9 +1150,6 @@ func (c *cli) short(ctx context.Context, args []string) error {
 			}
 			return c.show(info)
 		})
-	}
-	if len(rest) > 0 {
-		return usage("fpaste help short", "unexpected argument %q", rest[0])
 	}
 	wish := map[string]string{"url": args[0]}
 	if v := cmp.Or(c.opt["expiry"], c.conf["expiry"]); v != "" {

@@ -935,7 +935,7 @@ func TestUsage(t *testing.T) {
 		{`"-x"`, []string{"-x"}}, {`"--expiry"`, []string{"--expiry"}}, {`"--burn"`, []string{"--burn=yes"}}, {"wrong arguments", []string{"get"}}, {"wrong arguments", []string{"get", "a", "b"}},
 		{"wrong arguments", []string{"version", "x"}}, {`"nonsense"`, []string{"help", "nonsense"}}, {`"csh"`, []string{"completion", "csh"}}, {`"wat"`, []string{"pki", "wat", "x"}}, {"pki takes", []string{"pki", "list", "x"}},
 		{"pki takes", []string{"pki", "issue"}}, {`"../x"`, []string{"pki", "revoke", "../x"}}, {"neither", []string{"get", "xyz"}}, {"neither", []string{"delete", "../../etc"}}, {"43 characters", []string{"get", "0123456789abcdef#abc"}},
-		{"https://paste", []string{"get", "ftp://x/0123456789abcdef"}}, {"in the clear", []string{"get", "http://example.org/0123456789abcdef"}}, {"-r goes with -E", []string{"-r"}}, {"unexpected", []string{"short", "https://x", "y"}},
+		{"https://paste", []string{"get", "ftp://x/0123456789abcdef"}}, {"in the clear", []string{"get", "http://example.org/0123456789abcdef"}}, {"-r goes with -E", []string{"-r"}}, {"unexpected", []string{"short", "https://x", "y"}}, {"missing", []string{"short", "delete"}}, {"missing", []string{"short", "info"}}, {"unexpected", []string{"short", "list", "x"}},
 		{"not the URL", []string{"get", "https://u:p@example.org/0123456789abcdef"}}, {"not the URL", []string{"get", "https://example.org/0123456789abcdef?x=1"}}, {"Expiry", []string{"-x", "1h\r\nX: y"}}, {"too long", []string{"-n", strings.Repeat("n", 1100)}},
 		{"neither", []string{"get", "https://example.org"}}, {"neither", []string{"get", "0123456789ABCDEF"}}, {"neither", []string{"short", "info", "0123456789abcdef"}},
 	} {
