@@ -1286,7 +1286,7 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	text, err := c.api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr)})
+	text, err := c.api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr)}, certBegin)
 	if err != nil {
 		return err
 	}
@@ -1298,8 +1298,8 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 	if err = cmp.Or(err, oldErr); err != nil {
 		return fmt.Errorf("checking the new certificate: %w", err)
 	}
-	const begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-	before, rest, _ := strings.Cut(string(old), begin) // it loaded: there is one
+	const end = "-----END CERTIFICATE-----"
+	before, rest, _ := strings.Cut(string(old), certBegin) // it loaded: there is one
 	_, after, _ := strings.Cut(rest, end+"\n")
 	if err := replaceFile(path, before+strings.TrimRight(text, "\n")+"\n"+after); err != nil { // a bundle keeps its other blocks: key and CA
 		return err
@@ -1337,7 +1337,7 @@ func (c *cli) pki(ctx context.Context, args []string) error {
 		return usage("fpaste help pki", "unknown argument %q for pki", verb)
 	}
 	if verb == "issue" || verb == "ca" {
-		text, err := c.api.text(ctx, call)
+		text, err := c.api.text(ctx, call, certBegin)
 		if err != nil {
 			return err
 		}
@@ -1357,11 +1357,11 @@ func (c *cli) pki(ctx context.Context, args []string) error {
 }
 
 func (c *cli) info(ctx context.Context, _ []string) error {
-	header := map[string]string{"Accept": "text/plain"}
+	header, begin := map[string]string{"Accept": "text/plain"}, "FlaskPaste"
 	if c.has("json") {
-		header = nil
+		header, begin = nil, "{"
 	}
-	text, err := c.api.text(ctx, apiCall{method: "GET", path: "/", header: header})
+	text, err := c.api.text(ctx, apiCall{method: "GET", path: "/", header: header}, begin)
 	if err != nil {
 		return err
 	}

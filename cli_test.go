@@ -792,6 +792,25 @@ func TestExportFollowsNoLink(t *testing.T) {
 	}
 }
 
+// What is no answer of ours is neither printed as one, nor makes the history forget a token.
+func TestNonsenseIsNoAnswer(t *testing.T) {
+	for _, body := range []string{"<html>log in</html>", "null", "[1]", ""} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, body) }))
+		m := newMachine(t, srv.URL)
+		m.file(".local/state/fpaste/history", `{"link":"`+srv.URL+`/0123456789abcdef","token":"kept","expires":9999999999}`+"\n")
+		csr := m.file("csr", "x")
+		for _, args := range [][]string{{"info"}, {"info", "-j"}, {"pki", "ca"}, {"pki", "issue", csr}, {"delete", "0123456789abcdef"}, {"short", "delete", "abcdefgh"}} {
+			if out, errs := m.want(1, "", args...); out != "" || !strings.Contains(errs, errStrange.Error()) {
+				t.Errorf("%q for %q: %q %q", body, args, out, errs)
+			}
+		}
+		if out, _ := m.want(0, "", "history"); !strings.Contains(out, "kept") {
+			t.Errorf("%q: the token is forgotten", body)
+		}
+		srv.Close()
+	}
+}
+
 func TestHistory(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)

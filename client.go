@@ -53,6 +53,7 @@ const (
 	waitMost    = 9           // seconds of Retry-After that are waited for, once
 	answerMost  = 4 << 20     // bytes of JSON; a page of 200 pastes has a tenth of a MiB
 	spoolMemory = 1 << 20     // bytes of a pipe kept in memory, more goes to a file
+	certBegin   = "-----BEGIN CERTIFICATE-----"
 	expectFrom  = sealSegment // bytes of a body from which we ask before we send it (Expect: 100-continue)
 )
 
@@ -587,14 +588,17 @@ func ask[T any](ctx context.Context, c *apiClient, q apiCall) (answer T, err err
 	return answer, err
 }
 
-// text makes a call whose answer is text, such as a certificate.
-func (c *apiClient) text(ctx context.Context, q apiCall) (string, error) {
+// text makes a call whose answer is text that begins as it must, such as a certificate.
+func (c *apiClient) text(ctx context.Context, q apiCall, begin string) (string, error) {
 	resp, err := c.do(ctx, q)
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
+	if err == nil && !strings.HasPrefix(string(raw), begin) {
+		err = &apiFailure{Status: resp.StatusCode}
+	}
 	return string(raw), err
 }
 
@@ -664,7 +668,10 @@ func (c *apiClient) remove(ctx context.Context, path, token string) error {
 	if token != "" {
 		header["X-Delete-Token"] = token
 	}
-	_, err := ask[struct{}](ctx, c, apiCall{method: "DELETE", path: path, header: header})
+	info, err := ask[apiItem](ctx, c, apiCall{method: "DELETE", path: path, header: header})
+	if err == nil && (info.ID == "" || !strings.HasSuffix(path, "/"+info.ID)) {
+		err = &apiFailure{Status: 200}
+	}
 	return err
 }
 
@@ -697,7 +704,7 @@ func (c *apiClient) enrol(ctx context.Context, csr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.text(ctx, apiCall{method: "POST", path: "/csr", header: header, body: textBody(csr)})
+	return c.text(ctx, apiCall{method: "POST", path: "/csr", header: header, body: textBody(csr)}, certBegin)
 }
 
 func textBody(s string) bodySource {
