@@ -603,7 +603,8 @@ func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealT
 	in, release := c.std.in, func() {}
 	if arg != "-" {
 		f, err := os.Open(arg)
-		if link, _, _ := strings.Cut(arg, "#"); err != nil && (strings.Contains(link, "://") || idShaped(link)) { // the key of a link stays out of sight
+		link, fragment, _ := strings.Cut(arg, "#")
+		if _, keyless := parseSealKey(fragment); err != nil && (strings.Contains(link, "://") || idShaped(link) || keyless == nil) { // the key of a link stays out of sight
 			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
 		}
 		if err != nil {

@@ -968,6 +968,12 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%q: %s", args, errs)
 		}
 	}
+	key := newSealKey().fragment()
+	for _, args := range [][]string{{"paste.example.org/0123456789abcdef#" + key}, {"-s", "http://127.0.0.1:1/0123456789abcdef#" + key}} {
+		if _, errs := m.want(2, "x", args...); strings.Contains(errs, key) {
+			t.Errorf("the key on stderr: %s", errs)
+		}
+	}
 	m.env["FPASTE_PASSWORD"] = " blank "
 	m.want(2, "x", "-p")
 	m.env["FPASTE_PASSWORD"] = ""

@@ -379,6 +379,7 @@ type apiClient struct {
 // parseServer takes a server's URL apart: scheme, host and prefix, host in lower case, the scheme's own port left out.
 func parseServer(s string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(s)
+	s, _, _ = strings.Cut(s, "#") // the key of a link stays out of sight
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not the URL of a server, such as https://paste.example.org", s)
 	}
