@@ -570,7 +570,7 @@ func TestRestartVoidsChallenges(t *testing.T) {
 
 // TestCountsAreSwept: what is remembered against abuse goes when it says nothing any more, and not before.
 func TestCountsAreSwept(t *testing.T) {
-	ts := start(t, "POW_DIFFICULTY=4", "POW_FREE=0", "POW_TTL=300s", "DEDUP_MAX=3", "DEDUP_WINDOW=600s", "SWEEP=1h", "SYNC=normal", "LOG_LEVEL=error")
+	ts := start(t, "POW_DIFFICULTY=4", "POW_FREE=0", "POW_TTL=300s", "DEDUP_MAX=3", "DEDUP_WINDOW=600s", "TRANSFER_TIMEOUT=1s", "SWEEP=1h", "SYNC=normal", "LOG_LEVEL=error")
 	ts.clock.hold()
 	var proof []string
 	for i := range 700 { // more than one step of the sweep
@@ -591,9 +591,11 @@ func TestCountsAreSwept(t *testing.T) {
 	counts(700, 700)
 	ts.post("a replay", proof...).want(400, "pow_failed")
 	ts.clock.advance(61 * time.Second)
-	counts(0, 700)
+	counts(700, 700)
 	ts.post("another replay", proof...).want(400, "pow_failed") // expired by now
-	ts.clock.advance(300 * time.Second)
+	ts.clock.advance(61 * time.Second) // a minute and TRANSFER_TIMEOUT later no upload that came with it goes on
+	counts(0, 700)
+	ts.clock.advance(240 * time.Second)
 	ts.post("fresh", ts.puzzle().solve(t)...).want(201, "")
 	counts(1, 1)
 }
