@@ -593,7 +593,7 @@ func TestCountsAreSwept(t *testing.T) {
 	ts.clock.advance(61 * time.Second)
 	counts(700, 700)
 	ts.post("another replay", proof...).want(400, "pow_failed") // expired by now
-	ts.clock.advance(61 * time.Second) // a minute and TRANSFER_TIMEOUT later no upload that came with it goes on
+	ts.clock.advance(61 * time.Second)                          // a minute and TRANSFER_TIMEOUT later no upload that came with it goes on
 	counts(0, 700)
 	ts.clock.advance(240 * time.Second)
 	ts.post("fresh", ts.puzzle().solve(t)...).want(201, "")

@@ -49,7 +49,7 @@ const (
 	sealMost    = 1 << 32     // segments under one key and salt, far below GCM's bounds
 	titleMost   = 1024        // bytes of the header's JSON
 	workMost    = 32          // bits: anti-flood ends at 28, above this a server only burns our electricity
-	stallMost   = time.Minute // for an answer to begin, and between two parts of it
+	stallMost   = time.Minute // for an answer to begin, and between two parts of it or of what is sent
 	waitMost    = 9           // seconds of Retry-After that are waited for, once
 	answerMost  = 4 << 20     // bytes of JSON; a page of 200 pastes has a tenth of a MiB
 	spoolMemory = 1 << 20     // bytes of a pipe kept in memory, more goes to a file
@@ -483,8 +483,10 @@ func (c *apiClient) workOn(ctx context.Context, w workOrder, header map[string]s
 // try makes the call once.
 func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	stall := time.AfterFunc(stallMost, func() { cancel(errStalled) })
 	defer func() {
 		if err != nil {
+			stall.Stop()
 			cancel(nil)
 		}
 	}()
@@ -507,7 +509,7 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 		if err != nil {
 			return nil, err
 		}
-		if req.Body = io.NopCloser(body); req.ContentLength == 0 {
+		if req.Body = io.NopCloser(moving{body, stall}); req.ContentLength == 0 {
 			req.Body = http.NoBody
 		} else if req.ContentLength >= expectFrom {
 			req.Header.Set("Expect", "100-continue")
@@ -527,7 +529,8 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 	if c.trace != nil {
 		c.trace(q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
 	}
-	resp.Body = &receiving{resp.Body, ctx, cancel, time.AfterFunc(stallMost, func() { cancel(errStalled) })}
+	stall.Reset(stallMost)
+	resp.Body = &receiving{moving{resp.Body, stall}, resp.Body, ctx, cancel}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
@@ -544,17 +547,29 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 	return nil, f
 }
 
-// receiving is an answer's body, cut when nothing comes for stallMost. Its errors are netFailures.
+// moving is a body, of a request or an answer: each part of it puts off the end of the call by stallMost.
+type moving struct {
+	io.Reader
+	stall *time.Timer
+}
+
+func (m moving) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.stall.Reset(stallMost)
+	return n, err
+}
+
+// receiving is an answer's body. Its errors are netFailures.
 type receiving struct {
-	io.ReadCloser
+	moving
+	io.Closer
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	stall  *time.Timer
 }
 
 func (r *receiving) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if r.stall.Reset(stallMost); err != nil && err != io.EOF {
+	n, err := r.moving.Read(p)
+	if err != nil && err != io.EOF {
 		err = netFailure{cmp.Or(context.Cause(r.ctx), err)}
 	}
 	return n, err
@@ -563,7 +578,7 @@ func (r *receiving) Read(p []byte) (int, error) {
 func (r *receiving) Close() error {
 	r.stall.Stop()
 	r.cancel(nil)
-	return r.ReadCloser.Close()
+	return r.Closer.Close()
 }
 
 // ownCiphertext refuses a body that does not begin with a head under key: the last gate before the wire.

@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -618,6 +619,27 @@ func TestUploadCut(t *testing.T) {
 	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
 		t.Errorf("exit %d, %q", code, what)
 	}
+}
+
+// TestUploadStalls: a server that takes no more is left after a minute; one that takes a little every 50 s is not.
+func TestUploadStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		c := newAPIClient(must(parseServer("http://127.0.0.1:1", false)), true, nil, nil)
+		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() {
+				for part := make([]byte, 64<<10); time.Since(begin) < 290*time.Second; time.Sleep(50 * time.Second) {
+					io.ReadFull(far, part)
+				}
+			}()
+			return near, nil
+		}
+		_, err := c.create(t.Context(), func() (io.Reader, int64, error) { return zeros{}, 1 << 30, nil }, nil, map[string]string{})
+		if took := time.Since(begin); !errors.Is(err, errStalled) || took < 300*time.Second || took > 320*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
 }
 
 // brokenPipe is a connection whose other end is gone when the first byte is written.
