@@ -811,6 +811,30 @@ func TestNonsenseIsNoAnswer(t *testing.T) {
 	}
 }
 
+// What a server sends behind its answer, net/http says to the standard logger: not to our standard error.
+func TestBehindTheAnswer(t *testing.T) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 4096))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}and more")
+		}
+	}()
+	m := newMachine(t, "http://"+l.Addr().String())
+	for range 10 { // it is said in most of the runs
+		cmd := m.process(m.home)
+		cmd.Args, cmd.Env = []string{"fpaste", "get", "0123456789abcdef"}, append(cmd.Env, "RUN_AS_FLASKPASTE=1")
+		if out, _ := cmd.CombinedOutput(); strings.Contains(string(out), "and more") || !strings.HasPrefix(string(out), "fpaste: ") {
+			t.Fatalf("%s", out)
+		}
+	}
+}
+
 func TestHistory(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)

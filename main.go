@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,6 +48,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	if name == "fpaste" || len(args) > 0 && isClientCommand(args) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		context.AfterFunc(ctx, stop) // a second signal kills
+		log.SetOutput(io.Discard)    // net/http's own remarks on what a server sends
 		return runClient(ctx, args, stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv})
 	}
 	if len(args) > 0 {
