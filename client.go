@@ -33,6 +33,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -635,7 +636,8 @@ func (c *apiClient) store(ctx context.Context, method, path string, body bodySou
 	if key != nil && body != nil {
 		header["X-Read-Proof-SHA256"], header["Content-Type"] = key.proofHash(), "application/octet-stream"
 	}
-	if kind := header["Content-Type"]; key == nil && body != nil && kind != "" { // as a form's part: by itself application/json would be taken for the API's
+	// What the server would take for a form of its own goes as a part of one.
+	if kind := header["Content-Type"]; key == nil && body != nil && formLike.MatchString(kind) {
 		boundary, plain := rand.Text(), body
 		head, tail := "--"+boundary+"\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: "+kind+"\r\n\r\n", "\r\n--"+boundary+"--\r\n"
 		header["Content-Type"] = "multipart/form-data; boundary=" + boundary
@@ -722,6 +724,8 @@ func (c *apiClient) enrol(ctx context.Context, csr string) (string, error) {
 	}
 	return c.text(ctx, apiCall{method: "POST", path: "/csr", header: header, body: textBody(csr)}, certBegin)
 }
+
+var formLike = regexp.MustCompile(`(?i)^\s*(application/json|multipart/)`)
 
 func textBody(s string) bodySource {
 	return func() (io.Reader, int64, error) { return strings.NewReader(s), int64(len(s)), nil }
