@@ -673,7 +673,7 @@ func (c *cli) create(ctx context.Context, args []string) error {
 		r := pasteRef{api: c.api}
 		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
 		if arg != "-" && title.Name == "" {
-			title.Name = filepath.Base(arg)
+			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 		}
 		if c.sealing() {
 			key := newSealKey()
@@ -750,7 +750,7 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	} else {
 		arg, title := append(args, "-")[1], sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
 		if arg != "-" && title.Name == "" {
-			title.Name = filepath.Base(arg)
+			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 		}
 		info, err = c.send(ctx, arg, r.key, title, func(body bodySource) (apiItem, error) {
 			return r.api.replace(ctx, r.id, r.token, body, r.key, header)

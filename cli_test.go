@@ -198,7 +198,7 @@ func url2(s string) (*url.URL, error) { return url.Parse(s) }
 func TestCreateAndGet(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)
-	path := m.file("notes.txt", "from a file\n")
+	path, latin := m.file("notes.txt", "from a file\n"), m.file("caf\xe9", "from another\n")
 	for _, row := range []struct {
 		name, stdin, want string
 		args              []string
@@ -207,6 +207,7 @@ func TestCreateAndGet(t *testing.T) {
 		{"named command", "hello\n", "hello\n", []string{"create"}},
 		{"dash", "hello\n", "hello\n", []string{"-"}},
 		{"file", "", "from a file\n", []string{path}},
+		{"file whose name is Latin-1", "", "from another\n", []string{latin}},
 		{"two MiB by pipe", strings.Repeat("0123456789abcdef", 2<<16), strings.Repeat("0123456789abcdef", 2<<16), nil},
 		{"options", "x", "x", []string{"-bx", "1h", "--name=n"}},
 		{"control characters in a pipe", "\x1b[31m\x00\r\n", "\x1b[31m\x00\r\n", nil},
