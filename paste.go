@@ -976,6 +976,9 @@ func (s *server) createPaste(q *request) error {
 	if err := s.apply(q, p, o, in); err != nil {
 		return err
 	}
+	if p.expires <= s.now().Unix() {
+		return &apiError{status: 400, code: "bad_expiry", text: "the content took longer to come than it was to be kept"}
+	}
 	token := p.newToken()
 	for try := 0; ; try++ {
 		p.id = newID(int(s.cfg.idLength))

@@ -52,6 +52,22 @@ func (ts *testServer) slowly(method, path, content string, headers ...string) (f
 	}
 }
 
+// TestUploadOutlivesItself: a link that is dead already is no success.
+func TestUploadOutlivesItself(t *testing.T) {
+	ts := start(t, "POW_DIFFICULTY=4", "POW_FREE=1")
+	for _, c := range []struct {
+		after  time.Duration
+		status int
+	}{{60 * time.Second, 400}, {59 * time.Second, 201}} { // the refused one has given the allowance back
+		ts.clock.hold()
+		finish := ts.slowly("POST", "/", "slow", "X-Expiry: 60")
+		ts.clock.advance(c.after)
+		if a := finish(); a.StatusCode != c.status || c.status == 400 && a.field("code") != "bad_expiry" {
+			t.Errorf("after %v: %d %s", c.after, a.StatusCode, a.body)
+		}
+	}
+}
+
 // TestDeadlineDuringUpload: a content that takes its time undoes no deadline that was set meanwhile, and no renewal.
 func TestDeadlineDuringUpload(t *testing.T) {
 	ts := start(t, "EXPIRY_ANON=10h")
