@@ -603,11 +603,11 @@ func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealT
 	in, release := c.std.in, func() {}
 	if arg != "-" {
 		f, err := os.Open(arg)
-		link, fragment, _ := strings.Cut(arg, "#")
-		if _, keyless := parseSealKey(fragment); err != nil && (strings.Contains(link, "://") || idShaped(link) || keyless == nil) { // the key of a link stays out of sight
-			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
-		}
 		if err != nil {
+			link, fragment, _ := strings.Cut(arg, "#")
+			if _, keyless := parseSealKey(fragment); strings.Contains(link, "://") || idShaped(link) || keyless == nil { // the key of a link stays out of sight
+				return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
+			}
 			return nil, release, &cliError{2, err.Error(), "fpaste help lists the commands"}
 		}
 		in, release = f, func() { f.Close() }
@@ -671,15 +671,11 @@ func (c *cli) create(ctx context.Context, args []string) error {
 	}
 	return c.each(args, func(arg string) error {
 		r := pasteRef{api: c.api}
-		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
-		if arg != "-" && title.Name == "" {
-			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-		}
 		if c.sealing() {
 			key := newSealKey()
 			r.key = &key
 		}
-		info, err := c.send(ctx, arg, r.key, title, func(body bodySource) (apiItem, error) {
+		info, err := c.send(ctx, arg, r.key, func(body bodySource) (apiItem, error) {
 			return c.api.create(ctx, body, r.key, maps.Clone(header))
 		})
 		if err != nil {
@@ -692,13 +688,15 @@ func (c *cli) create(ctx context.Context, args []string) error {
 }
 
 // send prepares the content of arg and has it sent.
-func (c *cli) send(ctx context.Context, arg string, key *sealKey, title sealTitle, call func(bodySource) (apiItem, error)) (apiItem, error) {
+func (c *cli) send(ctx context.Context, arg string, key *sealKey, call func(bodySource) (apiItem, error)) (apiItem, error) {
+	var title sealTitle
 	if key != nil {
+		if title = (sealTitle{Name: c.opt["name"], Type: c.opt["type"]}); arg != "-" && title.Name == "" {
+			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
+		}
 		if _, err := title.encode(); err != nil {
 			return apiItem{}, err
 		}
-	} else {
-		title = sealTitle{}
 	}
 	body, release, err := c.content(ctx, arg, key, title)
 	defer release()
@@ -748,11 +746,7 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	if optionsOnly {
 		info, err = r.api.replace(ctx, r.id, r.token, nil, r.key, header)
 	} else {
-		arg, title := append(args, "-")[1], sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
-		if arg != "-" && title.Name == "" {
-			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-		}
-		info, err = c.send(ctx, arg, r.key, title, func(body bodySource) (apiItem, error) {
+		info, err = c.send(ctx, append(args, "-")[1], r.key, func(body bodySource) (apiItem, error) {
 			return r.api.replace(ctx, r.id, r.token, body, r.key, header)
 		})
 	}
