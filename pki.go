@@ -623,6 +623,19 @@ func (s *server) enrol(q *request) error {
 
 func noWork(*writeTx) error { return nil }
 
+// onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something else is there,
+// or the query can't be read (url.Values of URL.Query would leave that out).
+func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
+	values, err := url.ParseQuery(q.r.URL.RawQuery)
+	switch v := values[name]; {
+	case err == nil && len(values) == 0:
+		return standard, true
+	case err == nil && len(values) == 1 && len(v) == 1:
+		return v[0], true
+	}
+	return "", false
+}
+
 // issue answers POST /pki/issue: an admin vouches for a new owner.
 func (s *server) issue(q *request) error {
 	switch {
@@ -633,17 +646,10 @@ func (s *server) issue(q *request) error {
 	case q.tier != admin:
 		return errNotAdmin
 	}
-	days := int(s.cfg.certDays)
-	values, err := url.ParseQuery(q.r.URL.RawQuery) // Query would drop what it can't read, and issue for a year
-	if err != nil {
+	text, ok := q.onlyParameter("days", strconv.FormatInt(s.cfg.certDays, 10))
+	days, err := strconv.Atoi(text)
+	if !ok || err != nil || strconv.Itoa(days) != text {
 		return errDays
-	}
-	for name, v := range values {
-		n, err := strconv.Atoi(v[0])
-		if name != "days" || len(v) != 1 || err != nil || strconv.Itoa(n) != v[0] {
-			return errDays
-		}
-		days = n
 	}
 	return s.certify(q, "issue", "", &certificate{vouched: true}, days, func(t *writeTx) error { // the body may have taken its time
 		err := t.isAdmin(q.who.sha256)
@@ -829,16 +835,9 @@ func (s *server) revoke(q *request) error {
 	if q.tier == anonymous {
 		return errNoIdentity
 	}
-	reason := "unspecified"
-	values, err := url.ParseQuery(q.r.URL.RawQuery)
-	if err != nil {
+	reason, ok := q.onlyParameter("reason", "unspecified")
+	if !ok {
 		return errReason
-	}
-	for name, v := range values {
-		if name != "reason" || len(v) != 1 {
-			return errReason
-		}
-		reason = v[0]
 	}
 	if _, err := reasonCode(reason); err != nil {
 		return err
