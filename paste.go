@@ -1287,8 +1287,10 @@ func (s *server) sendContent(q *request) error {
 	defer rd.close()
 	if !head {
 		if err := rd.first(); err != nil { // before the headers, and before it burns
-			if now, _, again := s.store.get(p.id, q.now); errors.Is(err, errGone) && again == nil && now.content == p.content {
-				return errDamaged
+			if errors.Is(err, errGone) {
+				if now, _, again := s.store.get(p.id, q.now); again == nil && now.content == p.content {
+					return errDamaged
+				}
 			}
 			return err
 		}
