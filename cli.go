@@ -31,6 +31,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -1461,7 +1462,7 @@ func (c *cli) completion(_ context.Context, args []string) error {
 func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
 	start, last := c.clock(), time.Time{}
 	defer c.status("")
-	return solve(ctx, nonce, difficulty, cores(), func(tried uint64) {
+	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
 		if now := c.clock(); tried > 0 && now.Sub(last) >= progressStep {
 			last = now
 			rate := float64(tried) / max(now.Sub(start).Seconds(), 1e-3)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -33,7 +34,6 @@ func (secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 // config is what the operator decided. Sizes are bytes.
 type config struct {
 	listen         []string // host:port or unix:/path
-	socketMode     uint64
 	database       string
 	prefix         string // "" or "/path"
 	publicURL      string // scheme://host[:port], or ""
@@ -46,23 +46,20 @@ type config struct {
 	maxAnon, maxAuth                           int64
 	expiryAnon, expiryUntrusted, expiryTrusted time.Duration
 	maxExpiry                                  time.Duration
-	idLength, minSize                          int64
-	maxUploads, maxDownloads                   int64
+	minSize                                    int64
+	maxUploads, maxDownloads, maxConnections   int64
 	transferTimeout                            time.Duration
 	maxStorage, minFree                        int64
 
-	tlsCert, tlsKey                     string // files, or ""
 	pkiEnabled                          string // "0", "1"
 	caPassword                          secret
 	certDays                            int64
 	registration                        string // "closed", "open"
 	powDifficulty, powFree, registerPow int64
 	powTTL                              time.Duration
-	floodWindow, floodDecay             time.Duration
-	floodMax, floodStep, floodThreshold int64
+	floodMax, floodThreshold            int64
 	rates                               [rateClasses]rate
-	rateFactor, rateMaxClients          int64
-	dedupMax, dedupAll                  int64
+	dedupMax                            int64
 	dedupWindow                         time.Duration
 	minEntropy                          float64
 
@@ -95,7 +92,6 @@ var injected = regexp.MustCompile(`^FLASKPASTE_(PORT.*|(.*_)?SERVICE_(HOST|PORT)
 func variables(c *config) []variable {
 	return []variable{
 		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", "where to listen; ignored under socket activation", setListen(&c.listen)},
-		{"SOCKET_MODE", "0660", "octal", "mode of the Unix sockets that the server makes", setNumber(&c.socketMode, 8, 0, 0o777)},
 		{"DATABASE", "data/flaskpaste.db", "path", "the SQLite file ($STATE_DIRECTORY/flaskpaste.db under systemd)", setString(&c.database)},
 		{"URL_PREFIX", "", "path", "serve below this path, as in /paste", setPrefix(&c.prefix)},
 		{"PUBLIC_URL", "", "URL without path", "base of the links in answers; default: scheme and Host of the request", setPublicURL(&c.publicURL)},
@@ -110,15 +106,13 @@ func variables(c *config) []variable {
 		{"EXPIRY_UNTRUSTED", "7d", "time", "life with a certificate that this server did not issue", setSpan(&c.expiryUntrusted)},
 		{"EXPIRY_TRUSTED", "30d", "time", "life with a certificate of this server", setSpan(&c.expiryTrusted)},
 		{"MAX_EXPIRY", "90d", "time", "longest life of anything, renewals included", setSpan(&c.maxExpiry)},
-		{"ID_LENGTH", "16", "12 to 64 hex digits", "length of new ids", setNumber(&c.idLength, 10, 12, 64)},
 		{"MIN_SIZE", "0", "size", "smallest content", setSize(&c.minSize, 0)},
 		{"MAX_UPLOADS", "64", "count", "uploads at once; one client has at most an eighth", setNumber(&c.maxUploads, 10, 1, 1<<20)},
 		{"MAX_DOWNLOADS", "256", "count", "downloads over 256 KiB at once; one client has at most an eighth", setNumber(&c.maxDownloads, 10, 1, 1<<20)},
+		{"MAX_CONNECTIONS", "512", "count", "connections at once; one address has at most an eighth, but for proxies", setNumber(&c.maxConnections, 10, 16, 1<<20)},
 		{"TRANSFER_TIMEOUT", "15m", "time", "longest upload or download", setSpan(&c.transferTimeout)},
 		{"MAX_STORAGE", "10GiB", "size", "all stored content; clients without a certificate of this server may fill three quarters", setSize(&c.maxStorage, 1)},
 		{"MIN_FREE", "256MiB", "size", "disk space that uploads leave free", setSize(&c.minFree, 0)},
-		{"TLS_CERT", "", "file", "certificate chain (PEM) for TLS of our own on the TCP sockets; read again when it changes and on SIGHUP", setString(&c.tlsCert)},
-		{"TLS_KEY", "", "file", "its key (PEM)", setString(&c.tlsKey)},
 		{"PKI_ENABLED", "0", "0, 1", "issue client certificates; makes the CA at the first start", setChoice(&c.pkiEnabled, "0", "1")},
 		{"PKI_CA_PASSWORD", "", "text", "opens the CA's key", setPassword(&c.caPassword)},
 		{"PKI_CERT_DAYS", "365", "days", "life of client certificates; never past the CA's", setNumber(&c.certDays, 10, 1, certDaysMax)},
@@ -127,21 +121,15 @@ func variables(c *config) []variable {
 		{"POW_FREE", "20", "count an hour", "creations of a client that need no work; 0: always work", setNumber(&c.powFree, 10, 0, 1<<20)},
 		{"POW_TTL", "300s", "time", "life of a challenge, four times that during a flood", setSpan(&c.powTTL)},
 		{"REGISTER_POW", "24", "bits", "proof of work for a certificate; 0: none", setNumber(&c.registerPow, 10, 0, 40)},
-		{"ANTIFLOOD_WINDOW", "60s", "time", "creations of this time count as a flood", setSpan(&c.floodWindow)},
 		{"ANTIFLOOD_THRESHOLD", "30", "count", "so many of them raise the difficulty by a step; one client counts three at most", setNumber(&c.floodThreshold, 10, 1, 1<<20)},
-		{"ANTIFLOOD_STEP", "2", "bits", "size of a step", setNumber(&c.floodStep, 10, 1, 40)},
 		{"ANTIFLOOD_MAX", "28", "bits", "highest difficulty", setNumber(&c.floodMax, 10, 0, 40)},
-		{"ANTIFLOOD_DECAY", "30s", "time", "the difficulty falls by a step in this time", setSpan(&c.floodDecay)},
 		{"RATE_CREATE", "30/m", "N/s, /m, /h, /d or 0", "creations, changes and deletions of a client", setRate(&c.rates[rateCreate])},
 		{"RATE_READ", "600/m", "N/s, /m, /h, /d or 0", "reads of a client", setRate(&c.rates[rateRead])},
 		{"RATE_MISS", "60/m", "N/s, /m, /h, /d or 0", "404s of a client: ids can't be guessed", setRate(&c.rates[rateMiss])},
 		{"RATE_AUTH", "20/m", "N/s, /m, /h, /d or 0", "password checks, wrong proofs and tokens, refused certificates of a client", setRate(&c.rates[rateAuth])},
 		{"RATE_REGISTER", "10/h", "N/s, /m, /h, /d or 0", "certificate requests of a client", setRate(&c.rates[rateRegister])},
 		{"RATE_BYTES", "200MiB/h", "size/s, /m, /h, /d or 0", "bytes stored by a client", setRate(&c.rates[rateBytes])},
-		{"RATE_TRUSTED_FACTOR", "5", "1 to 1000", "RATE_CREATE, _READ and _BYTES are multiplied by it for certificates of this server", setNumber(&c.rateFactor, 10, 1, 1000)},
-		{"RATE_MAX_CLIENTS", "100000", "count", "limits remembered at once", setNumber(&c.rateMaxClients, 10, 1000, 1<<24)},
 		{"DEDUP_MAX", "3", "count", "times that a client may store the same content in DEDUP_WINDOW; 0: any", setNumber(&c.dedupMax, 10, 0, 1<<20)},
-		{"DEDUP_ALL", "30", "count", "times that all together may; 0: any", setNumber(&c.dedupAll, 10, 0, 1<<20)},
 		{"DEDUP_WINDOW", "3600s", "time", "how long a content is remembered for that", setSpan(&c.dedupWindow)},
 		{"MIN_ENTROPY", "0", "bits per byte, up to 8", "least Shannon entropy of contents of 256 bytes and more; 0: any", setEntropy(&c.minEntropy)},
 		{"SHORT_URL_MAX", "2048", "bytes", "longest target of a short URL", setSize(&c.shortMax, 16)},
@@ -211,13 +199,11 @@ func loadConfig(environ []string) (*config, error) {
 			return nil, fmt.Errorf("%s%s: %w", envPrefix, v.name, err)
 		}
 	}
-	if (c.tlsCert == "") != (c.tlsKey == "") {
-		return nil, errors.New("FLASKPASTE_TLS_CERT and FLASKPASTE_TLS_KEY need each other")
-	}
 	if n := utf8.RuneCountInString(string(c.caPassword)); n > 0 && n < 12 {
 		c.warnings = append(c.warnings, "FLASKPASTE_PKI_CA_PASSWORD is short: a stolen database could be opened by guessing; 12 characters or more are better")
 	}
 	c.rates[rateFree] = rate{c.powFree, time.Hour}
+	c.rates[rateDuplicate] = rate{c.dedupMax, c.dedupWindow}
 	if len(c.trustedProxies) == 0 && c.proxySecret != "" && !slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") }) {
 		c.warnings = append(c.warnings, "FLASKPASTE_PROXY_SECRET is set, FLASKPASTE_TRUSTED_PROXIES is empty: no TCP peer is a trusted proxy")
 	}
@@ -457,4 +443,39 @@ func configHelp() string {
 	}
 	b.WriteString("\nSecrets (PROXY_SECRET, PKI_CA_PASSWORD) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n")
 	return b.String()
+}
+
+// hostShape is a host name, lower-case, with or without a trailing dot.
+var hostShape = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$`)
+
+// parseSpan reads whole seconds or a sum of numbers with units s, m, h, d, w. It returns seconds.
+func parseSpan(v string) (int64, error) {
+	errSpan := errors.New("not a time")
+	var total, n int64
+	digits := 0
+	for i := range len(v) {
+		c := v[i]
+		if c >= '0' && c <= '9' {
+			if n > (math.MaxInt64-9)/10 {
+				return 0, errSpan
+			}
+			n, digits = n*10+int64(c-'0'), digits+1
+			continue
+		}
+		unit := map[byte]int64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}[c]
+		if unit == 0 || digits == 0 || n > (math.MaxInt64-total)/unit {
+			return 0, errSpan
+		}
+		total, n, digits = total+n*unit, 0, 0
+	}
+	if digits > 0 {
+		if total > 0 || digits != len(v) { // 1d12: twelve of what?
+			return 0, errSpan
+		}
+		total = n
+	}
+	if v == "" {
+		return 0, errSpan
+	}
+	return total, nil
 }

@@ -1,7 +1,7 @@
 package main
 
 // headers.go is what every request passes first: the log line, recovery from panics, security headers, request id, and the
-// question who is asking (api.md sections 1 and 2): peer, trusted proxy, client address, scheme, certificate.
+// question who is asking: peer, trusted proxy, client address, scheme, certificate. It holds bodies and answers to their time.
 //
 // Nothing that a client can write counts unless a trusted peer sent it: one address header, one certificate header, both
 // named by the operator. A value that can't be understood is refused or ends the walk; it is never guessed at.
@@ -11,10 +11,11 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
-	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"os"
 	"regexp"
 	"runtime/debug"
 	"strings"
@@ -42,6 +44,7 @@ type request struct {
 	peer    netip.Addr // zero: a Unix socket
 	trusted bool       // the peer is a proxy whose headers count
 	addr    netip.Addr // client address; zero: local
+	named   bool       // the trusted peer named it
 	https   bool
 	who     identity
 	tier    tier
@@ -49,13 +52,14 @@ type request struct {
 	factor  int64 // of a trusted client's limits
 
 	paste string // the id asked for, for the log: its first 4 characters
-	cause error  // of a 500
-	body  bodyState
+	cause error  // of a 500, for the log
 
-	permit permit // of a creation under way
+	conn     *conn // nil: not one of ours
+	bodyDone bool  // the body was read to its end
+	bodyRead int64
 
-	answer responseWriter // w
-	idLine [1]string      // X-Request-Id
+	answered responseWriter // w
+	idLine   [1]string      // X-Request-Id
 }
 
 // tier decides sizes and lives.
@@ -78,26 +82,8 @@ type identity struct {
 	vouched      bool   // the operator or an admin made the owner's first certificate: no work is asked for
 }
 
-// owners returns every id under which this identity may own something.
-func (i identity) owners() (ids []string) {
-	if i.owner != "" {
-		ids = append(ids, i.owner)
-		if i.owner == i.sha256 && i.sha1 != "" {
-			ids = append(ids, i.sha1)
-		}
-	}
-	return ids
-}
-
 // owns reports whether p belongs to this identity.
-func (i identity) owns(p *paste) bool {
-	for _, id := range i.owners() {
-		if id == p.owner || id == p.ownerSHA1 {
-			return true
-		}
-	}
-	return false
-}
+func (i identity) owns(p *paste) bool { return i.owner != "" && i.owner == p.owner }
 
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
@@ -109,22 +95,25 @@ var (
 	hDeny        = []string{"DENY"}
 	hNoReferrer  = []string{"no-referrer"}
 	hCSP         = []string{"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"}
-	hPermissions = []string{"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), usb=()"}
-	hSameOrigin  = []string{"same-origin"}
-	hNone        = []string{"none"}
-	hNoStore     = []string{"no-store"}
-	hRevalidate  = []string{"private, no-cache"}
-	hPublic      = []string{"public, no-cache"}
-	hBytes       = []string{"bytes"}
-	hHSTS        = []string{"max-age=63072000"}
+	hPermissions = []string{"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
+		"fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), usb=()"}
+	hSameOrigin = []string{"same-origin"}
+	hNone       = []string{"none"}
+	hNoStore    = []string{"no-store"}
+	hRevalidate = []string{"private, no-cache"}
+	hPublic     = []string{"public, no-cache"}
+	hBytes      = []string{"bytes"}
+	hHSTS       = []string{"max-age=63072000"}
+	hRobots     = []string{"noindex, nofollow"}
 )
 
 // ServeHTTP is the way of every request: record, headers, route, answer, log line.
 func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	start := s.now()
 	q := &request{s: s, r: r, start: start, now: start.Unix()}
-	q.answer = responseWriter{ResponseWriter: hw, q: q, routing: true}
-	q.w = &q.answer
+	q.answered = responseWriter{ResponseWriter: hw, q: q, routing: true}
+	q.w = &q.answered
+	q.conn, _ = r.Context().Value(connKey{}).(*conn)
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && requestIDs.MatchString(ids[0]) {
 		q.id = ids[0]
 	} else {
@@ -143,8 +132,10 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	h["Cross-Origin-Resource-Policy"] = hSameOrigin
 	h["Cross-Origin-Opener-Policy"] = hSameOrigin
 	h["X-Permitted-Cross-Domain-Policies"] = hNone
+	h["X-Robots-Tag"] = hRobots
 	h["Cache-Control"] = hNoStore
-	q.guardBody()
+	q.bodyDone = r.ContentLength == 0
+	q.conn.expectBody(!q.bodyDone)
 	defer q.finish()
 	s.locate(q)
 	if q.https {
@@ -161,29 +152,34 @@ func (q *request) finish() {
 	if v != nil && v != http.ErrAbortHandler {
 		q.s.log.Error("panic", "request_id", q.id, "panic", v, "stack", string(debug.Stack()))
 		if !q.w.wrote {
-			q.s.answerError(q, &apiError{status: 500, code: "internal", text: "internal error"})
+			q.s.answerError(q, &apiError{status: 500, Code: "internal", Text: "internal error"})
 		} else {
 			v = http.ErrAbortHandler
 		}
 	}
-	q.release()
 	took := q.s.now().Sub(q.start)
 	route := len(q.s.table)
-	if q.route != nil && q.route != &notFoundRoute {
+	if q.route != nil && q.route != &noRoute {
 		route = q.route.index
 	}
-	q.s.metrics.request(route, q.r.Method, q.w.status, q.w.code, took, q.body.bytes, q.w.bytes)
+	q.s.metrics.request(route, logMethod(q.r.Method), q.w.status, q.w.code, took, q.bodyRead, q.w.bytes)
 	q.log(took, v == http.ErrAbortHandler)
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
 }
 
-// log writes the request's one line. Never a full id, a query, a header's value or content.
+// log writes the request's one line, and for refusals one a second for each client: a flood of them must not fill the journal.
+// Never a full id, a query, a header's value or content.
 func (q *request) log(took time.Duration, aborted bool) {
-	level := slog.LevelInfo
+	level, hidden := slog.LevelInfo, 0
 	if q.w.status >= 500 && q.cause != nil {
 		level = slog.LevelError
+	} else if q.w.code != "" {
+		var show bool
+		if hidden, show = q.s.refusals.note(q.key, q.now); !show {
+			return
+		}
 	}
 	if !q.s.log.Enabled(q.r.Context(), level) {
 		return
@@ -192,9 +188,10 @@ func (q *request) log(took time.Duration, aborted bool) {
 	if q.route != nil {
 		pattern = q.route.pattern
 	}
-	attrs := make([]slog.Attr, 0, 12)
-	attrs = append(attrs, slog.String("request_id", q.id), slog.String("method", logMethod(q.r.Method)), slog.String("route", pattern),
-		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Duration("duration", took), slog.String("tier", q.tier.String()))
+	attrs := make([]slog.Attr, 0, 13)
+	attrs = append(attrs, slog.String("request_id", q.id), slog.String("method", logMethod(q.r.Method)),
+		slog.String("route", pattern), slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes),
+		slog.Duration("duration", took), slog.String("tier", q.tier.String()))
 	if a := q.s.logAddr(q.addr); a != "" {
 		attrs = append(attrs, slog.String("client", a))
 	}
@@ -210,9 +207,40 @@ func (q *request) log(took time.Duration, aborted bool) {
 	if aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	rec := slog.NewRecord(q.start.Add(took), level, "request", 0) // no source: the logger would walk the stack for it, on every request
+	if hidden > 0 {
+		attrs = append(attrs, slog.Int("refused_without_line", hidden))
+	}
+	rec := slog.NewRecord(q.start.Add(took), level, "request", 0) // no source: to find it, the logger would walk the stack
 	rec.AddAttrs(attrs...)
 	q.s.log.Handler().Handle(q.r.Context(), rec)
+}
+
+// refusals remembers in which second a client's last refusal was logged, and how many were not since.
+type refusals struct {
+	mu      sync.Mutex
+	clients map[clientKey]refusal
+}
+
+type refusal struct {
+	second int64
+	hidden int
+}
+
+const refusalsMost = 10_000 // clients; then all are forgotten, and each has a line more
+
+func (l *refusals) note(key clientKey, second int64) (hidden int, show bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v, ok := l.clients[key]
+	if ok && v.second == second {
+		l.clients[key] = refusal{second, v.hidden + 1}
+		return 0, false
+	}
+	if len(l.clients) >= refusalsMost || l.clients == nil {
+		l.clients = map[clientKey]refusal{}
+	}
+	l.clients[key] = refusal{second, 0}
+	return v.hidden, true
 }
 
 // logMethod keeps what a stranger calls a method out of logs and labels.
@@ -245,7 +273,6 @@ func (s *server) locate(q *request) {
 	} else if a, _ := q.r.Context().Value(http.LocalAddrContextKey).(net.Addr); a == nil || a.Network() != "unix" {
 		q.peer = netip.IPv4Unspecified() // no address that we know, and no Unix socket: nobody's
 	}
-	q.https = q.r.TLS != nil
 	q.addr = q.peer
 	q.trusted = !q.peer.IsValid() || containsAddr(s.cfg.trustedProxies, q.peer)
 	if q.trusted && s.cfg.proxySecret != "" {
@@ -261,17 +288,14 @@ func (s *server) locate(q *request) {
 		}
 		return
 	}
-	if lines := q.r.Header[s.cfg.addressHeader]; len(lines) > 0 {
-		q.addr = forwardedAddr(strings.Join(lines, ","), q.peer, s.cfg.trustedProxies)
-	}
-	if proto := q.r.Header["X-Forwarded-Proto"]; len(proto) == 1 {
-		switch proto[0] {
-		case "https":
-			q.https = true
-		case "http":
-			q.https = false
+	q.addr = forwardedAddr(strings.Join(q.r.Header[s.cfg.addressHeader], ","), s.cfg.trustedProxies)
+	if q.named = q.addr.IsValid(); !q.named {
+		if q.addr = q.peer; q.peer.IsValid() {
+			s.proxyWarnings.say(q, s.cfg.addressHeader+" from a trusted proxy names no client: all its clients share one allowance")
 		}
 	}
+	proto := q.r.Header["X-Forwarded-Proto"]
+	q.https = len(proto) == 1 && proto[0] == "https"
 }
 
 func containsAddr(list []netip.Prefix, a netip.Addr) bool {
@@ -283,15 +307,15 @@ func containsAddr(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// forwardedAddr walks a list of addresses from the right (the proxy next to us) past trusted ones to the first other one.
-// An element that does not parse ends the walk at the last good one: what stands left of it, anybody may have written.
-func forwardedAddr(list string, peer netip.Addr, trusted []netip.Prefix) netip.Addr {
-	good := peer
+// forwardedAddr walks a list of addresses from the right (the proxy next to us) past trusted ones to the first other one; all
+// trusted: the leftmost. An element that does not parse ends the walk at the last good one: what stands left of it, anybody may
+// have written. The zero address: there is none.
+func forwardedAddr(list string, trusted []netip.Prefix) (good netip.Addr) {
 	for list != "" {
 		i := strings.LastIndexByte(list, ',')
 		element := strings.Trim(list[i+1:], " \t")
 		list = list[:max(i, 0)]
-		a, err := netip.ParseAddr(element)
+		a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(element, "["), "]"))
 		if err != nil {
 			ap, err := netip.ParseAddrPort(element)
 			if err != nil {
@@ -299,73 +323,56 @@ func forwardedAddr(list string, peer netip.Addr, trusted []netip.Prefix) netip.A
 			}
 			a = ap.Addr()
 		}
-		if a.Zone() != "" {
-			return good
-		}
-		good = a.Unmap()
-		if !containsAddr(trusted, good) {
+		if good = a.Unmap().WithZone(""); !containsAddr(trusted, good) {
 			return good
 		}
 	}
 	return good
 }
 
-// ignored remembers, for one line an hour, that somebody who is no trusted proxy sent a proxy's header: most often it is
-// the operator's own proxy, not yet named.
-type ignored struct {
+// hourly lets one warning an hour through: most often it is the operator's own proxy, not yet named or not yet told what to send.
+type hourly struct {
 	mu   sync.Mutex
 	last time.Time
 }
 
-func (s *server) ignoredHeaders(q *request, name string) {
-	s.metrics.ignoredHeaders.Add(1)
-	s.ignored.mu.Lock()
-	due := s.ignored.last.IsZero() || q.start.Sub(s.ignored.last) >= time.Hour
+func (l *hourly) say(q *request, text string) {
+	q.s.metrics.ignoredHeaders.Add(1)
+	l.mu.Lock()
+	due := l.last.IsZero() || q.start.Sub(l.last) >= time.Hour
 	if due {
-		s.ignored.last = q.start
+		l.last = q.start
 	}
-	s.ignored.mu.Unlock()
+	l.mu.Unlock()
 	if due {
-		text := name + " was sent by a peer that is no trusted proxy, and ignored: if it is your proxy, see FLASKPASTE_TRUSTED_PROXIES and FLASKPASTE_PROXY_SECRET"
-		s.log.Warn(text, "peer", s.logAddr(q.peer), "request_id", q.id)
-		go s.store.note("ignored_header", text) // a read must not wait for the writer
+		q.s.log.Warn(text, "peer", q.s.logAddr(q.peer), "request_id", q.id)
 	}
 }
 
-// identify finds out whose certificate came along; an error is the answer.
-func (s *server) identify(q *request) error {
-	var shown identity
+func (s *server) ignoredHeaders(q *request, name string) {
+	s.proxyWarnings.say(q, name+" was sent by a peer that is no trusted proxy, and ignored: if it is your proxy, see "+
+		"FLASKPASTE_TRUSTED_PROXIES and FLASKPASTE_PROXY_SECRET")
+}
+
+// shown returns the certificate that came along, the zero identity without one; an error is the answer.
+func (s *server) shown(q *request) (identity, error) {
 	lines := q.r.Header[s.cfg.certHeader]
-	own := q.r.TLS != nil && len(q.r.TLS.PeerCertificates) > 0
-	// A fingerprint is public: over TCP an address range alone may not vouch for it.
-	believed := q.trusted && (!q.peer.IsValid() || s.cfg.proxySecret != "")
-	if len(lines) > 0 && q.trusted && !believed {
+	if len(lines) == 0 || !q.trusted {
+		return identity{}, nil
+	}
+	if q.peer.IsValid() && s.cfg.proxySecret == "" { // a fingerprint is public: over TCP an address range alone may not vouch for it
 		s.ignoredHeaders(q, s.cfg.certHeader)
+		return identity{}, nil
 	}
-	if len(lines) > 0 && (own || believed) {
-		if len(lines) > 1 {
-			return badCertificate("the certificate header is repeated")
-		}
-		var err error
-		if shown, err = parseCertHeader(lines[0]); err != nil {
-			return err
-		}
+	if len(lines) > 1 {
+		return identity{}, badCertificate("the certificate header is repeated")
 	}
-	if own {
-		if shown != (identity{}) {
-			return badCertificate("a certificate in the header and another in the TLS handshake")
-		}
-		shown = identityOf(q.r.TLS.PeerCertificates[0].Raw)
-	}
-	if shown == (identity{}) {
-		return nil
-	}
-	return s.judge(q, shown)
+	return parseCertHeader(lines[0])
 }
 
 func badCertificate(why string) error {
-	return &apiError{status: 400, code: "bad_client_certificate", text: "bad client certificate: " + why,
-		hint: "the proxy must send one certificate, as in deploy/"}
+	return &apiError{status: 400, Code: "bad_client_certificate", Text: "bad client certificate: " + why,
+		Hint: "the server's proxy must send one certificate: tell its operator"}
 }
 
 func identityOf(der []byte) (i identity) {
@@ -382,7 +389,7 @@ const (
 // parseCertHeader understands a SHA-1 or SHA-256 in hex (case and colons free), a percent-encoded PEM certificate, and the
 // base64 of its DER with or without RFC 9440's colons. The zero identity: no certificate.
 func parseCertHeader(v string) (identity, error) {
-	if v == "" || v[0] == '{' && v[len(v)-1] == '}' {
+	if v == "" || v == "(null)" || v[0] == '{' && v[len(v)-1] == '}' {
 		return identity{}, nil
 	}
 	switch plain := strings.ToLower(strings.ReplaceAll(v, ":", "")); {
@@ -397,7 +404,8 @@ func parseCertHeader(v string) (identity, error) {
 	if strings.HasPrefix(v, "-----BEGIN") {
 		text, err := url.PathUnescape(v) // nginx escapes a blank as %20; a plus is a plus
 		block, rest := pem.Decode([]byte(text))
-		if err != nil || block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 || len(bytes.TrimSpace(rest)) > 0 || !strings.HasPrefix(text, "-----BEGIN CERTIFICATE-----") {
+		if err != nil || block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 ||
+			len(bytes.TrimSpace(rest)) > 0 || !strings.HasPrefix(text, "-----BEGIN CERTIFICATE-----") {
 			return identity{}, badCertificate("not one PEM certificate")
 		}
 		der = block.Bytes
@@ -411,7 +419,9 @@ func parseCertHeader(v string) (identity, error) {
 			return identity{}, badCertificate("neither a fingerprint nor a certificate")
 		}
 	}
-	if _, err := x509.ParseCertificate(der); err != nil { // refuses trailing data too
+	// The handshake proved the key; crypto/x509 would refuse certificates that other programs make and use.
+	var seq asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &seq); err != nil || len(rest) > 0 || seq.Tag != asn1.TagSequence || !seq.IsCompound {
 		return identity{}, badCertificate("not a certificate")
 	}
 	return identityOf(der), nil
@@ -419,14 +429,7 @@ func parseCertHeader(v string) (identity, error) {
 
 // ---- the answer ----
 
-const (
-	pieceSize   = 16 << 10         // bytes that a transfer must move
-	pieceTime   = 10 * time.Second // in this time
-	headerLimit = 16 << 10
-)
-
-// responseWriter counts, holds the time limits of an answer, and while the mux is looking for a route keeps the mux's own
-// plain-text refusals from going out.
+// responseWriter counts, and while the mux is looking for a route keeps the mux's own plain-text refusals from going out.
 type responseWriter struct {
 	http.ResponseWriter
 	q       *request
@@ -435,8 +438,8 @@ type responseWriter struct {
 	wrote   bool
 	status  int
 	bytes   int64
-	code    string // of an error, for log and metrics
-	started time.Time
+	code    string           // of an error, for log and metrics
+	decided func(status int) // told of the status before it goes out, may be nil
 }
 
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -452,18 +455,11 @@ func (w *responseWriter) WriteHeader(status int) {
 	if h := w.Header(); h["Cache-Control"] == nil { // ServeContent's 416 drops it
 		h["Cache-Control"] = hNoStore
 	}
-	w.started = time.Now()
-	w.extend(w.started)
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// extend gives the next piece its time, within the whole answer's.
-func (w *responseWriter) extend(now time.Time) {
-	d := now.Add(pieceTime)
-	if last := w.started.Add(w.q.s.cfg.transferTimeout); last.Before(d) {
-		d = last
+	if w.decided != nil {
+		w.decided(status)
 	}
-	http.NewResponseController(w.ResponseWriter).SetWriteDeadline(d)
+	w.q.conn.beginAnswer()
+	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *responseWriter) Write(b []byte) (n int, err error) {
@@ -473,85 +469,162 @@ func (w *responseWriter) Write(b []byte) (n int, err error) {
 	if !w.wrote {
 		w.WriteHeader(200)
 	}
-	for first := true; len(b) > 0 && err == nil; first = false {
-		if !first || w.bytes > 0 {
-			w.extend(time.Now())
-		}
-		var m int
-		m, err = w.ResponseWriter.Write(b[:min(len(b), pieceSize)])
-		b = b[m:]
-		n += m
-		w.bytes += int64(m)
-	}
+	n, err = w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
 	return n, err
-}
-
-var piecePool = sync.Pool{New: func() any { b := make([]byte, pieceSize); return &b }}
-
-// ReadFrom keeps io.Copy from making a buffer for each answer, and from handing the connection over without time limits.
-func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
-	b := piecePool.Get().(*[]byte)
-	defer piecePool.Put(b)
-	for {
-		m, readErr := src.Read(*b)
-		if m > 0 {
-			k, err := w.Write((*b)[:m])
-			n += int64(k)
-			if err != nil {
-				return n, err
-			}
-		}
-		if readErr != nil {
-			if readErr == io.EOF {
-				readErr = nil
-			}
-			return n, readErr
-		}
-	}
-}
-
-// ---- the body ----
-
-// bodyState is the progress of a request's body: at least pieceSize in each pieceTime, all within the transfer time.
-type bodyState struct {
-	done  bool // read to its end
-	bytes int64
-	moved int
-	last  time.Time
-}
-
-// guardBody puts a first deadline on a body, so that net/http's own draining of one that nobody wants can't hang.
-func (q *request) guardBody() {
-	if q.r.ContentLength == 0 {
-		q.body.done = true
-		return
-	}
-	q.body.last = time.Now().Add(q.s.cfg.transferTimeout)
-	q.extendBody()
-}
-
-func (q *request) extendBody() {
-	d := time.Now().Add(pieceTime)
-	if q.body.last.Before(d) {
-		d = q.body.last
-	}
-	q.body.moved = 0
-	http.NewResponseController(q.w.ResponseWriter).SetReadDeadline(d)
 }
 
 // Read reads the body of the request: the only place that does.
 func (q *request) Read(b []byte) (int, error) {
-	if q.body.done {
+	if q.bodyDone {
 		return 0, io.EOF
 	}
 	n, err := q.r.Body.Read(b)
-	q.body.bytes += int64(n)
-	if q.body.moved += n; q.body.moved >= pieceSize {
-		q.extendBody()
-	}
+	q.bodyRead += int64(n)
 	if err == io.EOF {
-		q.body.done = true
-		http.NewResponseController(q.w.ResponseWriter).SetReadDeadline(time.Time{})
+		q.bodyDone = true
+		q.conn.expectBody(false)
 	}
 	return n, err
+}
+
+// ---- time limits ----
+
+const (
+	headerLimit = 16 << 10         // bytes
+	headerTime  = 10 * time.Second // for a header to come
+	stillTime   = 60 * time.Second // in which a body or an answer must move at all
+	pieceSize   = 16 << 10         // bytes that one must move
+	pieceTime   = 10 * time.Second // in this time, while more than half of the slots of its kind are taken
+	stepTime    = 5 * time.Second  // after which a wait looks at the rule again
+)
+
+// connKey is under which a request's context has its *conn.
+type connKey struct{}
+
+// conn holds whatever is read as a body or written, by whomever, to the time limits above. net/http writes from several places (100
+// Continue, its own refusals), and a peer that takes nothing must not hold any of them.
+type conn struct {
+	net.Conn
+	limit            time.Duration // of a whole body, of a whole answer
+	inBusy, outBusy  func() bool   // more than half of the slots are taken
+	closed           func()        // tells the counter; once
+	once             sync.Once
+	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
+	body             bool       // reads are of a body
+	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
+	in, out          pace
+}
+
+// pace is how a transfer moves.
+type pace struct {
+	moved         int           // bytes since the last whole piece
+	waited, still time.Duration // for that piece; since the last byte
+}
+
+// slow notes a wait of d in which n bytes moved, and reports whether that is too slow.
+func (p *pace) slow(n int, d time.Duration, busy bool) bool {
+	p.moved, p.waited, p.still = p.moved+n, p.waited+d, p.still+d
+	if n > 0 {
+		p.still = 0
+	}
+	if p.moved >= pieceSize {
+		p.moved, p.waited = 0, 0
+	}
+	return p.still >= stillTime || busy && p.waited >= pieceTime
+}
+
+// expectBody begins or ends the time of a request's body.
+func (c *conn) expectBody(yes bool) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.body && !yes {
+		c.Conn.SetReadDeadline(time.Time{}) // net/http sets its own for the next header
+	}
+	c.body, c.bodyEnd, c.in = yes, time.Now().Add(c.limit), pace{}
+}
+
+// endBody lets what is left of a body come for d longer.
+func (c *conn) endBody(d time.Duration) {
+	if c != nil {
+		c.mu.Lock()
+		c.bodyEnd = earlier(c.bodyEnd, time.Now().Add(d))
+		c.mu.Unlock()
+	}
+}
+
+// beginAnswer begins the time of an answer.
+func (c *conn) beginAnswer() {
+	if c != nil {
+		c.mu.Lock()
+		c.lastEnd, c.out = time.Now().Add(c.limit), pace{}
+		c.mu.Unlock()
+	}
+}
+
+func (c *conn) Read(b []byte) (n int, err error) {
+	for {
+		c.mu.Lock()
+		body, end := c.body, c.bodyEnd
+		if body {
+			c.Conn.SetReadDeadline(earlier(time.Now().Add(stepTime), end))
+		}
+		c.mu.Unlock()
+		began := time.Now()
+		n, err = c.Conn.Read(b)
+		if !body {
+			return n, err
+		}
+		c.mu.Lock()
+		slow := c.in.slow(n, time.Since(began), c.inBusy()) || time.Now().After(end)
+		c.mu.Unlock()
+		if slow && err == nil { // a trickle
+			err = os.ErrDeadlineExceeded
+		}
+		if n > 0 || slow || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+func (c *conn) Write(b []byte) (n int, err error) {
+	for {
+		began := time.Now()
+		c.mu.Lock()
+		if c.lastEnd.IsZero() {
+			c.lastEnd = began.Add(c.limit)
+		}
+		end := c.lastEnd
+		c.mu.Unlock()
+		c.Conn.SetWriteDeadline(earlier(began.Add(stepTime), end))
+		m, err := c.Conn.Write(b[n:])
+		n += m
+		c.mu.Lock()
+		slow := c.out.slow(m, time.Since(began), c.outBusy()) || time.Now().After(end)
+		c.mu.Unlock()
+		if slow {
+			if t, ok := c.Conn.(*net.TCPConn); ok {
+				t.SetLinger(0) // nor shall the kernel keep for minutes what nobody takes
+			}
+			return n, os.ErrDeadlineExceeded
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+func (c *conn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -1,13 +1,13 @@
 package main
 
-// operator.go is `flaskpaste pki ...`: the CA, and who is trusted or an admin, in the hands of whoever may write the database.
+// operator.go is `flaskpaste pki ...` and what `flaskpaste check` says of certificates: the CA, and who is trusted or an admin, in
+// the hands of whoever may write the database.
 //
 // It works beside a running server, through SQLite's own locking; the server looks certificates up on each request, so what is
-// done here holds from the next one. Nothing of it can be reached over the network. Run by root, it leaves every file to the
-// database's owner. stdout is data, stderr is for people; keys go to a new 0600 file only, never to a terminal.
+// done here holds from the next one. Nothing of it can be reached over the network. stdout is data, stderr is for people; a key
+// goes to a new 0600 file, or to standard output where that is asked for.
 
 import (
-	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,104 +17,92 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-const pkiHelp = `usage: flaskpaste pki init
-       flaskpaste pki issue NAME [--admin] [--days N] [-o FILE]
-       flaskpaste pki list
-       flaskpaste pki revoke SERIAL [--reason NAME]
-       flaskpaste pki admin SERIAL on|off
-
-  init     make the CA, and the database if there is none; FLASKPASTE_PKI_CA_PASSWORD seals its key
-  issue    make a key and a certificate that is vouched for: one PEM file for curl --cert (NAME.pem)
-  list     all certificates: serial, state, rights, end, owner, name
-  revoke   revoke the certificate and its whole line, renewals included
-  admin    give or take the rights of an admin, for the whole line
-
-example: flaskpaste pki issue alice --admin
-`
-
 var errPKIUsage = errors.New("see flaskpaste pki --help")
+
+// pkiVerb is a word behind pki: what it takes and what it is for.
+type pkiVerb struct {
+	name, usage, help string
+	words             int
+	options           []string
+	run               func(*operator, []string) error
+}
+
+func pkiVerbs() []pkiVerb {
+	return []pkiVerb{
+		{"init", "", "make the CA, and the database if there is none; FLASKPASTE_PKI_CA_PASSWORD seals its key", 0, nil, (*operator).init},
+		{"issue", "NAME [--admin] [--days N] [-o FILE|-]", "make key and certificate, vouched for: one PEM file for curl --cert (NAME.pem)",
+			1, []string{"--admin", "--days", "-o"}, (*operator).issue},
+		{"list", "", "all certificates, the newest first", 0, nil, (*operator).list},
+		{"revoke", "SERIAL [--reason NAME]", "revoke a certificate and all its renewals; reasons are RFC 5280's: keyCompromise, superseded ...",
+			1, []string{"--reason"}, (*operator).revoke},
+		{"admin", "SERIAL on|off", "give or take the rights of an admin, for all renewals too", 2, nil, (*operator).admin},
+	}
+}
+
+// pkiHelp is the help of one of them, or of all with "".
+func pkiHelp(name string) string {
+	var b strings.Builder
+	for _, c := range pkiVerbs() {
+		if name == "" || name == c.name {
+			fmt.Fprintf(&b, "  flaskpaste pki %s\n      %s\n", strings.TrimSpace(c.name+" "+c.usage), c.help)
+		}
+	}
+	return "usage:\n" + b.String() + "\n--env FILE reads the server's settings from a file of NAME=value lines.\n" +
+		"example: flaskpaste --env /etc/flaskpaste/env pki issue alice --admin\n"
+}
 
 // pkiCommand runs one of them. errPKIUsage: the arguments are wrong.
 func pkiCommand(cfg *config, args []string, stdout, stderr io.Writer) error {
 	options, words := map[string]string{}, []string{}
 	for i := 0; i < len(args); i++ {
-		switch a := args[i]; a {
-		case "--admin":
+		switch a := args[i]; {
+		case a == "--admin":
 			options[a] = "on"
-		case "--days", "--reason", "-o":
+		case a == "--days" || a == "--reason" || a == "-o":
 			if i++; i == len(args) {
 				return fmt.Errorf("%s needs a value: %w", a, errPKIUsage)
 			}
 			options[a] = args[i]
+		case strings.HasPrefix(a, "-"):
+			return fmt.Errorf("unknown option %q: %w", a, errPKIUsage)
 		default:
-			if strings.HasPrefix(a, "-") {
-				return fmt.Errorf("unknown option %q: %w", a, errPKIUsage)
-			}
 			words = append(words, a)
 		}
-	}
-	commands := map[string]struct {
-		words   int
-		options []string
-		run     func(*operator, []string) error
-	}{
-		"init":   {1, nil, (*operator).init},
-		"issue":  {2, []string{"--admin", "--days", "-o"}, (*operator).issue},
-		"list":   {1, nil, (*operator).list},
-		"revoke": {2, []string{"--reason"}, (*operator).revoke},
-		"admin":  {3, nil, (*operator).admin},
 	}
 	if len(words) == 0 {
 		return fmt.Errorf("pki what? %w", errPKIUsage)
 	}
-	command, ok := commands[words[0]]
-	if !ok || len(words) != command.words {
+	verbs := pkiVerbs()
+	n := slices.IndexFunc(verbs, func(v pkiVerb) bool { return v.name == words[0] })
+	if n < 0 || len(words)-1 != verbs[n].words {
 		return fmt.Errorf("pki %s: %w", strings.Join(words, " "), errPKIUsage)
 	}
+	command, mode := verbs[n], openBeside
 	for name := range options {
 		if !slices.Contains(command.options, name) {
 			return fmt.Errorf("pki %s does not take %s: %w", words[0], name, errPKIUsage)
 		}
 	}
-	if words[0] == "init" && cfg.caPassword == "" { // before a database is made
-		return errNoPassword
-	}
-	if _, err := os.Lstat(cfg.database); words[0] == "init" && errors.Is(err, os.ErrNotExist) { // through a link, root makes nothing
-		if err := createDatabase(cfg.database); err != nil {
-			return err
+	if command.name == "init" {
+		if cfg.caPassword == "" { // before a database is made
+			return errNoPassword
+		}
+		if fileSize(cfg.database) == 0 {
+			mode = openServing
 		}
 	}
-	st, err := openExisting(cfg)
+	st, err := openExisting(cfg, mode)
 	if err != nil {
 		return err
 	}
 	o := &operator{cfg: cfg, st: st, options: options, out: stdout, log: slog.New(slog.NewTextHandler(stderr, nil)), now: time.Now()}
 	return errors.Join(command.run(o, words[1:]), st.close())
-}
-
-// createDatabase makes an empty database. Root gives it to the owner of its folder: the server that will use it.
-func createDatabase(path string) error {
-	st, err := openStore(storeOptions{path: path, serving: true, full: true, checkpoint: true, log: slog.New(slog.DiscardHandler), fatal: func(error) {}, now: time.Now})
-	if err == nil {
-		err = st.close()
-	}
-	for _, name := range []string{path, path + ".lock"} {
-		if err != nil {
-			return err
-		}
-		var f *os.File
-		if f, err = os.OpenFile(name, os.O_RDONLY|noFollow, 0); err == nil {
-			err = errors.Join(ownedAs(f, filepath.Dir(path)), f.Close())
-		}
-	}
-	return err
 }
 
 // operator is one run of a command.
@@ -127,25 +115,34 @@ type operator struct {
 	now     time.Time
 }
 
-func (o *operator) audit(event, owner, serial string) {
-	o.log.Warn("audit", "audit", true, "event", event, "outcome", "ok", "owner", owner, "object", serial, "request_id", "operator")
+func (o *operator) audit(event, object string) {
+	o.log.Info("audit", "audit", true, "event", event, "outcome", "ok", "object", object, "request_id", "operator")
+}
+
+// warnings says what is weak in the settings, to who works with the CA's password.
+func (o *operator) warnings() {
+	for _, w := range o.cfg.warnings {
+		o.log.Warn(w)
+	}
 }
 
 func (o *operator) init([]string) error {
-	if cert, key, err := o.st.authority(); err != nil || cert != nil && key != nil {
-		return cmp.Or(err, errCAExists)
+	o.warnings()
+	if cert, _, err := o.st.authority(); err != nil || cert != nil {
+		return errors.Join(err, errCAExists)
 	}
 	ca, err := openAuthority(o.st, o.cfg.caPassword, true, o.now)
 	if err != nil {
 		return err
 	}
 	_, sum := fingerprints(ca.cert.Raw)
-	o.audit("ca", sum, serialHex(ca.cert.SerialNumber))
+	o.audit("ca", serialHex(ca.cert.SerialNumber))
 	fmt.Fprintf(o.out, "CA %s, until %s\nnext: flaskpaste pki issue NAME --admin\n", sum, ca.cert.NotAfter.Format(time.DateOnly))
 	return nil
 }
 
 func (o *operator) issue(words []string) error {
+	o.warnings()
 	name, days := words[0], int(o.cfg.certDays)
 	if v, given := o.options["--days"]; given {
 		n, err := strconv.Atoi(v)
@@ -156,10 +153,6 @@ func (o *operator) issue(words []string) error {
 	}
 	if !certName.MatchString(name) {
 		return errCSRName
-	}
-	path := o.options["-o"]
-	if path == "" {
-		path = strings.ReplaceAll(name, " ", "_") + ".pem"
 	}
 	ca, err := openAuthority(o.st, o.cfg.caPassword, false, o.now)
 	if err != nil {
@@ -177,22 +170,40 @@ func (o *operator) issue(words []string) error {
 	if err := c.describe(der, o.now.Unix()); err != nil {
 		return err
 	}
-	if err := writeBundle(path, key, der, ca.cert.Raw); err != nil {
-		return err
+	path := o.options["-o"]
+	if path == "" {
+		path = strings.ReplaceAll(name, " ", "_") + ".pem"
 	}
-	if err := o.st.addCertificate(c, "", noWork); err != nil {
+	if path == "-" {
+		if err := o.st.addCertificate(c, "", ""); err != nil {
+			return err
+		}
+		o.audit("issue", c.serial)
+		return writeBundle(o.out, key, der)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists: choose another file with -o FILE", path)
+	}
+	if err == nil {
+		err = errors.Join(writeBundle(f, key, der), f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = o.st.addCertificate(c, "", "")
+	}
+	if err != nil {
 		os.Remove(path) // never trusted
-		return err
+		return fmt.Errorf("issuing a certificate: %w", err)
 	}
-	o.audit(map[bool]string{false: "issue", true: "issue_admin"}[c.admin], c.owner, c.serial)
-	fmt.Fprintf(o.out, "%s: key, certificate and CA of %s, serial %s, until %s\necho hello | curl --cert %s -T - %s/\n",
+	o.audit(map[bool]string{false: "issue", true: "issue_admin"}[c.admin], c.serial)
+	fmt.Fprintf(o.out, "%s: key and certificate of %s, serial %s, until %s\necho hello | curl --cert %s -T - %s/\n",
 		path, name, c.serial, time.Unix(c.expires, 0).UTC().Format(time.DateOnly), shellWord(path), o.cfg.tlsURL())
 	return nil
 }
 
 // shellWord quotes a file name for a POSIX shell, and keeps curl from reading a colon in it as the start of a password.
 func shellWord(path string) string {
-	path = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(filepath.ToSlash(path))
+	path = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(path)
 	if strings.HasPrefix(path, "-") {
 		path = "./" + path
 	}
@@ -207,6 +218,7 @@ func (o *operator) list([]string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(o.out, "%-32s  %-8s %-8s %-10s  %-16s  %s\n", "SERIAL", "STATE", "RIGHTS", "ENDS", "OWNER", "NAME")
 	for _, c := range list {
 		state, right := "valid", "enrolled"
 		switch {
@@ -221,16 +233,17 @@ func (o *operator) list([]string) error {
 		if c.admin {
 			right = "admin"
 		}
-		if _, err := fmt.Fprintf(o.out, "%s  %-8s %-8s %s  %s  %s\n", c.serial, state, right, time.Unix(c.expires, 0).UTC().Format(time.DateOnly), c.owner[:16], c.name); err != nil {
+		if _, err := fmt.Fprintf(o.out, "%s  %-8s %-8s %s  %s  %s\n", c.serial, state, right,
+			time.Unix(c.expires, 0).UTC().Format(time.DateOnly), c.owner[:16], c.name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// find returns the certificate of a serial as people copy it: openssl writes it in capitals.
+// find returns the certificate of a serial as people copy it.
 func (o *operator) find(serial string) (*certificate, error) {
-	c, err := o.st.certificate("serial", strings.ToLower(serial))
+	c, err := o.st.certificate("serial", plainSerial(serial))
 	if errors.Is(err, errNotFound) {
 		err = fmt.Errorf("no certificate has the serial %q: see flaskpaste pki list", serial)
 	}
@@ -249,19 +262,15 @@ func (o *operator) revoke(words []string) error {
 	if err != nil {
 		return err
 	}
-	list, err := o.st.revokeLine(c.serial, reason, o.now.Unix())
-	if err != nil {
-		return err
-	}
-	if len(list) == 0 {
+	serials, err := o.st.revoke(c.serial, reason, o.now.Unix())
+	if err == nil && len(serials) == 0 {
 		fmt.Fprintf(o.out, "%s of %s was revoked already\n", c.serial, c.name)
-		return nil
 	}
-	for _, r := range list {
-		o.audit("revocation", r.owner, r.serial)
-		fmt.Fprintf(o.out, "revoked %s\n", r.serial)
+	for _, serial := range serials {
+		o.audit("revocation", *serial)
+		fmt.Fprintf(o.out, "revoked %s\n", *serial)
 	}
-	return nil
+	return err
 }
 
 func (o *operator) admin(words []string) error {
@@ -272,51 +281,67 @@ func (o *operator) admin(words []string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.st.setAdmin(c.serial, words[1] == "on"); errors.Is(err, errNotFound) {
-		return fmt.Errorf("the line of %s is revoked: it has no rights", c.serial)
+	serials, err := o.st.setAdmin(c.serial, words[1] == "on")
+	if err == nil && len(serials) == 0 {
+		return fmt.Errorf("%s is revoked: it has no rights", c.name)
 	} else if err != nil {
 		return err
 	}
-	o.audit("admin_"+words[1], c.owner, c.serial)
+	o.audit("admin_"+words[1], c.serial)
 	fmt.Fprintf(o.out, "%s of %s: admin %s\n", c.owner, c.name, words[1])
 	return nil
 }
 
 // tlsURL is where a certificate can be used, as far as the settings say.
 func (c *config) tlsURL() string {
-	switch {
-	case c.publicURL != "":
+	if c.publicURL != "" {
 		return c.publicURL + c.prefix
-	case c.tlsCert != "":
-		return "https://" + c.listen[0] + c.prefix
 	}
 	return "https://YOUR-SERVER" + c.prefix
 }
 
-// checkCA says what is wrong with the CA of a database, or with the password that opens it, for `flaskpaste check`.
-func checkCA(cfg *config, st *store, now time.Time) string {
+// checkCerts says what is wrong with the CA of a database, with the password that opens it, or will soon be with an admin's
+// certificate, for `flaskpaste check`.
+func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
 	der, sealed, err := st.authority()
-	switch {
-	case err != nil:
-		return err.Error()
-	case (der == nil) != (sealed == nil):
-		return errCAHalf.Error()
-	case cfg.pkiEnabled == "1" && cfg.caPassword == "":
-		return errNoPassword.Error()
-	case der == nil:
-		return ""
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if cfg.pkiEnabled == "1" && cfg.caPassword == "" {
+		found = append(found, errNoPassword.Error())
+	}
+	if der == nil {
+		return found
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return "the CA's certificate can't be read: " + err.Error()
+		return append(found, "the CA's certificate can't be read: "+err.Error())
 	}
 	if cfg.caPassword != "" {
 		if _, err := openCAKey(sealed, string(cfg.caPassword), cert); err != nil {
-			return err.Error()
+			found = append(found, err.Error())
 		}
 	}
-	if left := cert.NotAfter.Sub(now); left < 90*24*time.Hour {
-		return fmt.Sprintf("the CA ends on %s, and all its certificates with it", cert.NotAfter.Format(time.DateOnly))
+	if now.Before(cert.NotBefore) {
+		found = append(found, "the CA is not valid before "+cert.NotBefore.Format(time.DateOnly)+": is the clock right?")
+	} else if cert.NotAfter.Sub(now) < 90*24*time.Hour {
+		found = append(found, "the CA ends on "+cert.NotAfter.Format(time.DateOnly)+", and all its certificates with it")
 	}
-	return ""
+	list, err := st.certificates("", -1)
+	if err != nil {
+		return append(found, err.Error())
+	}
+	last := map[string]*certificate{} // of each admin, the one that ends last
+	for _, c := range list {
+		if c.admin && c.revoked == 0 && (last[c.owner] == nil || last[c.owner].expires < c.expires) {
+			last[c.owner] = c
+		}
+	}
+	for _, c := range last {
+		if left := c.expires - now.Unix(); left > 0 && left < 14*86400 {
+			found = append(found, fmt.Sprintf("the certificate of the admin %s ends on %s: fpaste renew, or flaskpaste pki issue", c.name,
+				time.Unix(c.expires, 0).UTC().Format(time.DateOnly)))
+		}
+	}
+	return found
 }

@@ -1,11 +1,11 @@
 package main
 
-// Certificates: the built-in CA, what it signs, and the revocations that outlive a restored backup.
+// pki.go owns certificates: the built-in CA, what it signs, what is revoked, and what a shown certificate is worth.
 //
 // Invariants: a leaf is made from scratch, of a request only the public key and the checked name are taken, so nobody can ask
 // for a CA, another usage or a second name. The CA's key rests only under AES-256-GCM and a password, bound to its certificate.
-// A revocation is on disk twice, in the database and in an append-only file beside it, before anyone hears of it.
-// Never: a client's private key over HTTP, trust from a chain or a name (a row of the table decides), a key in a log or an error.
+// A row of the table decides what a certificate is worth, on every request; a revocation is such a row and takes all renewals down.
+// Never: a client's private key over HTTP, trust from a chain or a name, a key in a log or an error.
 // RFC 2986 (requests), 5280 (certificates, CRL), 5958 (PKCS #8), 7468 (PEM), 8018 (PBKDF2).
 
 import (
@@ -32,13 +32,9 @@ import (
 	"log/slog"
 	"math/big"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -52,38 +48,49 @@ const (
 	csrMax         = 16 << 10 // bytes of PEM; an RSA 8192 request has 3 KiB
 	rsaExponentMin = 65537    // NIST SP 800-89: a small exponent has only ever helped attackers
 	rsaExponentMax = 1<<31 - 1
+	firstYear      = 2026 // the program's own: a clock before it is wrong
 )
 
 // What is refused, each with the sentence that is shown.
 var (
-	errCSRTooLarge  = &apiError{status: 413, code: "too_large", text: "the certificate request is larger than 16 KiB", extra: []member{{"limit", csrMax}}}
+	errCSRTooLarge  = &apiError{status: 413, Code: "too_large", Text: "the certificate request is larger than 16 KiB", Limit: csrMax}
 	errCSRForm      = badCSR("the body must be exactly one PEM block CERTIFICATE REQUEST and nothing else")
 	errCSRSyntax    = badCSR("the certificate request is not valid PKCS #10, or its key is of no supported kind")
-	errCSRKey       = badCSR("the key must be ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits with an odd exponent of 65537 or more")
+	errCSRKey       = badCSR("the key must be ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits")
 	errCSRSignature = badCSR("the certificate request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
 	errCSRName      = badCSR("the common name must be one, of 1 to 64 letters, digits, blanks, or . _ - @, without a blank at either end")
-	errDays         = &apiError{status: 400, code: "bad_option", text: "days must be a number from 1 to 3660"}
-	errReason       = &apiError{status: 400, code: "bad_option", text: "the reason must be unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation or privilegeWithdrawn"}
-	errCADates      = &apiError{status: 503, code: "ca_not_valid", text: "the CA is expired or not yet valid", hint: "the operator must look at the clock, or make a new CA"}
-	errPKIOff       = &apiError{status: 404, code: "pki_disabled", text: "this server issues no certificates"}
-	errNoEnrolment  = &apiError{status: 403, code: "registration_closed", text: "certificates are issued by the operator only", hint: "flaskpaste pki issue NAME, on the server's machine"}
-	errNoIdentity   = &apiError{status: 401, code: "authentication_required", text: "this needs a client certificate of this server"}
-	errNotAdmin     = &apiError{status: 403, code: "not_admin", text: "only an admin may do this"}
-	errNotTrusted   = &apiError{status: 403, code: "not_trusted", text: "this needs a client certificate of this server"}
-	errNotHolder    = &apiError{status: 403, code: "not_owner", text: "this certificate belongs to somebody else"}
-	errRevoked      = &apiError{status: 403, code: "certificate_revoked", text: "the client certificate is revoked", hint: "without it you are anonymous"}
-	errExpired      = &apiError{status: 403, code: "certificate_expired", text: "the client certificate has expired", hint: "without it you are anonymous"}
-	errEarly        = &apiError{status: 403, code: "certificate_not_yet_valid", text: "the client certificate is not valid yet", hint: "the server's clock may be wrong"}
-	errManyCerts    = &apiError{status: 409, code: "too_many_certificates", text: "this owner has 16 valid certificates", hint: "use one of them; if they are not yours, revoke the line"}
+	errDays         = badOption("days is not a number from 1 to 3660", "?days=365")
+	errReason       = badOption("the reason is not one of RFC 5280's", "unspecified, keyCompromise, affiliationChanged, superseded, "+
+		"cessationOfOperation or privilegeWithdrawn")
+	errCADates = &apiError{status: 503, Code: "ca_not_valid", Text: "the CA of this server has ended or is not valid yet",
+		Hint: "tell the operator: flaskpaste check says more"}
+	errPKIOff      = &apiError{status: 404, Code: "pki_disabled", Text: "this server issues no certificates"}
+	errNoEnrolment = &apiError{status: 403, Code: "registration_closed", Text: "certificates are issued by the operator only",
+		Hint: "ask the operator for one"}
+	errNoIdentity = &apiError{status: 401, Code: "authentication_required", Text: "this needs a client certificate of this server",
+		Hint: "curl --cert FILE"}
+	errNotAdmin   = &apiError{status: 403, Code: "not_admin", Text: "only an admin may do this"}
+	errNotTrusted = &apiError{status: 403, Code: "not_trusted", Text: "this needs a client certificate that this server issued"}
+	errNotHolder  = &apiError{status: 403, Code: "not_owner", Text: "this certificate belongs to somebody else"}
+	errRevoked    = &apiError{status: 403, Code: "certificate_revoked", Text: "your client certificate is revoked",
+		Hint: "get a new one (fpaste register -f NAME, or from the operator); without any you are anonymous"}
+	errExpired = &apiError{status: 403, Code: "certificate_expired", Text: "your client certificate has ended",
+		Hint: "renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous"}
+	errEarly = &apiError{status: 403, Code: "certificate_not_yet_valid", Text: "your client certificate is not valid yet",
+		Hint: "the server's clock may be wrong"}
+	errManyCerts = &apiError{status: 409, Code: "too_many_certificates", Text: "you have 16 valid certificates",
+		Hint: "use one of them; if they are not yours, revoke them"}
 
 	errNoPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
 	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or belongs to another certificate")
 	errCAKey      = errors.New("the CA's key does not belong to the CA's certificate")
-	errCAHalf     = errors.New("the database has only half of a CA (certificate without key, or key without certificate): restore it from a backup; it is never made anew")
+	errCAClock    = fmt.Errorf("the clock says a time before %d: set it, then make the CA", firstYear)
 	errNoCA       = errors.New("there is no CA yet: flaskpaste pki init")
 )
 
-func badCSR(text string) *apiError { return &apiError{status: 400, code: "bad_csr", text: text} }
+func badCSR(text string) *apiError {
+	return &apiError{status: 400, Code: "bad_csr", Text: text, Hint: "openssl req -new -key client.key -subj /CN=NAME makes one"}
+}
 
 // certName is what a name may be: ASCII, so that no two look alike, and safe in a file name, a header and a terminal.
 var certName = regexp.MustCompile(`^[A-Za-z0-9._@-](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9._@-])?$`)
@@ -98,6 +105,9 @@ type authority struct {
 func newCA(commonName string, now time.Time) (*authority, error) {
 	if !certName.MatchString(commonName) {
 		return nil, errCSRName
+	}
+	if now.Year() < firstYear {
+		return nil, errCAClock
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -208,11 +218,11 @@ func parseCSR(text []byte) (*x509.CertificateRequest, string, error) {
 	}
 	text = bytes.TrimSpace(text)
 	// pem.Decode skips text before a block and blocks that it cannot read: both would hide a second request.
-	if !bytes.HasPrefix(text, []byte("-----BEGIN CERTIFICATE REQUEST-----")) || bytes.Count(text, []byte("-----BEGIN")) != 1 {
+	if !csrBegin.Match(text) || bytes.Count(text, []byte("-----BEGIN")) != 1 {
 		return nil, "", errCSRForm
 	}
 	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(block.Headers) != 0 || len(rest) != 0 {
+	if block == nil || len(block.Headers) != 0 || len(rest) != 0 {
 		return nil, "", errCSRForm
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
@@ -240,6 +250,9 @@ func parseCSR(text []byte) (*x509.CertificateRequest, string, error) {
 	}
 	return csr, csr.Subject.CommonName, nil
 }
+
+// csrBegin is how a request begins; NEW is how older tools write it, keytool among them.
+var csrBegin = regexp.MustCompile(`^-----BEGIN (NEW )?CERTIFICATE REQUEST-----`)
 
 // keyAllowed reports whether a client may use this key; the upper bounds keep each later handshake cheap.
 func keyAllowed(pub any) bool {
@@ -290,15 +303,6 @@ func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now t
 	return x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
 }
 
-// revocation is one revoked certificate, in the CRL and in the revocation file. Times are Unix seconds.
-type revocation struct {
-	serial  string // 32 lower-case hex digits
-	owner   string // 64 lower-case hex digits: the line that it took down
-	at      int64
-	expires int64  // when the certificate ends: the CRL need not name it for ever
-	reason  string // a name that reasonCode knows
-}
-
 // reasonCode maps the RFC 5280 section 5.3.1 name of a reason to its code. Refused are removeFromCRL and certificateHold
 // (nothing here is ever un-revoked) and cACompromise and aACompromise (a leaf is neither).
 func reasonCode(name string) (int, error) {
@@ -320,7 +324,7 @@ func reasonCode(name string) (int, error) {
 }
 
 // makeCRL signs the list of what is revoked (DER, RFC 5280 section 5). number must grow from list to list.
-func makeCRL(ca *authority, revoked []revocation, number *big.Int, now time.Time) ([]byte, error) {
+func makeCRL(ca *authority, revoked []*certificate, number *big.Int, now time.Time) ([]byte, error) {
 	list := &x509.RevocationList{
 		SignatureAlgorithm: x509.ECDSAWithSHA256,
 		Number:             number,
@@ -337,131 +341,29 @@ func makeCRL(ca *authority, revoked []revocation, number *big.Int, now time.Time
 			return nil, fmt.Errorf("making the CRL: serial %s: %w", r.serial, err)
 		}
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Unix(r.at, 0).UTC(), ReasonCode: code})
+			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Unix(r.revoked, 0).UTC(), ReasonCode: code})
 	}
 	return x509.CreateRevocationList(rand.Reader, list, ca.cert, ca.key)
 }
 
-// revocationLine is the one spelling of a line: serial, owner, when, when the certificate ends, reason.
-var revocationLine = regexp.MustCompile(`^([0-9a-f]{32}) ([0-9a-f]{64}) ([1-9][0-9]{0,11}) ([1-9][0-9]{0,11}) ([A-Za-z]{1,32})$`)
-
-// appendRevocations adds a line each to the file at path and returns once they are on the disk. The caller holds the
-// database's write lock, so that no other process is writing. A new file is given to the owner of the file model. What a crash
-// left of an unfinished line was never acknowledged and is cut off. No link is followed: the folder is the server's, and a
-// server that was broken into must not be able to point an operator's root elsewhere.
-func appendRevocations(path, model string, list []revocation) (err error) {
-	var text []byte
-	for _, r := range list {
-		line := fmt.Appendf(nil, "%s %s %d %d %s", r.serial, r.owner, r.at, r.expires, r.reason)
-		if _, err := parseRevocation(string(line)); err != nil {
-			return fmt.Errorf("writing a revocation: %w", err) // it would stop the next start
-		}
-		text = append(append(text, line...), '\n')
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|noFollow, 0o600)
-	if err != nil {
-		return fmt.Errorf("opening the revocation file: %w", err)
-	}
-	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			err = fmt.Errorf("writing the revocation file: %w", err)
-		}
-	}()
-	whole, err := io.ReadAll(f)
-	if err != nil {
-		return err
-	}
-	end := bytes.LastIndexByte(whole, '\n') + 1
-	if end == 0 { // new, or as good as
-		if err := errors.Join(ownedAs(f, model), syncDir(filepath.Dir(path))); err != nil {
-			return err
-		}
-	}
-	if err := f.Truncate(int64(end)); err != nil {
-		return err
-	}
-	var fresh []byte // a group of operations that failed, or was repeated, has left its lines
-	for line := range bytes.Lines(text) {
-		if serial := line[:33]; !bytes.Contains(whole[:end], serial) {
-			fresh = append(fresh, line...)
-		}
-	}
-	if _, err := f.Write(fresh); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-// readRevocations reads the whole file; none is an empty list. A last line without its end was torn by a crash and does not
-// count. Any other line that is not exactly as written stops the reader: a revocation might hide in it.
-func readRevocations(path string) ([]revocation, error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the revocation file: %w", err)
-	}
-	lines := strings.Split(string(text), "\n")
-	list := make([]revocation, 0, len(lines))
-	for i, line := range lines[:len(lines)-1] {
-		r, err := parseRevocation(line)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s, line %d: %w", path, i+1, err)
-		}
-		list = append(list, r)
-	}
-	return list, nil
-}
-
-func parseRevocation(line string) (revocation, error) {
-	m := revocationLine.FindStringSubmatch(line)
-	if m == nil {
-		return revocation{}, fmt.Errorf("not a revocation: %.180q", line)
-	}
-	at, _ := strconv.ParseInt(m[3], 10, 64) // 12 digits
-	expires, _ := strconv.ParseInt(m[4], 10, 64)
-	_, err := reasonCode(m[5])
-	return revocation{m[1], m[2], at, expires, m[5]}, err
-}
-
-// writeBundle makes an operator's client identity: key, certificate and CA as one PEM file, 0600, which curl takes as --cert.
-// It never overwrites, and leaves nothing behind if it fails.
-func writeBundle(path string, key *ecdsa.PrivateKey, leafDER, caDER []byte) (err error) {
+// writeBundle writes an operator's client identity: key and certificate as one PEM, which curl takes as --cert. (A CA in it would be
+// sent along by curl, and some proxies join both to a list.)
+func writeBundle(w io.Writer, key *ecdsa.PrivateKey, leafDER []byte) error {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing the bundle: %w", err)
-	}
-	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			os.Remove(path)
-		}
-	}()
-	for _, block := range []*pem.Block{{Type: "PRIVATE KEY", Bytes: pkcs8}, {Type: "CERTIFICATE", Bytes: leafDER}, {Type: "CERTIFICATE", Bytes: caDER}} {
-		if err := pem.Encode(f, block); err != nil {
-			return fmt.Errorf("writing the bundle: %w", err)
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("writing the bundle: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
+	return errors.Join(pem.Encode(w, &pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: leafDER}))
 }
 
 // ---- the CA of this server ----
 
-// openAuthority returns the CA of a database. With mayMake one is made where there is none; half of one is an error.
+// openAuthority returns the CA of a database. With mayMake one is made where there is none.
 func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*authority, error) {
 	der, sealed, err := st.authority()
 	if err != nil {
 		return nil, err
-	}
-	if (der == nil) != (sealed == nil) {
-		return nil, errCAHalf
 	}
 	if der == nil {
 		if !mayMake {
@@ -484,27 +386,12 @@ func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*au
 	return &authority{cert, key}, err
 }
 
-// crlCache is the last revocation list. It is remade when somebody asks and it is a day old or the revocation file has
-// changed, by whatever process.
-type crlCache struct {
-	mu     sync.Mutex
-	der    []byte
-	made   time.Time
-	size   int64 // of the revocation file, which only grows
-	number int64
-}
-
-// startPKI merges the revocations and opens the CA, if this server issues; else it knows at most the CA's certificate.
-func (s *server) startPKI() error {
-	n, err := s.store.mergeRevocations()
-	if err != nil {
-		return err
-	}
-	if n > 0 {
-		s.log.Warn("lines of certificates revoked again from the revocation file: a backup was restored", "audit", true, "event", "revocation", "outcome", "merged", "lines", n)
-	}
+// startPKI opens the CA, if this server issues; else it knows at most the CA's certificate.
+func (s *server) startPKI() (err error) {
 	if s.cfg.pkiEnabled == "1" {
-		s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now())
+		if s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now()); err == nil && s.now().Before(s.ca.cert.NotBefore) {
+			s.log.Warn("the CA is not valid yet: is the clock right?", "from", s.ca.cert.NotBefore)
+		}
 		return err
 	}
 	if der, _, err := s.store.authority(); err != nil || der == nil {
@@ -521,6 +408,9 @@ func (s *server) issues() bool { return s.ca != nil && s.ca.key != nil }
 // judge says what a shown certificate is worth: the row of its fingerprint, one primary-key lookup for each request, makes it
 // trusted; a chain, a name or a serial never does. Without a row it is a pseudonym.
 func (s *server) judge(q *request, shown identity) error {
+	if shown == (identity{}) {
+		return nil
+	}
 	column, value := "sha256", shown.sha256
 	if value == "" {
 		column, value = "sha1", shown.sha1
@@ -534,10 +424,11 @@ func (s *server) judge(q *request, shown identity) error {
 		return err
 	}
 	q.who = identity{sha1: c.sha1, sha256: c.sha256, owner: c.owner, vouched: c.vouched}
+	renewing := q.route.pattern == renewPattern && q.now < c.expires+certMemory
 	switch {
 	case c.revoked != 0:
 		return errRevoked
-	case q.now >= c.expires:
+	case q.now >= c.expires && !renewing:
 		return errExpired
 	case q.now < c.issued-int64(certBackdate/time.Second):
 		return errEarly
@@ -549,17 +440,20 @@ func (s *server) judge(q *request, shown identity) error {
 	return nil
 }
 
+// renewPattern is the one route that takes a certificate that has ended.
+const renewPattern = "POST /pki/renew"
+
 // audit writes what an operator must be able to find later, at a level that LOG_LEVEL=warn keeps. object is a serial, or the
 // beginning of a paste's id.
 func (q *request) audit(event, outcome, object string) {
-	q.s.log.LogAttrs(q.r.Context(), slog.LevelWarn, "audit", slog.Bool("audit", true), slog.String("event", event), slog.String("outcome", outcome),
-		slog.String("owner", q.who.owner), slog.String("object", object), slog.String("request_id", q.id))
+	q.s.log.LogAttrs(q.r.Context(), slog.LevelWarn, "audit", slog.Bool("audit", true), slog.String("event", event),
+		slog.String("outcome", outcome), slog.String("owner", q.who.owner), slog.String("object", object), slog.String("request_id", q.id))
 }
 
 // auditDeletion notes an admin's deletion of what is somebody else's.
 func (q *request) auditDeletion(p *paste) {
 	if q.tier == admin && !q.who.owns(p) {
-		q.audit("deletion_by_admin", "ok", p.id[:4])
+		q.audit("deletion_by_admin", "ok", q.paste[:4])
 	}
 }
 
@@ -581,9 +475,9 @@ func (s *server) showRegisterChallenge(q *request) error {
 		return err
 	}
 	if s.cfg.registerPow == 0 {
-		return q.writeJSON(200, []member{{"enabled", false}, {"difficulty", 0}})
+		return q.writeJSON(200, &challengeAnswer{})
 	}
-	return q.writeJSON(200, s.challengeMembers(q, purposeRegister, int(s.cfg.registerPow)))
+	return q.writeJSON(200, s.challenge(q, purposeRegister, int(s.cfg.registerPow)))
 }
 
 func (s *server) mayEnrol() error {
@@ -601,27 +495,21 @@ func (s *server) enrol(q *request) error {
 	if err := s.mayEnrol(); err != nil {
 		return err
 	}
-	if d := s.limiter.take(rateRegister, q.key, 1, 1, q.start); !d.allowed {
+	if d := s.limiter.take(due{rateRegister, q.key, 1, 1}, q.start); !d.allowed {
 		return q.rateLimited(rateRegister, d)
 	}
-	spend := noWork
 	if bits := int(s.cfg.registerPow); bits > 0 {
-		nonce, expires, err := s.checkWork(q, purposeRegister, bits)
+		nonce, err := s.spendWork(q, purposeRegister, bits)
 		if err != nil {
 			return s.powRefused(q, purposeRegister, bits, err)
 		}
-		spend = func(t *writeTx) error {
-			err := t.spend(nonce[:], expires)
-			if errors.Is(err, errSpent) {
-				return s.powRefused(q, purposeRegister, bits, err)
-			}
-			return err
+		if err = s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays)); err != nil {
+			s.work.unspend(nonce)
 		}
+		return err
 	}
-	return s.certify(q, "enrolment", "", &certificate{}, int(s.cfg.certDays), spend)
+	return s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays))
 }
-
-func noWork(*writeTx) error { return nil }
 
 // onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something else is there,
 // or the query can't be read (url.Values of URL.Query would leave that out).
@@ -651,13 +539,7 @@ func (s *server) issue(q *request) error {
 	if !ok || err != nil || strconv.Itoa(days) != text {
 		return errDays
 	}
-	return s.certify(q, "issue", "", &certificate{vouched: true}, days, func(t *writeTx) error { // the body may have taken its time
-		err := t.isAdmin(q.who.sha256)
-		if errors.Is(err, errNotFound) {
-			return errNotAdmin
-		}
-		return err
-	})
+	return s.certify(q, "issue", "", q.who.sha256, &certificate{vouched: true}, days)
 }
 
 // renew answers POST /pki/renew: another certificate in the caller's line, with the rights that the line has.
@@ -670,11 +552,12 @@ func (s *server) renew(q *request) error {
 	case q.tier < trusted:
 		return errNotTrusted
 	}
-	return s.certify(q, "renewal", q.who.sha256, &certificate{}, int(s.cfg.certDays), noWork)
+	return s.certify(q, "renewal", q.who.sha256, "", &certificate{}, int(s.cfg.certDays))
 }
 
-// certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row.
-func (s *server) certify(q *request, event, parent string, c *certificate, days int, before func(*writeTx) error) error {
+// certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row. parent and
+// admin as addCertificate takes them.
+func (s *server) certify(q *request, event, parent, admin string, c *certificate, days int) error {
 	if q.r.ContentLength > csrMax {
 		return errCSRTooLarge
 	}
@@ -683,6 +566,12 @@ func (s *server) certify(q *request, event, parent string, c *certificate, days 
 		return bodyError(err)
 	}
 	csr, name, err := parseCSR(text)
+	if err == nil && parent != "" { // a renewal keeps its name, whatever the request says
+		var held *certificate
+		if held, err = s.store.certificate("sha256", parent); err == nil {
+			name = held.name
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -693,9 +582,11 @@ func (s *server) certify(q *request, event, parent string, c *certificate, days 
 	if err := c.describe(der, q.now); err != nil {
 		return err
 	}
-	switch err := s.store.addCertificate(c, parent, before); {
-	case errors.Is(err, errNotFound): // the line was revoked in this moment
+	switch err := s.store.addCertificate(c, parent, admin); {
+	case errors.Is(err, errNotFound): // revoked in this moment
 		return errRevoked
+	case errors.Is(err, errNotRights):
+		return errNotAdmin
 	case errors.Is(err, errLineFull):
 		return errManyCerts
 	case err != nil:
@@ -733,14 +624,23 @@ func (c *certificate) describe(der []byte, now int64) error {
 }
 
 func (s *server) showPKI(q *request) error {
-	m := []member{{"enabled", s.issues()}, {"ca_exists", s.ca != nil}}
+	a := struct {
+		Enabled    bool   `json:"enabled"`
+		Exists     bool   `json:"ca_exists"`
+		CommonName string `json:"common_name,omitempty"`
+		SHA1       string `json:"fingerprint_sha1,omitempty"`
+		SHA256     string `json:"fingerprint_sha256,omitempty"`
+		CreatedAt  int64  `json:"created_at,omitempty"`
+		ExpiresAt  int64  `json:"expires_at,omitempty"`
+		CAURL      string `json:"ca_url,omitempty"`
+		CRLURL     string `json:"crl_url,omitempty"`
+	}{Enabled: s.issues(), Exists: s.ca != nil}
 	if s.ca != nil {
-		sha1Hex, sha256Hex := fingerprints(s.ca.cert.Raw)
-		m = append(m, member{"common_name", s.ca.cert.Subject.CommonName}, member{"fingerprint_sha1", sha1Hex}, member{"fingerprint_sha256", sha256Hex},
-			member{"created_at", s.ca.cert.NotBefore.Unix()}, member{"expires_at", s.ca.cert.NotAfter.Unix()},
-			member{"ca_url", s.cfg.prefix + "/pki/ca.crt"}, member{"crl_url", s.cfg.prefix + "/pki/ca.crl"})
+		a.SHA1, a.SHA256 = fingerprints(s.ca.cert.Raw)
+		a.CommonName, a.CreatedAt, a.ExpiresAt = s.ca.cert.Subject.CommonName, s.ca.cert.NotBefore.Unix(), s.ca.cert.NotAfter.Unix()
+		a.CAURL, a.CRLURL = s.cfg.prefix+"/pki/ca.crt", s.cfg.prefix+"/pki/ca.crl"
 	}
-	return q.writeJSON(200, m)
+	return q.writeJSON(200, a)
 }
 
 func (s *server) showCA(q *request) error {
@@ -766,43 +666,22 @@ func (s *server) showCRL(q *request) error {
 }
 
 // crl returns the list of all that is revoked, no older than a day. Its number is the time in milliseconds, or one more than
-// the last, so that it grows over restarts too (RFC 5280, 5.2.3). What ended a list's life ago is left out.
+// the last list's, so that it never goes back (RFC 5280, 5.2.3). What ended a list's life ago is left out.
 func (s *server) crl(now time.Time) ([]byte, error) {
-	c := &s.revoked
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	path := s.store.path + ".revoked"
-	size := fileSize(path)
-	if size < c.size { // cut or removed behind our back: the database makes it whole again
-		if _, err := s.store.mergeRevocations(); err != nil {
-			return nil, err
+	day := now.Add(24 * time.Hour).Unix()
+	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), day, func(last []byte, revoked []*certificate) ([]byte, error) {
+		number := big.NewInt(now.UnixMilli())
+		if last != nil {
+			list, err := x509.ParseRevocationList(last)
+			if err != nil {
+				return nil, fmt.Errorf("reading the last CRL: %w", err)
+			}
+			if next := new(big.Int).Add(list.Number, big.NewInt(1)); next.Cmp(number) > 0 {
+				number = next
+			}
 		}
-		size = fileSize(path)
-	}
-	if age := now.Sub(c.made); c.der != nil && c.size == size && age >= 0 && age < 24*time.Hour {
-		return c.der, nil
-	}
-	list, err := readRevocations(path)
-	if err != nil {
-		return nil, err
-	}
-	list = slices.DeleteFunc(list, func(r revocation) bool { return r.expires < now.Add(-crlLife).Unix() })
-	number := max(c.number+1, now.UnixMilli())
-	der, err := makeCRL(s.ca, list, big.NewInt(number), now)
-	if err != nil {
-		return nil, err
-	}
-	c.der, c.made, c.size, c.number = der, now, size, number
-	return der, nil
-}
-
-// fileSize is 0 for a file that is not there.
-func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
+		return makeCRL(s.ca, revoked, number, now)
+	})
 }
 
 // listCerts answers GET /pki/certs: all for an admin, the caller's own line for others; the newest thousand.
@@ -818,16 +697,30 @@ func (s *server) listCerts(q *request) error {
 	if err != nil {
 		return err
 	}
-	rows := make([][]member, 0, len(list))
+	rows := make([]certAnswer, 0, len(list))
 	for _, c := range list {
-		m := []member{{"serial", c.serial}, {"fingerprint_sha1", c.sha1}, {"fingerprint_sha256", c.sha256}, {"owner", c.owner}, {"common_name", c.name},
-			{"issued_at", c.issued}, {"expires_at", c.expires}, {"revoked", c.revoked != 0}, {"vouched", c.vouched}, {"admin", c.admin}}
-		if c.revoked != 0 {
-			m = append(m, member{"revoked_at", c.revoked}, member{"reason", c.reason})
-		}
-		rows = append(rows, m)
+		rows = append(rows, certAnswer{c.serial, c.sha1, c.sha256, c.owner, c.name, c.issued, c.expires, c.revoked != 0, c.vouched, c.admin,
+			c.revoked, c.reason})
 	}
-	return q.writeJSON(200, []member{{"certificates", rows}, {"count", len(rows)}})
+	return q.writeJSON(200, struct {
+		Certificates []certAnswer `json:"certificates"`
+		Count        int          `json:"count"`
+	}{rows, len(rows)})
+}
+
+type certAnswer struct {
+	Serial     string `json:"serial"`
+	SHA1       string `json:"fingerprint_sha1"`
+	SHA256     string `json:"fingerprint_sha256"`
+	Owner      string `json:"owner"`
+	CommonName string `json:"common_name"`
+	IssuedAt   int64  `json:"issued_at"`
+	ExpiresAt  int64  `json:"expires_at"`
+	Revoked    bool   `json:"revoked"`
+	Vouched    bool   `json:"vouched"`
+	Admin      bool   `json:"admin"`
+	RevokedAt  int64  `json:"revoked_at,omitempty"`
+	Reason     string `json:"reason,omitempty"`
 }
 
 // revoke answers POST /pki/revoke/<serial>: the whole line falls, so that a thief's renewal falls with it.
@@ -842,7 +735,7 @@ func (s *server) revoke(q *request) error {
 	if _, err := reasonCode(reason); err != nil {
 		return err
 	}
-	serial := strings.ToLower(q.r.PathValue("serial"))
+	serial := plainSerial(q.r.PathValue("serial"))
 	if !isHex(serial, 32) {
 		return errNotFound
 	}
@@ -856,14 +749,22 @@ func (s *server) revoke(q *request) error {
 	if q.tier != admin && (q.tier != trusted || c.owner != q.who.owner) {
 		return errNotHolder
 	}
-	list, err := s.store.revokeLine(serial, reason, q.now)
+	serials, err := s.store.revoke(serial, reason, q.now)
 	if err != nil {
 		return err
 	}
 	q.audit("revocation", "ok", serial)
-	serials := make([]string, 0, len(list))
-	for _, r := range list {
-		serials = append(serials, r.serial)
-	}
-	return q.writeJSON(200, []member{{"serial", serial}, {"owner", c.owner}, {"revoked", true}, {"serials", serials}})
+	return q.writeJSON(200, struct {
+		Serial  string    `json:"serial"`
+		Owner   string    `json:"owner"`
+		Revoked bool      `json:"revoked"`
+		Serials []*string `json:"serials"`
+	}{serial, c.owner, true, serials})
+}
+
+// plainSerial is a serial as serialHex writes it, from any usual spelling: capitals, colons, blanks, 0x, without leading zeros.
+func plainSerial(v string) string {
+	v = strings.NewReplacer(":", "", " ", "").Replace(strings.ToLower(strings.TrimSpace(v)))
+	v = strings.TrimPrefix(v, "0x")
+	return strings.Repeat("0", max(0, 32-len(v))) + v
 }

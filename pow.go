@@ -1,13 +1,14 @@
 package main
 
-// Proof of work: challenges and their verification, the anti-flood that raises their difficulty, and the solver (client side).
+// Proof of work: challenges and what was spent of them, the anti-flood that raises their difficulty, and the solver
+// (client side).
 //
-// A challenge is its own record: nonce, expiry and difficulty under an HMAC (RFC 2104, FIPS 180-4), so issuing one costs no
-// memory and nobody can fill a table by asking. Invariants: every field is checked for its one spelling before anything is
-// computed; a field that is missing is a failure; the signature covers the purpose and the length of each field, so no field of
-// one token fits another; nothing here is accepted twice, because the caller spends the nonce that verify returns in the
-// transaction that stores the paste. It must never know requests, the store or a clock: time comes in as `now`, read as
-// wall time for expiries (they are on the wire) and as monotonic time for the anti-flood.
+// A challenge is its own record: nonce, expiry and difficulty under an HMAC (RFC 2104, FIPS 180-4), so issuing one
+// costs no memory. Invariants: every field is checked for its one spelling before anything is computed; a missing field
+// is a failure; the signature covers the purpose and the length of each field, so no field of one token fits another; a
+// proof that was spent is remembered for as long as it could be used, or none is taken at all. It must never know
+// requests, the store or a clock: `now` is wall time for expiries (they are on the wire), monotonic time for the
+// anti-flood.
 
 import (
 	"context"
@@ -19,6 +20,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -32,17 +34,20 @@ import (
 const (
 	purposeCreate   = "create" // a paste or a short URL
 	purposeRegister = "register"
-	purposePassword = "password" // a try at a paste whose password is being guessed
 )
 
-// Why a proof was not taken: public sentences. errPowMissing is answered as pow_required, all others as pow_failed.
+// Why a proof was not taken: public sentences, answered beside a fresh challenge. errPowMissing is pow_required,
+// errPowFull (which has no challenge) busy, all others are pow_failed.
 var (
-	errPowMissing   = errors.New("proof of work is required")
-	errPowMalformed = errors.New("the proof of work is malformed")
-	errPowSignature = errors.New("the challenge was not issued by this server for this purpose")
-	errPowExpired   = errors.New("the challenge has expired")
-	errPowEasy      = errors.New("the challenge is too easy by now")
-	errPowWrong     = errors.New("the solution does not solve the challenge")
+	errPowMissing   = errors.New("proof of work is required, in X-PoW-Token and X-PoW-Solution")
+	errPowMalformed = errors.New("the proof of work is malformed: X-PoW-Token is the challenge's token as it came, " +
+		"X-PoW-Solution a decimal number, each sent once")
+	errPowSignature = errors.New("the challenge was issued for something else or before a restart: solve the new one")
+	errPowExpired   = errors.New("the challenge has expired: solve the new one")
+	errPowEasy      = errors.New("the challenge is too easy by now: solve the new one")
+	errPowWrong     = errors.New("X-PoW-Solution does not solve the challenge in X-PoW-Token")
+	errPowSpent     = errors.New("this proof of work was used before, and works once: solve the new challenge")
+	errPowFull      = errors.New("more proofs of work came in than the server can remember: try again in some minutes")
 )
 
 // challenge is what a client gets: token is nonce:expires:difficulty:signature, the others are its fields for reading.
@@ -53,11 +58,23 @@ type challenge struct {
 	token      string
 }
 
-// challenges issues and verifies under a key made at start: a restart voids every challenge, and the spent ones with them.
-type challenges struct{ key [32]byte }
+// spentMost bounds the proofs that are remembered: 13 MiB when full. With the default times one is for 36 minutes at
+// most, so it takes 120 a second without a pause to get there: 3,000 cores at the anti-flood's 28 bits.
+const spentMost = 1 << 18
+
+// challenges issues and verifies under a key made at start: a restart voids every challenge, and the spent ones with
+// them.
+type challenges struct {
+	key [32]byte
+
+	mu    sync.Mutex
+	spent map[[16]byte]int64 // nonce -> the Unix second until which it must be remembered
+	walk  int                // so many make it worth a walk to forget the old ones
+	due   int64              // not twice in the same second
+}
 
 func newChallenges() *challenges {
-	c := new(challenges)
+	c := &challenges{spent: map[[16]byte]int64{}}
 	rand.Read(c.key[:]) // never fails: it ends the process instead
 	return c
 }
@@ -68,25 +85,25 @@ func (c *challenges) issue(purpose string, difficulty int, ttl time.Duration, no
 	rand.Read(nonce[:])
 	ch := challenge{nonce: hex.EncodeToString(nonce[:]), difficulty: difficulty, expires: now.Add(ttl).Unix()}
 	expires, bits := strconv.FormatInt(ch.expires, 10), strconv.Itoa(difficulty)
-	ch.token = strings.Join([]string{ch.nonce, expires, bits, string(c.sign(purpose, ch.nonce, expires, bits))}, ":")
+	ch.token = strings.Join([]string{ch.nonce, expires, bits, c.sign(purpose, ch.nonce, expires, bits)}, ":")
 	return ch
 }
 
 // sign returns the lower-case hex HMAC-SHA-256 over the fields, each behind its length (4 bytes, big endian).
-func (c *challenges) sign(fields ...string) []byte {
+func (c *challenges) sign(fields ...string) string {
 	msg := make([]byte, 0, 128)
 	for _, f := range fields {
 		msg = append(binary.BigEndian.AppendUint32(msg, uint32(len(f))), f...)
 	}
 	mac := hmac.New(sha256.New, c.key[:])
 	mac.Write(msg)
-	return hex.AppendEncode(nil, mac.Sum(nil))
+	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// verify checks a proof as it was sent (X-PoW-Token, X-PoW-Solution) for a purpose; least is the lowest difficulty taken now (see
-// antiflood.least). It returns what to spend: the nonce, and the Unix second until which it must be remembered. It keeps
-// no state: the same proof passes again until its nonce is spent.
-func (c *challenges) verify(purpose, token, solution string, least int, now time.Time) (nonce [16]byte, expires int64, err error) {
+// verify checks a proof as it was sent; least is the lowest difficulty that is taken now. It returns what to spend: the
+// nonce, and the Unix second at which the challenge expires. The same proof passes again until its nonce is spent.
+func (c *challenges) verify(purpose, token, solution string, least int, now time.Time) (
+	nonce [16]byte, expires int64, err error) {
 	if token == "" && solution == "" {
 		return nonce, 0, errPowMissing
 	}
@@ -96,11 +113,11 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 	until, okE := parseDecimal(e)
 	bits, okB := parseDecimal(b)
 	_, okN := parseDecimal(solution) // ^(0|[1-9][0-9]{0,18})$; what is hashed is the text itself
-	if !isHex(n, 32) || !isHex(signature, 64) || !okE || until > math.MaxInt64 || !okB || bits < 1 || bits > 64 || !okN {
-		return nonce, 0, errPowMalformed
-	}
 	switch {
-	case subtle.ConstantTimeCompare([]byte(signature), c.sign(purpose, n, e, b)) != 1:
+	case !isHex(n, 32) || !isHex(signature, 64) || !okE || !okB || !okN || until > math.MaxInt64 ||
+		bits < 1 || bits > 64:
+		return nonce, 0, errPowMalformed
+	case subtle.ConstantTimeCompare([]byte(signature), []byte(c.sign(purpose, n, e, b))) != 1:
 		return nonce, 0, errPowSignature
 	case int64(until) <= now.Unix():
 		return nonce, 0, errPowExpired
@@ -111,6 +128,32 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 	}
 	hex.Decode(nonce[:], []byte(n)) // checked above
 	return nonce, int64(until), nil
+}
+
+// spend marks a proof as used until no request that came with it can be running any more. An error: it was not marked.
+// When the set is full it refuses and never evicts: else a flood of proofs would make old ones good again.
+func (c *challenges) spend(nonce [16]byte, until, now int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spent) >= c.walk && now != c.due {
+		maps.DeleteFunc(c.spent, func(_ [16]byte, until int64) bool { return until <= now })
+		c.walk, c.due = min(spentMost, max(1024, 2*len(c.spent))), now // twice as many: a walk costs each a constant
+	}
+	if _, ok := c.spent[nonce]; ok {
+		return errPowSpent
+	}
+	if len(c.spent) >= spentMost {
+		return errPowFull
+	}
+	c.spent[nonce] = until
+	return nil
+}
+
+// unspend gives a proof back to the client whose request failed after it was spent.
+func (c *challenges) unspend(nonce [16]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.spent, nonce)
 }
 
 // workDone says whether SHA-256(nonce ":" solution) begins with difficulty (0 to 64) zero bits.
@@ -125,73 +168,61 @@ func isHex(s string, length int) bool {
 	return len(s) == length && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// antiflood raises the difficulty while many clients create. With n the creations of the last window, each client counting three
-// at most (a /48 eight times that), the formula gives min(max(base, most), base + step*floor(n/threshold)). The difficulty
-// follows it up at once and down by one step for each decay during which it gave less.
-//
-// Only the newest creations that can matter are kept, as many as give the highest level, so memory does not grow with the
-// flood. A client's fourth takes the place of its first: one client alone can hold three, and so never drives anything.
+const (
+	floodWindow = time.Minute      // creations that are younger count
+	floodShare  = 3                // that count of one client; wideFactor times that of one /48: it takes many to flood
+	floodStep   = 2                // bits: four times the work
+	floodDecay  = 30 * time.Second // for a step down: a flood in bursts pays for its pauses
+)
+
+// antiflood raises the difficulty while many clients create. With n the creations that count, the formula gives
+// min(max(base, most), base + floodStep*floor(n/threshold)). The difficulty follows it up at once, and down by one step
+// for each floodDecay during which it gave less.
 type antiflood struct {
-	base, most, step, threshold int
-	window, decay               time.Duration
-	levels                      int // steps from base to most
+	base, most, threshold int // bits, bits, creations
+	levels                int // steps from base to most; 0 = off
 
 	mu     sync.Mutex
-	recent []creation // oldest first, at most levels*threshold; at least level*threshold
-	level  int        // steps above base
-	fell   time.Time  // when the level last fell
+	recent []creation        // that count, oldest first; the newest levels*threshold, for more change nothing
+	shares map[clientKey]int // how many of them are a client's, and a /48's
+	level  int               // steps above base
+	since  time.Time         // if the formula gives less than level: since when, or when the level last fell
 }
 
 type creation struct {
-	key clientKey
-	at  time.Time
+	key, wide clientKey
+	at        time.Time
 }
 
-const floodShare = 3 // creations that count for one client
-
-// newAntiflood takes bits for base (0: everything off), most and step, creations for threshold; step and threshold are 1 or more.
-func newAntiflood(base, most, step, threshold int, window, decay time.Duration) *antiflood {
-	a := &antiflood{base: base, most: max(base, most), step: step, threshold: threshold, window: window, decay: decay}
+// newAntiflood takes bits for base (0 = off) and most, and creations (1 or more) for threshold.
+func newAntiflood(base, most, threshold int) *antiflood {
+	a := &antiflood{base: base, most: max(base, most), threshold: threshold, shares: map[clientKey]int{}}
 	if base > 0 {
-		a.levels = (a.most - base + step - 1) / step
+		a.levels = (a.most - base + floodStep - 1) / floodStep
 	}
 	return a
 }
 
 // note counts a creation by a client that nobody vouched for.
 func (a *antiflood) note(key clientKey, now time.Time) {
-	if a.levels == 0 {
-		return
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.settle(now)
-	own, near, out := 0, 0, -1
-	wide, isIPv6 := key.wide()
-	for i, c := range slices.Backward(a.recent) {
-		if w, ok := c.key.wide(); ok && isIPv6 && w == wide {
-			if near++; near == 8*floodShare && out < 0 {
-				out = i
-			}
-		}
-		if c.key == key {
-			if own++; own == floodShare {
-				out = i
-			}
-		}
+	if a.levels == 0 {
+		return
 	}
-	if out < 0 && len(a.recent) == a.levels*a.threshold {
-		out = 0
+	wide, _ := key.wide()
+	switch {
+	case a.shares[key] >= floodShare: // the fourth takes the place of the first
+		a.forget(slices.IndexFunc(a.recent, func(c creation) bool { return c.key == key }))
+	case a.shares[wide] >= wideFactor*floodShare:
+		a.forget(slices.IndexFunc(a.recent, func(c creation) bool { return c.wide == wide }))
+	case len(a.recent) == a.levels*a.threshold:
+		a.forget(0)
 	}
-	if out >= 0 {
-		a.recent = slices.Delete(a.recent, out, out+1)
-	}
-	a.recent = append(a.recent, creation{key, now})
-	n := 0
-	for i := len(a.recent) - 1; i >= 0 && now.Sub(a.recent[i].at) < a.window; i-- {
-		n++
-	}
-	a.level = max(a.level, n/a.threshold)
+	a.recent = append(a.recent, creation{key, wide, now})
+	a.share(key, 1)
+	a.level = max(a.level, len(a.recent)/a.threshold)
 }
 
 // difficulty returns what a new challenge asks for, in bits; 0 = no work.
@@ -199,50 +230,69 @@ func (a *antiflood) difficulty(now time.Time) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.settle(now)
-	return min(a.most, a.base+a.step*a.level)
+	return min(a.most, a.base+floodStep*a.level)
 }
 
 // elevated says whether the difficulty is above its base.
 func (a *antiflood) elevated(now time.Time) bool { return a.difficulty(now) > a.base }
 
-// least returns the lowest difficulty that is still taken: one step below the present one, for who solved while it rose.
-func (a *antiflood) least(now time.Time) int { return a.difficulty(now) - a.step }
+// least returns the lowest difficulty that is still taken: one step below the present one, for who solved while it
+// rose.
+func (a *antiflood) least(now time.Time) int { return a.difficulty(now) - floodStep }
 
-// settle lets the level fall for the time that has gone by. The formula began to give less than a level when the oldest of the
-// newest level*threshold creations left the window, so the outcome does not depend on how often anybody asks.
+// settle goes through what has happened by itself until now, in order, so the outcome does not depend on who asks when.
 func (a *antiflood) settle(now time.Time) {
-	for a.level > 0 {
-		since := a.recent[len(a.recent)-a.level*a.threshold].at.Add(a.window)
-		if a.fell.After(since) {
-			since = a.fell
+	for len(a.recent) > 0 && now.Sub(a.recent[0].at) >= floodWindow {
+		left := a.recent[0].at.Add(floodWindow)
+		a.fall(left)
+		a.forget(0)
+		if len(a.recent) == a.level*a.threshold-1 {
+			a.since = left
 		}
-		if now.Sub(since) < a.decay {
-			return
-		}
+	}
+	a.fall(now)
+}
+
+func (a *antiflood) fall(now time.Time) {
+	for len(a.recent)/a.threshold < a.level && now.Sub(a.since) >= floodDecay {
 		a.level--
-		a.fell = since.Add(a.decay)
+		a.since = a.since.Add(floodDecay)
 	}
 }
 
-const solveRun = 100_000 // tries between two looks at the context: some 5 ms; a power of ten, so a run has one number of digits
+func (a *antiflood) forget(i int) {
+	a.share(a.recent[i].key, -1)
+	copy(a.recent[1:], a.recent[:i])
+	a.recent = a.recent[1:]
+}
 
-// solve finds the solution of a challenge, on that many cores; progress (may be nil) is told every few milliseconds, from one
-// goroutine, how many numbers were tried. It ends with ctx.Err() when the caller gives up.
+func (a *antiflood) share(key clientKey, n int) {
+	for k, ok := key, true; ok; k, ok = k.wide() {
+		if a.shares[k] += n; a.shares[k] == 0 {
+			delete(a.shares, k)
+		}
+	}
+}
+
+const solveRun = 100_000 // tries between looks at the context: some 5 ms; a power of ten: one length of number a run
+
+// solve finds the solution of a challenge, on that many cores; progress (may be nil) is told every few milliseconds,
+// from one goroutine, how many numbers were tried. It ends with ctx.Err() when the caller gives up.
 func solve(ctx context.Context, nonce string, difficulty, workers int, progress func(tried uint64)) (string, error) {
 	if !isHex(nonce, 32) || difficulty < 0 || difficulty > 64 {
-		return "", errPowMalformed
+		return "", errors.New("the server's challenge is malformed")
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var run atomic.Uint64
+	var found atomic.Pointer[string]
 	var wg sync.WaitGroup
-	found := make(chan string, max(1, workers))
 	for i := range max(1, workers) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				n := run.Add(1)
 				if s := solveFrom(nonce, difficulty, n*solveRun); s != "" {
-					found <- s
+					found.Store(&s)
 					stop()
 				}
 				if i == 0 && progress != nil {
@@ -252,17 +302,15 @@ func solve(ctx context.Context, nonce string, difficulty, workers int, progress 
 		})
 	}
 	wg.Wait()
-	select {
-	case s := <-found:
-		return s, nil
-	default:
-		return "", ctx.Err()
+	if s := found.Load(); s != nil {
+		return *s, nil
 	}
+	return "", ctx.Err()
 }
 
-// solveFrom tries solveRun numbers from first, a multiple of it. The message fits one block of SHA-256, so the block is padded once
-// and counted up in its decimal digits; it is whole when written, so the hash's saved state (4 bytes of magic, then the
-// state, big endian) begins with the digest and the padding of Sum is never computed. Nothing is allocated for a try.
+// solveFrom tries solveRun numbers from first, a multiple of it. The message fits one block of SHA-256, so the block is
+// padded once and counted up in its decimal digits; it is whole when written, so the hash's saved state (4 bytes of
+// magic, then the state, big endian) begins with the digest. Nothing is allocated for a try.
 func solveFrom(nonce string, difficulty int, first uint64) string {
 	block := make([]byte, sha256.BlockSize)
 	copy(block, nonce+":")

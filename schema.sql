@@ -1,20 +1,17 @@
--- The database, as ordered migrations: each part below a line "-- version N" runs once, in one transaction, when
--- PRAGMA user_version is below N. A released part is never edited; a change is a new part.
+-- The database, version 1 (PRAGMA user_version). Times are Unix seconds. Every table is STRICT: a type is what it says.
 
--- version 1
+-- A paste, or a short URL: that is a paste whose id begins with s/ and whose content is the target.
 CREATE TABLE pastes (
-  n           INTEGER PRIMARY KEY,      -- order of insertion
-  id          TEXT    NOT NULL UNIQUE,  -- lower-case hex
-  content     INTEGER NOT NULL,         -- content number: which chunks
+  content     INTEGER PRIMARY KEY,      -- content number: which chunks. A newer content has a higher one: the order of lists
+  id          TEXT    NOT NULL UNIQUE,  -- lower-case hex, or s/ and base62
   size        INTEGER NOT NULL,         -- bytes of content
   mime        TEXT    NOT NULL,
   sha256      BLOB    NOT NULL,         -- of the content
-  created_at  INTEGER NOT NULL,         -- Unix seconds, like all times here
+  created_at  INTEGER NOT NULL,
   modified_at INTEGER NOT NULL,         -- when the content was last replaced
   expires_at  INTEGER NOT NULL,         -- gone from this second on
   life        INTEGER NOT NULL,         -- seconds from each read; 0: expires_at is a fixed deadline
   owner       TEXT    NOT NULL,         -- owner id, '' for anonymous
-  owner_sha1  TEXT    NOT NULL,         -- SHA-1 of a foreign owner known by SHA-256, else ''
   burn        INTEGER NOT NULL,         -- 1: the first read deletes it
   password    BLOB,                     -- salt (32) | PBKDF2 key (32), NULL without
   proof       BLOB,                     -- SHA-256 of the read proof, NULL without
@@ -22,68 +19,40 @@ CREATE TABLE pastes (
   name        TEXT    NOT NULL          -- display name
 ) STRICT;
 CREATE INDEX pastes_expiry ON pastes (expires_at);
-CREATE INDEX pastes_created ON pastes (created_at);
-CREATE INDEX pastes_owner ON pastes (owner, created_at);
-CREATE INDEX pastes_owner_sha1 ON pastes (owner_sha1, created_at) WHERE owner_sha1 <> '';
+CREATE INDEX pastes_owner ON pastes (owner, id > 's'); -- equal keys lie in the order of content: a list reads it backwards
 
--- key = content number * 2^20 + sequence from 0. pad is zeros that fill the part of a record which SQLite keeps on the
--- b-tree page, so that content lies on overflow pages alone: those are zeroed when freed, never rebuilt (store.go, padFor).
+-- key = content << 20 | sequence from 0. pad is zeros that fill the part of a record which SQLite keeps on the b-tree page, so
+-- that content lies on overflow pages alone: those are zeroed when freed, never rebuilt (store.go, padFor).
 CREATE TABLE chunks (
   key  INTEGER PRIMARY KEY,
   pad  BLOB NOT NULL,
   data BLOB NOT NULL
 ) STRICT;
 
--- Contents that no paste names. live = 1: an upload or a burning read is using it in this run of the server; at start
--- every row counts as dead. The sweep removes dead ones in small steps.
+-- Contents that no row of pastes names. The sweep removes one, a few chunks at a time, once due has passed: at once what was
+-- deleted or replaced, after the longest transfer what an upload or the one reader of a burning paste may still use. So a
+-- crash leaves nothing to repair: what was half done falls due by itself.
 CREATE TABLE garbage (
   content INTEGER PRIMARY KEY,
-  live    INTEGER NOT NULL
+  due     INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX garbage_due ON garbage (due);
 
--- What is stored, kept by each commit, so that a start or a quota never walks the tables.
-CREATE TABLE totals (
-  one    INTEGER PRIMARY KEY CHECK (one = 1),
-  bytes  INTEGER NOT NULL,              -- of chunk data, garbage included
-  pastes INTEGER NOT NULL
-) STRICT;
-INSERT INTO totals VALUES (1, 0, 0);
+-- How many rows pastes has, so that nobody counts them.
+CREATE TABLE total (pastes INTEGER NOT NULL) STRICT;
+INSERT INTO total VALUES (0);
 
--- What the operator should hear of from `flaskpaste check`.
-CREATE TABLE notes (
-  name TEXT PRIMARY KEY,
-  at   INTEGER NOT NULL,
-  text TEXT NOT NULL
-) STRICT;
+CREATE TRIGGER paste_created AFTER INSERT ON pastes BEGIN
+  UPDATE total SET pastes = pastes + 1;
+END;
+CREATE TRIGGER paste_deleted AFTER DELETE ON pastes BEGIN
+  UPDATE total SET pastes = pastes - 1;
+  INSERT INTO garbage VALUES (OLD.content, 0);
+END;
+CREATE TRIGGER content_replaced AFTER UPDATE OF content ON pastes WHEN NEW.content <> OLD.content BEGIN
+  INSERT INTO garbage VALUES (OLD.content, 0);
+END;
 
--- version 2
--- Proofs of work that were used, until they expire. Emptied at start: challenges are signed with a key that ends with the process.
-CREATE TABLE spent (
-  nonce   BLOB PRIMARY KEY,
-  expires INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX spent_expiry ON spent (expires);
-
--- version 3
--- pad is a page of zeros: more than SQLite keeps of a record on the b-tree page, so that the target behind it lies on overflow
--- pages alone, as content does in chunks.
-CREATE TABLE shorts (
-  n          INTEGER PRIMARY KEY,
-  id         TEXT    NOT NULL UNIQUE,   -- base62
-  created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL,
-  owner      TEXT    NOT NULL,          -- these as in pastes
-  owner_sha1 TEXT    NOT NULL,
-  token      BLOB    NOT NULL,
-  pad        BLOB    NOT NULL,
-  target     TEXT    NOT NULL           -- as it is sent
-) STRICT;
-CREATE INDEX shorts_expiry ON shorts (expires_at);
-CREATE INDEX shorts_created ON shorts (created_at);
-CREATE INDEX shorts_owner ON shorts (owner, created_at);
-CREATE INDEX shorts_owner_sha1 ON shorts (owner_sha1, created_at) WHERE owner_sha1 <> '';
-
--- version 4
 -- The certificates that this server issued: a row is what makes one trusted. Renewals share the owner of the first.
 CREATE TABLE certs (
   sha256     TEXT    PRIMARY KEY,       -- fingerprints of the DER, lower-case hex
@@ -101,8 +70,12 @@ CREATE TABLE certs (
 CREATE INDEX certs_owner ON certs (owner);
 CREATE INDEX certs_enrolled ON certs (expires_at) WHERE vouched = 0;
 
--- The CA: its certificate (DER) and its sealed key (pki.go, sealCAKey). One without the other stops the start.
+-- The CA, in one row, so that there is no half of one: certificate (DER), sealed key (pki.go, sealCAKey), and the last
+-- revocation list (DER), from which the next one takes its number. A list is made anew from crl_due on.
 CREATE TABLE authority (
-  part TEXT PRIMARY KEY CHECK (part IN ('certificate', 'key')),
-  data BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+  one         INTEGER PRIMARY KEY CHECK (one = 1),
+  certificate BLOB    NOT NULL,
+  key         BLOB    NOT NULL,
+  crl         BLOB,
+  crl_due     INTEGER NOT NULL
+) STRICT;

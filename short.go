@@ -1,15 +1,16 @@
 package main
 
-// short.go owns short URLs (api.md section 9): what may be a target, creating, redirecting, showing, listing, deleting.
+// short.go owns short URLs: what may be a target, creating, redirecting, showing, listing, deleting. A short URL is a paste whose id
+// begins with s/ and whose content is the target.
 //
 // A target is parsed once, checked, and sent as that parse writes it: check and Location can't disagree. Nothing is ever
 // fetched. Refused is whatever browsers read otherwise than we do: userinfo, backslashes, blanks, hosts that are numbers in
 // disguise. (RFC 3986; the WHATWG URL standard's host parser for what a browser would make of a number)
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -26,13 +27,14 @@ import (
 )
 
 const (
+	shortPrefix   = "s/" // of the ids of short URLs in the store
 	shortIDLength = 8
 	base62        = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	shortForm     = `{"url": "https://...", "expiry"?}`
 )
 
 var (
 	shortIDShape = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
-	hostShape    = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$`)
 	numberShape  = regexp.MustCompile(`^([0-9]+|0x[0-9a-f]*)$`)
 )
 
@@ -45,14 +47,16 @@ func newShortID() string {
 			id = append(id, base62[b[0]%62])
 		}
 	}
-	return string(id)
+	return shortPrefix + string(id)
 }
 
 func badURL(why string) error {
-	return &apiError{status: 400, code: "bad_url", text: "the URL can't be shortened: " + why}
+	return &apiError{status: 400, Code: "bad_url", Text: "the URL can't be shortened: " + why}
 }
 
-func (s *server) longURL() error { return badURL(fmt.Sprintf("longer than %d bytes", s.cfg.shortMax)) }
+func (s *server) longURL() error {
+	return badURL(fmt.Sprintf("it is longer than %d bytes", s.cfg.shortMax))
+}
 
 // escapeTarget percent-encodes what stands in no URL (RFC 3986, 2). Left alone it would be sent as it is in a query, and
 // in a path it would make url.URL write all of it anew, where %2F becomes a slash.
@@ -82,12 +86,13 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	if len(v) > int(s.cfg.shortMax) {
 		return "", s.longURL()
 	}
-	if !utf8.ValidString(v) || strings.ContainsFunc(v, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\\' }) {
+	odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\\' }
+	if !utf8.ValidString(v) || strings.ContainsFunc(v, odd) {
 		return "", badURL("it has a blank, a control character, a backslash or is no UTF-8")
 	}
 	u, err := url.Parse(escapeTarget(v))
 	if err != nil {
-		return "", badURL("it is no absolute http or https URL")
+		return "", badURL("it is no URL: begin with https:// and write % only before two hex digits")
 	}
 	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) { // before ToLower: a Kelvin sign becomes a k
 		return "", badURL("its host is not ASCII: write an international name in its xn-- form")
@@ -96,7 +101,7 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	host, port := u.Hostname(), u.Port()
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "" || host == "":
-		return "", badURL("it is no absolute http or https URL")
+		return "", badURL("begin with https:// (or http://) and a host")
 	case u.User != nil || strings.Contains(u.Host, "@"):
 		return "", badURL("it has a user name")
 	case strings.HasSuffix(u.Host, ":"):
@@ -145,51 +150,81 @@ func (q *request) ownHosts() (hosts []string) {
 	return hosts
 }
 
-// readTarget takes the URL and its options from a JSON or raw body, once its announced length and the work let it.
-func (s *server) readTarget(q *request, o *options) (target string, err error) {
-	form, _ := mediaType(q.r.Header.Get("Content-Type"))
-	most := s.cfg.shortMax + int64(len("\r\n"))
-	if form == "application/json" && q.r.ContentLength > jsonMost {
-		return "", tooLarge(jsonMost, "")
-	} else if form != "application/json" && q.r.ContentLength > most {
-		return "", s.longURL()
-	}
-	if err := s.admit(q); err != nil {
-		return "", err
-	}
-	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
-		return "", errTransfers
-	}
-	defer s.uploads.release(q.key)
-	if form == "application/json" {
-		err = q.readJSON(func(name string, value any) error {
-			text, isText := value.(string)
-			switch {
-			case name == "url" && isText:
-				target = text
-				return nil
-			case name == "expiry":
-				return o.setExpiry(value)
-			}
-			return badJSON("an unknown member or a wrong type")
-		})
-		if e := (*apiError)(nil); errors.As(err, &e) && e.code == "bad_json" {
-			e.hint = `{"url": "https://...", "expiry"?}` // not a paste's
-		}
-	} else {
-		var raw []byte
-		if raw, err = io.ReadAll(io.LimitReader(q, most+1)); err != nil {
-			return "", bodyError(err)
+// receiveTarget is receive for a URL: raw, as JSON, or the field url of a form.
+func (s *server) receiveTarget(q *request, o *options) (*intake, string, error) {
+	form, params := mediaType(q.r.Header.Get("Content-Type"))
+	target, most := "", 3*s.cfg.shortMax+multipartExtra // a form's escapes take three bytes each
+	take := func(r io.Reader) error {
+		raw, err := io.ReadAll(io.LimitReader(r, most+1))
+		if err != nil {
+			return bodyError(err)
 		}
 		target = strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), "\r") // what echo and editors add
+		return nil
 	}
-	if err == nil && target == "" {
-		err = &apiError{status: 400, code: "empty_content", text: "there is no URL in the body"}
+	read := func(in *intake) error { return take(q) }
+	switch form {
+	case "application/json":
+		most, read = jsonMost, func(*intake) error {
+			var m struct {
+				URL    string      `json:"url"`
+				Expiry *jsonExpiry `json:"expiry"`
+			}
+			err := q.readJSON(&m, shortForm)
+			if err == nil && m.Expiry != nil {
+				err = o.set("expiry", string(*m.Expiry))
+			}
+			target = m.URL
+			return err
+		}
+	case "multipart/form-data":
+		read = func(in *intake) error { return in.multipart(params["boundary"], o, take) }
+	case "application/x-www-form-urlencoded":
+		read = func(*intake) error {
+			if err := take(q); err != nil || !strings.HasPrefix(target, "url=") { // curl -d https://... says that it is a form
+				return err
+			}
+			fields, err := url.ParseQuery(target)
+			if v := fields["expiry"]; err == nil && len(v) == 1 {
+				err = o.set("expiry", v[0])
+				delete(fields, "expiry")
+			}
+			if err != nil || len(fields) != 1 || len(fields["url"]) != 1 {
+				return cmp.Or(apiOnly(err), badOption("the form has more than the fields url and expiry, or is not encoded as a form",
+					"curl --data-urlencode url=https://..."))
+			}
+			target = fields["url"][0]
+			return nil
+		}
 	}
-	if err == nil {
-		target, err = s.parseTarget(target, q.ownHosts())
+	if q.r.ContentLength > most {
+		if form == "application/json" {
+			return nil, "", tooLarge(jsonMost, "")
+		}
+		return nil, "", s.longURL()
 	}
-	return target, err
+	in, err := s.receive(q, s.cfg.shortMax, min(q.r.ContentLength, s.cfg.shortMax), func(in *intake) (err error) {
+		if err = read(in); err != nil {
+			return err
+		}
+		if target == "" {
+			return &apiError{status: 400, Code: "empty_content", Text: "there is no URL in the body",
+				Hint: "curl -d https://example.org/ " + q.baseURL() + "/s"}
+		}
+		if target, err = s.parseTarget(target, q.ownHosts()); err != nil {
+			return err
+		}
+		return in.read(strings.NewReader(target))
+	})
+	return in, target, err
+}
+
+// shortOptions refuses what a short URL does not have.
+func (o *options) shortOptions() error {
+	if o.burn || o.password || o.name || o.proof != nil {
+		return badOption("a short URL has no option but expiry", "send X-Expiry only")
+	}
+	return nil
 }
 
 func (s *server) createShort(q *request) error {
@@ -200,105 +235,80 @@ func (s *server) createShort(q *request) error {
 	if err != nil {
 		return err
 	}
-	if o.burn || o.password || o.name || o.proof {
-		return badOption("a short URL has no option but expiry")
+	if err := o.shortOptions(); err != nil {
+		return err
 	}
-	target, err := s.readTarget(q, o)
+	in, target, err := s.receiveTarget(q, o)
 	if err != nil {
 		return err
 	}
-	size := int64(len(target))
-	if d := s.limiter.take(rateBytes, q.key, size, q.factor, q.start); !d.allowed {
-		return q.rateLimited(rateBytes, d)
+	defer in.close()
+	if err := o.shortOptions(); err != nil { // those of the body
+		return err
 	}
-	p := &paste{created: q.now, target: target, size: size}
-	q.own(p)
-	if o.deadline == 0 {
-		o.deadline = q.now + int64(s.life(q.tier)/time.Second)
-	}
-	p.expires = min(o.deadline, q.now+int64(s.longest(q.tier)/time.Second))
-	token := p.newToken()
 	sum := sha256.Sum256([]byte("short\x00" + target)) // never equal to a paste of the same text
-	for try := 0; ; try++ {
-		p.id = newShortID()
-		err = s.store.createShort(p, q.quota(), func(t *writeTx) error { return s.countCreation(t, q, sum[:]) })
-		if !errors.Is(err, errTaken) || try == 8 {
-			break
-		}
-	}
-	if err != nil {
-		s.limiter.give(rateBytes, q.key, size, q.factor, q.start)
+	p := &paste{created: q.now, modified: q.now, owner: q.who.owner, size: in.size, sha256: in.sum[:], mime: "text/uri-list"}
+	if err := cmp.Or(in.permit.countDuplicate(sum[:], in.size), s.apply(q, p, o, nil, s.now().Unix())); err != nil {
 		return err
 	}
-	q.created()
+	p.life = 0 // not renewed
+	token, err := s.storeNew(in, p, newShortID)
+	if err != nil {
+		return err
+	}
 	s.metrics.shorts.created.Add(1)
 	h := q.w.Header()
-	h["Location"] = []string{s.cfg.prefix + "/s/" + p.id}
+	h["Location"] = []string{s.cfg.prefix + "/" + p.id}
 	h["X-Delete-Token"] = []string{token}
+	q.sunset(p)
+	a := q.shortAnswer(p, target, true)
 	if q.wantsText(false) {
-		q.writeBytes(201, "text/plain; charset=utf-8", []byte(q.baseURL()+"/s/"+p.id+"\n"))
-		return nil
+		return q.writeText(201, a.Link+"\n")
 	}
-	return q.writeJSON(201, append(s.shortMembers(p, true), member{"delete_token", token}))
+	a.DeleteToken = token
+	return q.writeJSON(201, a)
 }
 
-// own notes the caller as the owner.
-func (q *request) own(p *paste) {
-	p.owner = q.who.owner
-	if q.who.owner == q.who.sha256 {
-		p.ownerSHA1 = q.who.sha1
+// shortAnswer is a short URL as it is shown. Members that do not apply are left out.
+type shortAnswer struct {
+	ID          string `json:"id"`
+	URL         string `json:"url"`
+	Link        string `json:"link"`
+	TargetURL   string `json:"target_url"`
+	CreatedAt   int64  `json:"created_at"`
+	ExpiresAt   int64  `json:"expires_at"`
+	Owner       string `json:"owner,omitempty"`
+	DeleteToken string `json:"delete_token,omitempty"`
+}
+
+func (q *request) shortAnswer(p *paste, target string, mine bool) *shortAnswer {
+	a := &shortAnswer{ID: strings.TrimPrefix(p.id, shortPrefix), URL: q.s.cfg.prefix + "/" + p.id, Link: q.baseURL() + "/" + p.id,
+		TargetURL: target, CreatedAt: p.created, ExpiresAt: p.expires}
+	if mine {
+		a.Owner = p.owner
 	}
+	return a
 }
 
-// quota is what all stored bytes may come to while this caller adds to them.
-func (q *request) quota() int64 {
-	if q.tier >= trusted {
-		return q.s.cfg.maxStorage
-	}
-	return q.s.cfg.maxStorage / 4 * 3
-}
-
-// newToken draws a delete token; its hash stays with the paste.
-func (p *paste) newToken() string {
-	var raw [tokenSize]byte
-	rand.Read(raw[:])
-	token := base64.RawURLEncoding.EncodeToString(raw[:])
-	sum := sha256.Sum256([]byte(token))
-	p.token = sum[:]
-	return token
-}
-
-func (s *server) shortMembers(p *paste, mine bool) []member {
-	m := []member{{"id", p.id}, {"url", s.cfg.prefix + "/s/" + p.id}, {"target_url", p.target}, {"created_at", p.created}, {"expires_at", p.expires}}
-	if mine && p.owner != "" {
-		m = append(m, member{"owner", p.owner})
-	}
-	return m
-}
-
-// findShort looks up the short URL of the path.
-func (s *server) findShort(q *request) (*paste, error) {
+// findShort looks up the short URL of the path with its target.
+func (s *server) findShort(q *request) (*paste, string, error) {
 	id := q.r.PathValue("id")
 	if !shortIDShape.MatchString(id) {
-		return nil, errNotFound
+		return nil, "", errNotFound
 	}
 	q.paste = id
-	if q.route.class == classCreate {
-		if err := q.ask(rateMiss); err != nil {
-			return nil, err
-		}
-	}
-	return s.store.getShort(id, q.now)
+	p, target, err := s.store.get(shortPrefix+id, q.now)
+	return p, string(target), err
 }
 
 func (s *server) followShort(q *request) error {
-	p, err := s.findShort(q)
+	_, target, err := s.findShort(q)
 	if err != nil {
 		return err
 	}
 	s.metrics.shorts.read.Add(1)
 	h := q.w.Header()
-	h["Location"] = []string{p.target}
+	h["Location"] = []string{target}
 	h["Content-Length"] = []string{"0"}
 	q.closeUnread()
 	q.w.WriteHeader(302)
@@ -309,29 +319,43 @@ func (s *server) showShort(q *request) error {
 	if q.r.PathValue("view") != "info" {
 		return errNotFound
 	}
-	p, err := s.findShort(q)
+	p, target, err := s.findShort(q)
 	if err != nil {
 		return err
 	}
-	return q.writeJSON(200, s.shortMembers(p, q.mine(p)))
+	q.sunset(p)
+	if !q.wantsPage() {
+		return q.writeJSON(200, q.shortAnswer(p, target, q.mine(p)))
+	}
+	return q.writeText(200, fmt.Sprintf("A short URL, until %s (%s). It leads to:\n%s\n",
+		time.Unix(p.expires, 0).UTC().Format("2006-01-02 15:04 UTC"), timeWords(p.expires-q.now), target))
 }
 
 func (s *server) deleteShort(q *request) error {
-	p, err := s.findShort(q)
-	if err != nil {
-		return err
+	id := q.r.PathValue("id")
+	if !shortIDShape.MatchString(id) {
+		return errNotFound
 	}
-	return s.deleteFound(q, p, s.store.removeShort, &s.metrics.shorts.deleted)
+	return s.delete(q, shortPrefix+id, &s.metrics.shorts.deleted)
 }
 
 func (s *server) listShorts(q *request) error {
 	list, next, err := s.listed(q, true)
+	urls := make([]*shortAnswer, 0, len(list))
+	for _, p := range list {
+		_, target, getErr := s.store.get(p.id, q.now)
+		if errors.Is(getErr, errNotFound) { // deleted in this moment
+			continue
+		}
+		err = cmp.Or(err, getErr)
+		urls = append(urls, q.shortAnswer(p, string(target), true))
+	}
 	if err != nil {
 		return err
 	}
-	urls := make([][]member, 0, len(list))
-	for _, p := range list {
-		urls = append(urls, s.shortMembers(p, true))
-	}
-	return q.writeJSON(200, []member{{"urls", urls}, {"count", len(urls)}, {"next_cursor", next}})
+	return q.writeJSON(200, struct {
+		URLs  []*shortAnswer `json:"urls"`
+		Count int            `json:"count"`
+		Next  *string        `json:"next_cursor"`
+	}{urls, len(urls), next})
 }
