@@ -70,7 +70,7 @@ type challenges struct {
 	mu    sync.Mutex
 	spent map[[16]byte]int64 // nonce -> the Unix second until which it must be remembered
 	walk  int                // so many make it worth a walk to forget the old ones
-	due   int64              // not twice in the same second
+	last  int64              // the second of the last walk: not twice in one
 }
 
 func newChallenges() *challenges {
@@ -135,9 +135,9 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 func (c *challenges) spend(nonce [16]byte, until, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.spent) >= c.walk && now != c.due {
+	if len(c.spent) >= c.walk && now != c.last {
 		maps.DeleteFunc(c.spent, func(_ [16]byte, until int64) bool { return until <= now })
-		c.walk, c.due = min(spentMost, max(1024, 2*len(c.spent))), now // twice as many: a walk costs each a constant
+		c.walk, c.last = min(spentMost, max(1024, 2*len(c.spent))), now // twice as many: a walk costs each a constant
 	}
 	if _, ok := c.spent[nonce]; ok {
 		return errPowSpent

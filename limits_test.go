@@ -1,0 +1,661 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var testStart = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func addrKey(s string) clientKey { return keyFor("", netip.MustParseAddr(s)) }
+
+// nthKey returns the n-th of many IPv4 clients, netKey the n-th /64 of one /48.
+func nthKey(n int) clientKey {
+	return keyFor("", netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}))
+}
+
+func netKey(n int) clientKey { return addrKey(fmt.Sprintf("2001:db8:1:%x::1", n)) }
+
+func testLimiter(class int, r rate) *limiter {
+	var all [rateClasses]rate
+	all[class] = r
+	return newLimiter(all, 100_000, testStart)
+}
+
+func TestClientKey(t *testing.T) {
+	owner, local := strings.Repeat("ab", 32), keyFor("", netip.Addr{})
+	wide := func(s string) clientKey { w, _ := addrKey(s).wide(); return w }
+	for _, c := range []struct {
+		name string
+		a, b clientKey
+		same bool
+	}{
+		{"IPv4-mapped is the IPv4 address", addrKey("::ffff:192.0.2.1"), addrKey("192.0.2.1"), true},
+		{"neighbouring IPv4 differ", addrKey("192.0.2.1"), addrKey("192.0.2.2"), false},
+		{"one /64", addrKey("2001:db8:1:2::1"), addrKey("2001:db8:1:2:ffff::9"), true},
+		{"two /64", addrKey("2001:db8:1:2::1"), addrKey("2001:db8:1:3::1"), false},
+		{"zone ignored", addrKey("fe80::1%eth0"), addrKey("fe80::2"), true},
+		{"owner wins over address", keyFor(owner, netip.MustParseAddr("192.0.2.1")), keyFor(owner, netip.Addr{}), true},
+		{"owners differ", keyFor(owner, netip.Addr{}), keyFor(owner[:40], netip.Addr{}), false},
+		{"local is the zero key", local, clientKey{}, true},
+		{"local is not 0.0.0.0", local, addrKey("0.0.0.0"), false},
+		{"local is not ::", local, addrKey("::"), false},
+		{"one /48", wide("2001:db8:1:2::1"), wide("2001:db8:1:ffff::1"), true},
+		{"two /48", wide("2001:db8:1:2::1"), wide("2001:db8:2:2::1"), false},
+		{"a /48 is not its first /64", wide("2001:db8:1::1"), addrKey("2001:db8:1::1"), false},
+		{"IPv4 has nothing around it", wide("192.0.2.1"), addrKey("192.0.2.1"), true},
+		{"one content", nthKey(1).withContent([8]byte{1}), nthKey(1).withContent([8]byte{1}), true},
+		{"two contents", nthKey(1).withContent([8]byte{1}), nthKey(1).withContent([8]byte{2}), false},
+		{"one content of two clients", nthKey(1).withContent([8]byte{1}), nthKey(2).withContent([8]byte{1}), false},
+	} {
+		if (c.a == c.b) != c.same {
+			t.Errorf("%s: equal is %v", c.name, c.a == c.b)
+		}
+	}
+	for k, want := range map[clientKey]bool{{}: false, addrKey("192.0.2.1"): false, keyFor(owner, netip.Addr{}): false,
+		netKey(1): true, wide("2001:db8::1"): false, netKey(1).withContent([8]byte{1}): true} {
+		if w, ok := k.wide(); ok != want || !ok && w != k || w.content != k.content {
+			t.Errorf("kind %d: a /48 is %v", k.kind, ok)
+		}
+	}
+}
+
+// ---- slots ----
+
+// queued starts an acquire in the bubble and waits until it is served or waits; it tells got whether it was served.
+func queued(t *testing.T, s *slots, key clientKey, wait time.Duration, got func(bool)) {
+	go func() { got(s.acquire(t.Context(), key, wait)) }()
+	synctest.Wait()
+}
+
+// waiters returns how many wait.
+func (s *slots) waiters() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
+}
+
+func (s *slots) leftBehind(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used != 0 || len(s.uses) != 0 || len(s.queue) != 0 {
+		t.Fatalf("left behind: %d slots, %d clients, %d waiting", s.used, len(s.uses), len(s.queue))
+	}
+}
+
+func TestSlotsBounds(t *testing.T) {
+	owner := keyFor(strings.Repeat("ab", 32), netip.Addr{})
+	for _, c := range []struct {
+		name                              string
+		total, each, wideMost, waiting    int
+		key                               func(i int) clientKey
+		held, waits                       int
+		othersGet, othersWait, busyByThen bool
+	}{
+		{"one client", 64, 8, 16, 256, func(int) clientKey { return nthKey(1) }, 8, 128, true, false, false},
+		{"the local client", 64, 8, 16, 256, func(int) clientKey { return clientKey{} }, 8, 128, true, false, false},
+		{"an owner", 64, 8, 16, 256, func(int) clientKey { return owner }, 8, 128, true, false, false},
+		{"one /48", 64, 8, 16, 256, netKey, 16, 128, true, false, false},
+		{"everybody", 64, 8, 16, 256, nthKey, 64, 256, false, false, true},
+		{"one client, derivations", 1, 1, 1, 8, func(int) clientKey { return nthKey(1) }, 1, 4, false, true, true},
+		{"one /48, derivations", 1, 1, 1, 8, netKey, 1, 4, false, true, true},
+		{"one /48, derivations on nine cores", 8, 1, 2, 8, netKey, 2, 4, true, false, false},
+		{"everybody, derivations", 1, 1, 1, 8, nthKey, 1, 8, false, false, true},
+		{"small", 2, 1, 1, 1, nthKey, 2, 1, false, false, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, other := newSlots(c.total, c.each, c.wideMost, c.waiting), addrKey("2001:db8:2::1")
+			for i := range 2 * (c.total + c.waiting) {
+				queued(t, s, c.key(i), time.Minute, func(bool) {})
+			}
+			if s.inUse() != c.held || s.waiters() != c.waits || s.busy() != c.busyByThen {
+				t.Errorf("%s: %d held, %d waiting, busy %v", c.name, s.inUse(), s.waiters(), s.busy())
+			}
+			if s.acquire(t.Context(), other, 0) != c.othersGet {
+				t.Errorf("%s: another client gets one: %v", c.name, !c.othersGet)
+			}
+			waiting := s.waiters()
+			queued(t, s, other, time.Minute, func(bool) {})
+			if (s.waiters() > waiting) != c.othersWait && !c.othersGet {
+				t.Errorf("%s: another client may wait: %v", c.name, !c.othersWait)
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if s.waiters() != 0 {
+				t.Errorf("%s: %d still wait", c.name, s.waiters())
+			}
+		})
+	}
+}
+
+func TestSlotsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(2, 1, 1, 100)
+		var mu sync.Mutex
+		var order []string
+		hold := func(name string, key clientKey) {
+			queued(t, s, key, time.Hour, func(bool) {
+				mu.Lock()
+				order = append(order, name)
+				mu.Unlock()
+				time.Sleep(time.Second)
+				s.release(key)
+			})
+		}
+		hold("a1", nthKey(1))
+		hold("a2", nthKey(1)) // waits for a1 though a slot is free
+		hold("w1", netKey(1)) // does not wait behind a2
+		hold("w2", netKey(2)) // waits for its /48
+		time.Sleep(time.Second / 2)
+		hold("b1", nthKey(2)) // all these wait for a slot
+		hold("a3", nthKey(1))
+		hold("c1", nthKey(3))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, pair := range [][2]int{{2, 4}, {4, 6}} { // two at a time, whose order among them is chance
+			slices.Sort(order[pair[0]:min(len(order), pair[1])])
+		}
+		if got := strings.Join(order, " "); got != "a1 w1 a2 w2 a3 b1 c1" {
+			t.Errorf("served in the order %s", got)
+		}
+		s.leftBehind(t)
+	})
+}
+
+func TestSlotsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(1, 1, 1, 8)
+		s.acquire(t.Context(), nthKey(1), 0)
+		begin := time.Now()
+		if s.acquire(t.Context(), nthKey(2), 3*time.Second) || time.Since(begin) != 3*time.Second {
+			t.Errorf("gave up after %v, want false after 3s", time.Since(begin))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin = time.Now()
+		if s.acquire(ctx, nthKey(2), time.Minute) || time.Since(begin) != time.Second {
+			t.Errorf("cancelled after %v, want false after 1s", time.Since(begin))
+		}
+		// Release and end of the wait in one moment, many times: whoever is told true has it, and nobody else.
+		s.release(nthKey(1))
+		for range 1000 {
+			s.acquire(t.Context(), nthKey(1), 0)
+			ctx, cancel := context.WithCancel(t.Context())
+			got := false
+			go func() { got = s.acquire(ctx, nthKey(2), time.Second) }()
+			synctest.Wait()
+			go cancel()
+			go s.release(nthKey(1))
+			synctest.Wait()
+			if got != (s.inUse() == 1) {
+				t.Fatalf("told %v, %d in use", got, s.inUse())
+			}
+			if got {
+				s.release(nthKey(2))
+			}
+		}
+		s.leftBehind(t)
+	})
+}
+
+// TestSlotsOneNetwork: callers of one /48 try without a pause; a reader from elsewhere is served within 5 seconds,
+// always.
+func TestSlotsOneNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, over := newSlots(1, 1, 1, 8), atomic.Bool{}
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				for !over.Load() {
+					if s.acquire(t.Context(), netKey(i), 5*time.Second) {
+						time.Sleep(100 * time.Millisecond) // a derivation
+						s.release(netKey(i))
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			})
+		}
+		for range 20 {
+			time.Sleep(77 * time.Millisecond)
+			begin := time.Now()
+			if !s.acquire(t.Context(), nthKey(1), 5*time.Second) || time.Since(begin) > 500*time.Millisecond {
+				t.Errorf("after %v the reader had no turn, or waited for more than five others", time.Since(begin))
+				break
+			}
+			s.release(nthKey(1))
+		}
+		over.Store(true)
+		wg.Wait()
+	})
+}
+
+func TestSlotsParallel(t *testing.T) {
+	s := newSlots(8, 2, 3, 16)
+	var held [6]atomic.Int64
+	var all, wide, served atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 48 {
+		wg.Go(func() {
+			who, key := g%6, nthKey(g%6)
+			if who < 3 {
+				key = netKey(who)
+			}
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(500))*time.Microsecond)
+				if s.acquire(ctx, key, time.Duration(rand.IntN(500))*time.Microsecond) {
+					if held[who].Add(1) > 2 || all.Add(1) > 8 || who < 3 && wide.Add(1) > 3 {
+						t.Error("more slots than allowed")
+					}
+					runtime.Gosched()
+					served.Add(1)
+					if who < 3 {
+						wide.Add(-1)
+					}
+					all.Add(-1)
+					held[who].Add(-1)
+					s.release(key)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	s.leftBehind(t)
+	if served.Load() == 0 {
+		t.Error("nobody was served")
+	}
+}
+
+// ---- rates ----
+
+func TestParseRateAndSize(t *testing.T) {
+	for in, want := range map[string]rate{
+		"0": {}, "30/m": {30, time.Minute}, "1/s": {1, time.Second}, "10/h": {10, time.Hour}, "7/d": {7, 24 * time.Hour},
+		"200MiB/h": {200 << 20, time.Hour}, "1GiB/d": {1 << 30, 24 * time.Hour}, "1048576GiB/d": {1 << 50, 24 * time.Hour},
+	} {
+		if got, err := parseRate(in); err != nil || got != want {
+			t.Errorf("parseRate(%q) = %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "0/m", "30", "30/", "/m", "30/M", "30/min", "-1/m", "+1/m", " 1/m", "1/m ", "1 /m",
+		"01/m", "1.5/m", "1e3/m", "1_0/m", "30/m/h", "1048577GiB/d", "99999999999999999999/s", "200MB/h", "200mib/h",
+		"0x1/m", "٣/m"} {
+		if got, err := parseRate(in); err == nil || got != (rate{}) {
+			t.Errorf("parseRate(%q) = %v, %v", in, got, err)
+		}
+	}
+	for in, want := range map[string]int64{"0": 0, "1": 1, "0KiB": 0, "5KiB": 5 << 10, "3MiB": 3 << 20, "10GiB": 10 << 30,
+		"9223372036854775807": math.MaxInt64, "8589934591GiB": 8589934591 << 30} {
+		if got, err := parseSize(in); err != nil || got != want {
+			t.Errorf("parseSize(%q) = %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "-1", "+1", "00", "01", "1 MiB", "1TiB", "1MB", "1B", "1K", "1iB", "1KiBKiB", "1GMiB",
+		"KiB", "9223372036854775808", "8589934592GiB", "1.0MiB", "\n1", "1\n", "1MiB1"} {
+		if got, err := parseSize(in); err == nil {
+			t.Errorf("parseSize(%q) = %v", in, got)
+		}
+	}
+}
+
+// TestMulDiv compares with math/big: never below the true value, above it by less than one, and the parts of a limit
+// never cost more than the limit.
+func TestMulDiv(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	spans := []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 3601 * 1e9}
+	for range 200_000 {
+		per := int64(spans[r.IntN(len(spans))])
+		n := (1 + r.Int64N(1<<r.IntN(51))) * []int64{1, 5, 1000, 8000}[r.IntN(4)]
+		cost := min(n, 1+r.Int64N(1+n>>r.IntN(51)))
+		want := new(big.Int).Mul(big.NewInt(cost), big.NewInt(per))
+		rest := new(big.Int)
+		want.DivMod(want, big.NewInt(n), rest)
+		got := mulDiv(cost, per, n)
+		if d := got - want.Int64(); d < 0 || d > 1 || d == 1 && rest.Sign() == 0 {
+			t.Fatalf("%d * %d / %d: %d, want %v", cost, per, n, got, want)
+		}
+		if sum := new(big.Int).Mul(big.NewInt(got), big.NewInt(n/cost)); sum.Cmp(big.NewInt(per)) > 0 {
+			t.Fatalf("%d times %d of %d cost %v, more than %d", n/cost, cost, n, sum, per)
+		}
+		if left := mulDiv(per, n, per); left < n || left-n > n>>49 {
+			t.Fatalf("all of %d in %d is %d", n, per, left)
+		}
+	}
+}
+
+// TestLimiterModel compares random turns with a bucket of exact fractions that is filled drop by drop.
+func TestLimiterModel(t *testing.T) {
+	for _, c := range []struct {
+		r      rate
+		factor int64
+	}{{rate{30, time.Minute}, 1}, {rate{7, time.Minute}, 5}, {rate{1, time.Hour}, 1}, {rate{13, time.Second}, 1},
+		{rate{999_983, time.Hour}, 1}, {rate{200 << 20, time.Hour}, 5}, {rate{1 << 50, time.Second}, 1000},
+		{rate{1 << 50, 24 * time.Hour}, 1}, {rate{3, 7 * 24 * time.Hour}, 1}} {
+		random := rand.New(rand.NewPCG(3, uint64(c.r.n)))
+		l, now, n := testLimiter(rateBytes, c.r), testStart, c.r.n*c.factor
+		speed := big.NewRat(n, int64(c.r.per)) // units a nanosecond
+		left, debt := big.NewRat(n, 1), new(big.Rat).Mul(big.NewRat(n, 1), big.NewRat(-15, 1))
+		for i := range 3000 {
+			passed := random.Int64N(int64(c.r.per)>>random.IntN(20) + 1)
+			now = now.Add(time.Duration(passed))
+			left.Add(left, new(big.Rat).Mul(speed, big.NewRat(passed, 1)))
+			if left.Cmp(big.NewRat(n, 1)) > 0 {
+				left.SetInt64(n)
+			}
+			x := due{rateBytes, nthKey(1), 1 + random.Int64N(n>>random.IntN(40)+1), c.factor}
+			cost := big.NewRat(min(x.cost, n), 1)
+			slack := new(big.Rat).Mul(speed, big.NewRat(int64(i+2), 1)) // each turn may round by a nanosecond
+			switch random.IntN(8) {
+			case 0:
+				l.give(x, now)
+				if left.Add(left, cost).Cmp(big.NewRat(n, 1)) > 0 {
+					left.SetInt64(n)
+				}
+			case 1:
+				l.charge(x, now)
+				if left.Sub(left, cost).Cmp(debt) < 0 {
+					left.Set(debt)
+				}
+			default:
+				asked := l.ask(x, now)
+				d := l.take(x, now)
+				spare := new(big.Rat).Sub(left, big.NewRat(x.cost, 1))
+				if asked.allowed != d.allowed || asked.retryAfter != d.retryAfter || d.limit != n {
+					t.Fatalf("%v turn %d: asked %+v, took %+v", c.r, i, asked, d)
+				}
+				if d.allowed && spare.Cmp(new(big.Rat).Neg(slack)) < 0 || !d.allowed && spare.Cmp(slack) > 0 {
+					t.Fatalf("%v turn %d: %+v with %v to spare", c.r, i, d, spare.FloatString(3))
+				}
+				if d.allowed {
+					left.Sub(left, cost)
+				}
+				off := new(big.Rat).Sub(left, big.NewRat(d.remaining, 1))
+				if left.Sign() > 0 && off.Abs(off).Cmp(slack.Add(slack, big.NewRat(1+n>>48, 1))) > 0 {
+					t.Fatalf("%v turn %d: %d remain, want %v", c.r, i, d.remaining, left.FloatString(3))
+				}
+				if !d.allowed && x.cost <= n {
+					if l.ask(x, now.Add(d.retryAfter-1)).allowed || !l.ask(x, now.Add(d.retryAfter)).allowed {
+						t.Fatalf("%v turn %d: retryAfter %v is not the moment", c.r, i, d.retryAfter)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestLimiterTurns: what one client's turns leave, with 3 units a minute.
+func TestLimiterTurns(t *testing.T) {
+	const class = rateMiss
+	for _, c := range []struct {
+		name         string
+		do           func(l *limiter, x func(cost int64) due)
+		remaining    int64
+		reset, retry time.Duration
+		buckets      int
+		secondsThen  int
+	}{
+		{"asking charges nothing", func(l *limiter, x func(int64) due) { l.ask(x(3), testStart) }, 3, 0, 0, 0, 0},
+		{"refused charges nothing", func(l *limiter, x func(int64) due) { l.take(x(4), testStart) }, 3, 0, 0, 0, 0},
+		{"taken", func(l *limiter, x func(int64) due) { l.take(x(2), testStart) }, 1, 40 * time.Second, 0, 1, 0},
+		{"taken, 20 s later", func(l *limiter, x func(int64) due) { l.take(x(3), testStart) }, 1, 40 * time.Second, 0, 1, 20},
+		{"given back", func(l *limiter, x func(int64) due) { l.take(x(2), testStart); l.give(x(1), testStart) },
+			2, 20 * time.Second, 0, 1, 0},
+		{"more given back than taken", func(l *limiter, x func(int64) due) { l.take(x(1), testStart); l.give(x(9), testStart) },
+			3, 0, 0, 1, 0},
+		{"given back without having taken", func(l *limiter, x func(int64) due) { l.give(x(3), testStart) }, 3, 0, 0, 0, 0},
+		{"nine who asked for one", func(l *limiter, x func(int64) due) {
+			for range 9 {
+				l.charge(x(1), testStart)
+			}
+		}, 0, 3 * time.Minute, 140 * time.Second, 1, 0},
+		{"a debt has an end", func(l *limiter, x func(int64) due) {
+			for range 1000 {
+				l.charge(x(math.MaxInt64), testStart)
+			}
+		}, 0, 16 * time.Minute, 15*time.Minute + 20*time.Second, 1, 0},
+		{"negative is none", func(l *limiter, x func(int64) due) { l.take(x(-5), testStart); l.give(x(-5), testStart) },
+			3, 0, 0, 0, 0},
+		{"more than can be", func(l *limiter, x func(int64) due) { l.take(x(math.MaxInt64), testStart) }, 3, 0, 0, 0, 0},
+	} {
+		l := testLimiter(class, rate{3, time.Minute})
+		c.do(l, func(cost int64) due { return due{class, nthKey(1), cost, 1} })
+		d := l.ask(due{class, nthKey(1), 1, 1}, testStart.Add(time.Duration(c.secondsThen)*time.Second))
+		if d != (decision{c.retry == 0, 3, c.remaining, c.reset, c.retry}) || l.size() != c.buckets {
+			t.Errorf("%s: %+v, %d buckets", c.name, d, l.size())
+		}
+	}
+	l := testLimiter(class, rate{3, time.Minute})
+	l.rates[rateAuth], l.rates[rateBytes] = rate{1, time.Minute}, rate{1 << 50, time.Second}
+	l.take(due{class, nthKey(1), 3, 1}, testStart)
+	if d := l.take(due{rateAuth, nthKey(1), 1, 1}, testStart); !d.allowed {
+		t.Errorf("one class pays for another: %+v", d)
+	}
+	if d := l.take(due{rateBytes, nthKey(1), 1, 1}, testStart); d.remaining == 1<<50 || d.reset == 0 {
+		t.Errorf("a unit that comes back in less than a nanosecond was free: %+v", d)
+	}
+	if d := l.take(due{class, nthKey(2), 15, 5}, testStart); d != (decision{true, 15, 0, time.Minute, 0}) {
+		t.Errorf("trusted, all at once: %+v", d)
+	}
+	if d := l.take(due{rateRead, nthKey(1), 1 << 60, 1}, testStart); d != (decision{allowed: true}) {
+		t.Errorf("a class without a limit: %+v", d)
+	}
+}
+
+func TestLimiterIPv6(t *testing.T) {
+	l := testLimiter(rateCreate, rate{10, time.Minute})
+	take := func(key clientKey) decision { return l.take(due{rateCreate, key, 1, 1}, testStart) }
+	got := 0
+	for range 20 {
+		if take(netKey(0)).allowed {
+			got++
+		}
+	}
+	if d := take(netKey(0)); got != 10 || d.limit != 10 {
+		t.Fatalf("a /64 got %d: %+v", got, d)
+	}
+	for i := range 1000 {
+		if take(netKey(i + 1)).allowed {
+			got++
+		}
+	}
+	if d := take(netKey(5000)); got != 80 || d.allowed || d.limit != 80 || d.retryAfter != 750*time.Millisecond {
+		t.Fatalf("a /48 got %d: %+v", got, d)
+	}
+	if l.size() != 72 {
+		t.Fatalf("%d buckets, want 71 /64 and one /48: refusals must store nothing", l.size())
+	}
+	if !take(addrKey("2001:db8:2::1")).allowed || !take(addrKey("192.0.2.1")).allowed {
+		t.Fatal("others pay")
+	}
+	l.give(due{rateCreate, netKey(1), 1, 1}, testStart)
+	if !take(netKey(6000)).allowed || take(netKey(6001)).allowed {
+		t.Fatal("giving back is not giving back to the /48")
+	}
+}
+
+func TestLimiterDuplicates(t *testing.T) {
+	l := testLimiter(rateDuplicate, rate{3, time.Hour})
+	for i, c := range []struct {
+		key     clientKey
+		content byte
+		at      time.Duration
+		want    bool
+	}{
+		{nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, false},
+		{nthKey(1), 2, 0, true}, {nthKey(2), 1, 0, true}, {nthKey(1), 1, 20*time.Minute - 1, false},
+		{nthKey(1), 1, 20 * time.Minute, true}, {nthKey(1), 1, 21 * time.Minute, false}, {clientKey{}, 1, 0, true},
+	} {
+		x := due{rateDuplicate, c.key.withContent([8]byte{c.content}), 1, 1}
+		if l.take(x, testStart.Add(c.at)).allowed != c.want {
+			t.Errorf("%d: content %d after %v: want %v", i, c.content, c.at, c.want)
+		}
+	}
+	got := 0
+	for i := range 100 {
+		if l.take(due{rateDuplicate, netKey(i).withContent([8]byte{9}), 1, 1}, testStart).allowed {
+			got++
+		}
+	}
+	if got != 24 {
+		t.Errorf("a /48 stored one content %d times, want 24", got)
+	}
+}
+
+func TestLimiterFree(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		free     int64
+		elevated bool
+		keys     func(i int) clientKey
+		at       time.Duration // of all but the first
+		want     int
+	}{
+		{"one client", 20, false, func(int) clientKey { return nthKey(1) }, 0, 20},
+		{"a twentieth of an hour later", 20, false, func(int) clientKey { return nthKey(1) }, 3 * time.Minute, 21},
+		{"a /48", 20, false, netKey, 0, 160},
+		{"elevated", 20, true, func(int) clientKey { return nthKey(1) }, 0, 1},
+		{"elevated, 59 minutes later", 20, true, func(int) clientKey { return nthKey(1) }, 59 * time.Minute, 1},
+		{"elevated, an hour later", 20, true, func(int) clientKey { return nthKey(1) }, time.Hour, 2},
+		{"elevated, a /48", 20, true, netKey, 0, 8},
+		{"0 is always work", 0, false, nthKey, 0, 0},
+		{"0 is always work, elevated", 0, true, nthKey, 0, 0},
+	} {
+		l, got := testLimiter(rateFree, rate{c.free, time.Hour}), 0
+		for i := range 500 {
+			now := testStart
+			if i > 0 {
+				now = now.Add(c.at)
+			}
+			x := l.free(c.keys(i), c.elevated)
+			left := l.ask(x, now).remaining / x.cost
+			if d := l.take(x, now); d.allowed != (left > 0) {
+				t.Fatalf("%s: %d left, then %+v", c.name, left, d)
+			} else if d.allowed {
+				got++
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	l := testLimiter(rateFree, rate{20, time.Hour})
+	l.take(l.free(nthKey(1), false), testStart)
+	if d := l.ask(l.free(nthKey(1), true), testStart); d.allowed || d.retryAfter != 3*time.Minute {
+		t.Errorf("who used one before gets another while elevated: %+v", d)
+	}
+}
+
+func TestLimiterForgets(t *testing.T) {
+	var rates [rateClasses]rate
+	rates[rateRegister] = rate{1, time.Hour}
+	l, slow := newLimiter(rates, 4, testStart), func(i int) due { return due{rateRegister, nthKey(i), 1, 1} }
+	for i := range 4 {
+		l.take(slow(i), testStart)
+	}
+	l.take(slow(0), testStart) // refused, and seen by that
+	l.take(slow(4), testStart)
+	for i, want := range []bool{false, true, false, false, false} {
+		if l.ask(slow(i), testStart).allowed != want {
+			t.Errorf("client %d: forgotten is %v: the least recently seen goes", i, !want)
+		}
+	}
+}
+
+func heapNow() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestLimiterFlooded: whatever the flood, memory is bounded; what the flood's clients owe no more displaces nobody.
+func TestLimiterFlooded(t *testing.T) {
+	var rates [rateClasses]rate
+	rates[rateCreate], rates[rateRegister] = rate{30, time.Minute}, rate{10, time.Hour}
+	before := heapNow()
+	l, now := newLimiter(rates, 100_000, testStart), testStart
+	for i := range 1000 {
+		l.take(due{rateRegister, nthKey(1<<20 + i), 10, 1}, now)
+	}
+	for i := range 400_000 { // four times the room, alternately IPv4 and each time another IPv6 /48
+		now = now.Add(100 * time.Microsecond)
+		key := nthKey(i)
+		if i%2 == 1 {
+			key = keyFor("", netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)}))
+		}
+		if !l.take(due{rateCreate, key, 1, 1}, now).allowed {
+			t.Fatal("a fresh client was refused")
+		}
+	}
+	for i := range 1000 {
+		if l.ask(due{rateRegister, nthKey(1<<20 + i), 1, 1}, now).allowed {
+			t.Fatal("a flood washed away a used-up limit")
+		}
+	}
+	some := l.size()
+	for i := range 300_000 {
+		l.take(due{rateRegister, nthKey(i), 10, 1}, now)
+	}
+	t.Logf("%d buckets, then %d in %.1f MiB", some, l.size(), float64(heapNow()-before)/(1<<20))
+	if used := heapNow() - before; some > 100_000 || l.size() != 100_000 || used > 20<<20 {
+		t.Fatalf("%d buckets, then %d in %d bytes", some, l.size(), used)
+	}
+	for i, want := range map[int]bool{0: true, 199_999: true, 200_000: false, 299_999: false} {
+		if l.ask(due{rateRegister, nthKey(i), 1, 1}, now).allowed != want {
+			t.Errorf("client %d: forgotten is %v", i, !want)
+		}
+	}
+}
+
+func TestEntropy(t *testing.T) {
+	all := make([]byte, 256)
+	for i := range all {
+		all[i] = byte(i)
+	}
+	for in, want := range map[string]float64{"": 0, "aaaa": 0, "abab": 1, "abcd": 2, string(all): 8, "aaab": 0.8112781} {
+		var counts [256]uint64
+		for _, c := range []byte(in) {
+			counts[c]++
+		}
+		if got := entropy(&counts, int64(len(in))); math.Abs(got-want) > 1e-6 || math.Signbit(got) {
+			t.Errorf("%q: %v, want %v", in, got, want)
+		}
+	}
+}
+
+// BenchmarkLimiter: 65,536 clients in turn, half of them IPv6 with two buckets: 98,304 for a table of 100,000, by two
+// goroutines or more; "one" is the worst for a lock: everybody is one client.
+func BenchmarkLimiter(b *testing.B) {
+	for name, clients := range map[string]int{"many": 1 << 16, "one": 1} {
+		l, keys := testLimiter(rateRead, rate{600, time.Minute}), make([]clientKey, clients)
+		for i := range keys {
+			if keys[i] = nthKey(i); i%2 == 1 {
+				keys[i] = keyFor("", netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)}))
+			}
+			l.take(due{rateRead, keys[i], 1, 1}, testStart)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				now := testStart
+				for i := rand.IntN(1 << 16); pb.Next(); i++ {
+					now = now.Add(time.Microsecond)
+					l.take(due{rateRead, keys[i*40503&(clients-1)], 1, 1}, now)
+				}
+			})
+		})
+	}
+}
