@@ -495,7 +495,8 @@ func (in *intake) multipart(boundary string, o *options, take func(io.Reader) er
 	failed := func(err error) error {
 		var api *apiError
 		switch {
-		case errors.As(err, &api), errors.Is(err, errBusy), errors.Is(err, errFull), errors.Is(err, errClosed):
+		case errors.As(err, &api), errors.Is(err, errBusy), errors.Is(err, errFull), errors.Is(err, errClosed),
+			errors.Is(err, errCorrupt), errors.Is(err, errGone):
 			return err
 		case body.left < 0:
 			return in.q.tooLarge()

@@ -628,7 +628,7 @@ func (s *server) showHealth(q *request) error {
 // showMetrics lets the addresses of FLASKPASTE_METRICS_ALLOW pass. A proxy that says nothing of its client never does: its own
 // address must not stand in for a stranger's.
 func (s *server) showMetrics(q *request) error {
-	named := q.named || !q.trusted
+	named := q.named || !q.trusted || !q.peer.IsValid()
 	if !named || !s.cfg.metricsAny && !containsAddr(s.cfg.metricsAllow, q.addr) {
 		return errNotFound
 	}

@@ -522,9 +522,9 @@ func (s *server) sweepLoop(ctx context.Context) {
 		(wall < st.lastChange-86400 || wall > st.lastChange+int64(s.cfg.maxExpiry/time.Second))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for more := false; ; {
+	for soon, more := true, false; ; {
 		kick := s.store.kick
-		if more || wrong {
+		if soon {
 			kick = nil
 		}
 		select {
@@ -532,7 +532,8 @@ func (s *server) sweepLoop(ctx context.Context) {
 			return
 		case <-kick:
 			timer.Reset(min(kickedAfter, s.cfg.sweep))
-			<-timer.C
+			soon = true
+			continue
 		case <-timer.C:
 		}
 		now := s.now().Unix()
@@ -540,7 +541,7 @@ func (s *server) sweepLoop(ctx context.Context) {
 		wall, began = now, time.Now()
 		if wrong || jump < -86400 || jump > 86400 {
 			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause, "now", time.Unix(now, 0).UTC())
-			wrong = false
+			wrong, soon = false, true
 			timer.Reset(clockPause)
 			continue
 		}
@@ -550,7 +551,7 @@ func (s *server) sweepLoop(ctx context.Context) {
 		}
 		s.metrics.pastes.expired.Add(uint64(pastes))
 		s.metrics.shorts.expired.Add(uint64(shorts))
-		if more {
+		if soon = more; more {
 			timer.Reset(max(5*time.Millisecond, 2*time.Since(began)))
 		} else {
 			timer.Reset(s.cfg.sweep)

@@ -546,10 +546,9 @@ func (s *store) commit(batch []*operation) {
 		}
 		return
 	}
-	if err == nil && t.truncate {
-		err = t.truncateLog()
+	if err = s.ended(err); err == nil && t.truncate {
+		s.ended(t.truncateLog()) // the group is committed, whatever becomes of this
 	}
-	err = s.ended(err)
 	if s.committed != nil {
 		s.committed(len(batch), time.Since(began))
 	}
@@ -606,6 +605,9 @@ func padFor(n int) int {
 
 // putChunk stores one chunk, unless used pages would come to more than limit or the disk to less than the reserve: errFull.
 func (t *writeTx) putChunk(content, seq int64, data []byte, limit int64) (err error) {
+	if t.s.damaged.Load() {
+		return errCorrupt
+	}
 	if t.used < 0 {
 		t.free = freeSpace(t.s.path)
 		if err := t.row(usedQuery, nil, &t.used); err != nil {
@@ -641,9 +643,6 @@ func (s *store) newUpload(limit int64) *upload {
 // add stores one full chunk; now is Unix seconds. With the first, the content is garbage that is due when no upload can last
 // any longer.
 func (u *upload) add(chunk []byte, now int64) error {
-	if u.s.damaged.Load() {
-		return errCorrupt
-	}
 	err := u.s.do(len(chunk), func(t *writeTx) error {
 		if err := t.putChunk(u.content, u.seq, chunk, u.limit); err != nil || u.seq > 0 {
 			return err
@@ -705,9 +704,6 @@ func (p *paste) fields() []any {
 
 // create stores p with the content of u, whose last (or only) chunk is last. errTaken: the id exists.
 func (s *store) create(p *paste, u *upload, last []byte) error {
-	if s.damaged.Load() {
-		return errCorrupt
-	}
 	p.content = u.content
 	return s.do(len(last), func(t *writeTx) error {
 		if err := u.settle(t, last); err != nil {
@@ -732,9 +728,6 @@ func (t *writeTx) find(id string, now int64) (*paste, error) {
 // change lets apply rewrite the row of id that lives at now, as it is in the moment of writing, and returns it; what apply
 // returns refuses. u is nil without a new content. The last one to write wins.
 func (s *store) change(id string, now int64, u *upload, last []byte, apply func(*paste) error) (p *paste, err error) {
-	if u != nil && s.damaged.Load() {
-		return nil, errCorrupt
-	}
 	err = s.do(len(last), func(t *writeTx) error {
 		if p, err = t.find(id, now); err != nil {
 			return err
