@@ -400,6 +400,9 @@ func (d *door) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
+		if b, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
+			b.SetWriteBuffer(writeBuffer)
+		}
 		return &conn{Conn: c, limit: d.s.cfg.transferTimeout, inBusy: d.s.uploads.busy, outBusy: d.s.downloads.busy, closed: leave}, nil
 	}
 }
