@@ -470,6 +470,7 @@ type writeTx struct {
 	*pool
 	s          *store
 	used, free int64 // bytes of used pages, and of free disk, with what this group has added; used -1: not asked yet
+	pastes     int64 // rows that this group has added
 	wrote      bool  // the running operation has changed something, or may have
 	truncate   bool  // the write-ahead log, after the commit
 }
@@ -568,6 +569,9 @@ func (t *writeTx) attempt(batch []*operation, results []error) (err error) {
 			err = results[i]
 			break
 		}
+	}
+	if err == nil && t.pastes != 0 {
+		_, err = t.exec("UPDATE total SET pastes = pastes + ?", t.pastes)
 	}
 	if err == nil {
 		_, err = t.exec("COMMIT")
@@ -715,6 +719,7 @@ func (s *store) create(p *paste, u *upload, last []byte) error {
 		if isConstraint(err) {
 			return errTaken
 		}
+		t.pastes++
 		return err
 	})
 }
@@ -760,6 +765,7 @@ func (s *store) remove(id string, now int64, allowed func(*paste) error) error {
 		}
 		if err == nil {
 			_, err = t.exec("DELETE FROM pastes WHERE id = ?", id)
+			t.pastes--
 		}
 		return err
 	})
@@ -774,6 +780,7 @@ func (s *store) claim(p *paste, now int64) error {
 		if err == nil && n == 0 {
 			return errNotFound
 		}
+		t.pastes--
 		if err == nil && p.size > chunkSize {
 			_, err = t.exec("UPDATE garbage SET due = ? WHERE content = ?", now+s.linger, p.content)
 		}
@@ -993,6 +1000,7 @@ func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 			(SELECT content FROM pastes WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING id`, now, sweepRows); err != nil {
 			return err
 		}
+		t.pastes -= int64(len(ids))
 		garbage, err := t.sweepGarbage(now)
 		if err != nil {
 			return err
@@ -1089,7 +1097,8 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer db.Close()
 	if _, err = db.Exec(`BEGIN; DELETE FROM pastes WHERE burn;
-		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM garbage); DELETE FROM garbage; COMMIT`); err != nil {
+		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM garbage); DELETE FROM garbage;
+		UPDATE total SET pastes = (SELECT count(*) FROM pastes); COMMIT`); err != nil {
 		return storeError(err)
 	}
 	if err = errors.Join(db.Close(), f.Sync()); err == nil {
