@@ -512,7 +512,7 @@ type conn struct {
 	closed           func()        // tells the counter; once
 	once             sync.Once
 	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
-	body             bool       // reads are of a body
+	body, armed      bool       // reads are of a body; with a deadline of ours
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
 	in, out          pace
 }
@@ -542,10 +542,13 @@ func (c *conn) expectBody(yes bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.body && !yes {
+	if c.armed && !yes {
 		c.Conn.SetReadDeadline(time.Time{}) // net/http sets its own for the next header
+		c.armed = false
 	}
-	c.body, c.bodyEnd, c.in = yes, time.Now().Add(c.limit), pace{}
+	if c.body = yes; yes {
+		c.bodyEnd, c.in = time.Now().Add(c.limit), pace{}
+	}
 }
 
 // endBody lets what is left of a body come for d longer.
@@ -571,6 +574,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		c.mu.Lock()
 		body, end := c.body, c.bodyEnd
 		if body {
+			c.armed = true
 			c.Conn.SetReadDeadline(earlier(time.Now().Add(stepTime), end))
 		}
 		c.mu.Unlock()
