@@ -419,7 +419,7 @@ func (q *request) closeUnread() {
 }
 
 const (
-	readOutMost = 1 << 20 // bytes
+	readOutMost = 64 << 20 // bytes: more than one may upload by default
 	readOutTime = 5 * time.Second
 )
 
