@@ -152,7 +152,7 @@ func (s *server) dispatch(q *request) error {
 		q.w.routing = false
 		delete(h, "Location")
 		if q.route, unrouted = &noRoute, errNotFound; q.w.status == http.StatusMethodNotAllowed {
-			unrouted = &apiError{status: 405, Code: "method_not_allowed", Text: "this address does not take " + logMethod(q.r.Method),
+			unrouted = &apiError{status: 405, Code: "method_not_allowed", Text: fmt.Sprintf("this address does not take %.20s", q.r.Method),
 				Hint: "it takes " + h.Get("Allow")}
 		}
 	}
@@ -276,12 +276,14 @@ func (q *request) checkBody() error {
 		return nil
 	}
 	name, _, _ := strings.Cut(q.r.URL.RawQuery, "=")
-	header, known := optionHeaders[name]
-	if !known {
-		header = "X-Expiry, X-Burn-After-Read, X-Paste-Password or X-Display-Name"
+	header, hint := optionHeaders[name], "options are headers: X-Expiry, X-Burn-After-Read, X-Paste-Password, X-Display-Name"
+	if q.r.Method == "DELETE" || strings.HasSuffix(name, "token") {
+		header = "X-Delete-Token"
 	}
-	return &apiError{status: 400, Code: "bad_option", Text: "options in the address (behind the ?) are not taken here",
-		Hint: "send a header: curl -H '" + header + ": ...'"}
+	if header != "" {
+		hint = "send it as a header: curl -H '" + header + ": ...'"
+	}
+	return badOption("options in the address (behind the ?) are not taken here", hint)
 }
 
 // seconds rounds up, for Retry-After.
@@ -419,7 +421,7 @@ func (q *request) closeUnread() {
 }
 
 const (
-	readOutMost = 1 << 20 // bytes
+	readOutMost = 64 << 20 // bytes: more than one may upload by default
 	readOutTime = 5 * time.Second
 )
 
