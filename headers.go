@@ -26,6 +26,7 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -245,8 +246,7 @@ func (l *refusals) note(key clientKey, second int64) (hidden int, show bool) {
 
 // logMethod keeps what a stranger calls a method out of logs and labels.
 func logMethod(m string) string {
-	switch m {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS":
+	if slices.Contains(methods, m) {
 		return m
 	}
 	return "other"
