@@ -397,11 +397,19 @@ var (
 // readJSON reads a body that is one JSON object of the members of v, and nothing else, in valid UTF-8 without lone surrogates:
 // encoding/json would replace those (RFC 8259, 8.2). form is what it should look like.
 func (q *request) readJSON(v any, form string) error {
-	b := bytes.NewBuffer(make([]byte, 0, max(512, min(q.r.ContentLength, jsonMost)+bytes.MinRead)))
+	size := q.r.ContentLength
+	if size < 0 || size > jsonMost {
+		size = jsonMost + 1
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
 	if _, err := b.ReadFrom(io.LimitReader(q, jsonMost+1)); err != nil {
 		return bodyError(err)
 	}
 	raw := b.Bytes()
+	if len(raw) > hotSize { // decoding takes five times its memory, and up to a tenth of a second: one after the other
+		q.s.decoding.Lock()
+		defer q.s.decoding.Unlock()
+	}
 	switch {
 	case len(raw) > jsonMost:
 		return tooLarge(jsonMost, jsonHint)

@@ -26,6 +26,7 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -135,7 +136,7 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	h["X-Robots-Tag"] = hRobots
 	h["Cache-Control"] = hNoStore
 	q.bodyDone = r.ContentLength == 0
-	q.conn.expectBody(!q.bodyDone)
+	q.conn.begin(!q.bodyDone)
 	defer q.finish()
 	s.locate(q)
 	if q.https {
@@ -245,8 +246,7 @@ func (l *refusals) note(key clientKey, second int64) (hidden int, show bool) {
 
 // logMethod keeps what a stranger calls a method out of logs and labels.
 func logMethod(m string) string {
-	switch m {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS":
+	if slices.Contains(methods, m) {
 		return m
 	}
 	return "other"
@@ -492,6 +492,7 @@ func (q *request) Read(b []byte) (int, error) {
 
 const (
 	headerLimit = 16 << 10         // bytes
+	headerLines = 1000             // 16 KiB of short names would take half a megabyte of maps
 	headerTime  = 10 * time.Second // for a header to come
 	stillTime   = 60 * time.Second // in which a body or an answer must move at all
 	pieceSize   = 16 << 10         // bytes that one must move
@@ -513,6 +514,7 @@ type conn struct {
 	once             sync.Once
 	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
 	body, armed      bool       // reads are of a body; with a deadline of ours
+	lines            int        // read of headers since the last request came
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
 	in, out          pace
 }
@@ -533,6 +535,16 @@ func (p *pace) slow(n int, d time.Duration, busy bool) bool {
 		p.moved, p.waited = 0, 0
 	}
 	return p.still >= stillTime || busy && p.waited >= pieceTime
+}
+
+// begin is called when a request's header has come, and says whether a body follows.
+func (c *conn) begin(body bool) {
+	if c != nil {
+		c.mu.Lock()
+		c.lines, c.lastEnd, c.out = 0, time.Time{}, pace{}
+		c.mu.Unlock()
+		c.expectBody(body)
+	}
 }
 
 // expectBody begins or ends the time of a request's body.
@@ -569,21 +581,28 @@ func (c *conn) beginAnswer() {
 	}
 }
 
+// errLines is answered 400 by net/http.
+var errLines = errors.New("more header lines than any client sends")
+
 func (c *conn) Read(b []byte) (n int, err error) {
 	for {
 		c.mu.Lock()
-		body, end := c.body, c.bodyEnd
-		if body {
+		end := c.bodyEnd
+		if c.body {
 			c.armed = true
 			c.Conn.SetReadDeadline(earlier(time.Now().Add(stepTime), end))
 		}
 		c.mu.Unlock()
 		began := time.Now()
 		n, err = c.Conn.Read(b)
-		if !body {
+		c.mu.Lock()
+		if !c.body { // now: net/http reads on, for what follows, before the body's end is noted
+			if c.lines += bytes.Count(b[:n], []byte("\n")); c.lines > headerLines {
+				n, err = 0, errLines
+			}
+			c.mu.Unlock()
 			return n, err
 		}
-		c.mu.Lock()
 		slow := c.in.slow(n, time.Since(began), c.inBusy()) || time.Now().After(end)
 		c.mu.Unlock()
 		if slow && err == nil { // a trickle

@@ -48,6 +48,7 @@ type server struct {
 	metrics       *metrics
 	program       func() (*executable, error)
 	ca            *authority // nil: none; without its key: PKI is off
+	decoding      sync.Mutex // of large JSON bodies
 	refusals      refusals
 	proxyWarnings hourly
 	stopping      atomic.Bool
