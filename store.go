@@ -66,6 +66,7 @@ var (
 	errForeign   = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
 	errCorrupt   = errors.New("the database is damaged")          // truncated, or a page can't be read
 	errInUse     = errors.New("another server uses the database") // its lock is held
+	errStarted   = errors.New("a server was started meanwhile, what was read is worth nothing: try again")
 	errOtherLog  = errors.New("the database was put in the place of another one, whose write-ahead log still lies there")
 	errLineFull  = errors.New("the owner has too many valid certificates")
 	errCAExists  = errors.New("the database has a CA already")
@@ -125,6 +126,7 @@ type storeOptions struct {
 type store struct {
 	storeOptions
 	lock    *os.File
+	alone   bool         // nobody wrote when it was opened for reading
 	r, w, l *pool        // readers, the writer's one connection, the lists' one
 	content atomic.Int64 // last content number given out
 	began   time.Time
@@ -219,10 +221,16 @@ func dsn(path, mode string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
 }
 
-// readingDSN opens a database so that nothing changes, not even by recovery. Without a log there is no server, and SQLite is told
-// that nobody writes: it would make a log otherwise.
+// alone reports whether nobody writes to a database: even an empty log is a server's, or what a kill left.
+func alone(path string) bool {
+	_, err := os.Stat(path + "-wal")
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// readingDSN opens a database so that nothing changes, not even by recovery. Where nobody writes SQLite is told so: it would make
+// a log otherwise.
 func readingDSN(path string) string {
-	if fileSize(path+"-wal") == 0 {
+	if alone(path) {
 		return dsn(path, "ro") + "&immutable=1"
 	}
 	return dsn(path, "ro")
@@ -264,6 +272,7 @@ func openStore(o storeOptions) (s *store, err error) {
 	if err != nil {
 		return s, err
 	}
+	s.alone = o.mode == openReading && alone(s.path)
 	readers := readingDSN(s.path)
 	if o.mode != openReading {
 		readers = dsn(s.path, "rw", "query_only(1)")
@@ -1088,8 +1097,8 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	if _, err = s.l.Exec("VACUUM INTO ?", part); err != nil {
-		return storeError(err)
+	if _, err = s.l.Exec("VACUUM INTO ?", part); err != nil || s.alone && !alone(s.path) {
+		return cmp.Or(storeError(err), errStarted)
 	}
 	db, err := sql.Open("sqlite", dsn(part, "rw", "secure_delete(ON)", "journal_mode(DELETE)"))
 	if err != nil {
@@ -1110,6 +1119,9 @@ func (s *store) backup(path string) (err error) {
 // integrity returns what SQLite finds wrong: "ok" alone if nothing is.
 func (s *store) integrity() ([]*string, error) {
 	list, err := collect(s.r, oneText, "PRAGMA integrity_check(20)")
+	if s.alone && !alone(s.path) {
+		return nil, errStarted
+	}
 	return list, storeError(err)
 }
 
