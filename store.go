@@ -253,6 +253,11 @@ func openStore(o storeOptions) (s *store, err error) {
 		if err = os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
 		}
+		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600) // so that a link to nothing leads to a file
+		if err != nil {
+			return s, fmt.Errorf("creating the database: %w", err)
+		}
+		f.Close()
 	}
 	if file, err := filepath.EvalSymlinks(s.path); err == nil { // one file, one lock, one log, whatever it is called
 		s.path = file
@@ -322,13 +327,8 @@ func (s *store) openWriter(version int) (err error) {
 	return err
 }
 
-// createFile makes an empty database of the right page size, 0600, where there is no file or an empty one.
+// createFile makes an empty database of the right page size where there is an empty file.
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	f.Close()
 	if fileSize(path) > 0 {
 		return nil
 	}
