@@ -654,9 +654,16 @@ func (s *store) newUpload(limit int64) *upload {
 }
 
 // add stores one full chunk; now is Unix seconds. With the first, the content is garbage that is due when no upload can last
-// any longer.
+// any longer. errGone: that was so long ago that the sweep has begun with it.
 func (u *upload) add(chunk []byte, now int64) error {
 	err := u.s.do(len(chunk), func(t *writeTx) error {
+		if u.seq > 0 {
+			var kept bool
+			err := t.row("SELECT EXISTS (SELECT 1 FROM garbage WHERE content = ? AND due > 0)", []any{u.content}, &kept)
+			if err != nil || !kept {
+				return cmp.Or(err, errGone)
+			}
+		}
 		if err := t.putChunk(u.content, u.seq, chunk, u.limit); err != nil || u.seq > 0 {
 			return err
 		}
@@ -692,11 +699,10 @@ func (s *store) wake() {
 	}
 }
 
-// settle writes the last chunk of a content and takes it off the garbage: its paste is in the same operation. errGone: it
-// took so long that it has fallen due.
+// settle writes the last chunk of a content and takes it off the garbage: its paste is in the same operation. errGone as add.
 func (u *upload) settle(t *writeTx, last []byte) error {
 	if u.seq > 0 {
-		n, err := t.exec("DELETE FROM garbage WHERE content = ?", u.content)
+		n, err := t.exec("DELETE FROM garbage WHERE content = ? AND due > 0", u.content)
 		if err != nil || n == 0 {
 			return cmp.Or(err, errGone)
 		}
@@ -1048,11 +1054,16 @@ type chunkLeft struct {
 
 func (c *chunkLeft) fields() []any { return []any{&c.content, &c.key, &c.size} }
 
-// sweepGarbage removes chunks of garbage that is due, up to batchBytes and one, and reports whether there is more.
+// sweepGarbage removes chunks of garbage that is due, up to batchBytes, and reports whether there is more. Due 0 says that it has
+// begun: an upload that is still under way, since the clock went on without it, must not become a paste with holes.
 func (t *writeTx) sweepGarbage(now int64) (more bool, err error) {
+	if _, err = t.exec(`UPDATE garbage SET due = 0 WHERE content IN
+		(SELECT content FROM garbage WHERE due BETWEEN 1 AND ? LIMIT ?)`, now, sweepChunks); err != nil {
+		return false, err
+	}
 	list, err := collect(t.pool, (*chunkLeft).fields, `SELECT g.content, c.key, length(c.data) FROM garbage g
 		LEFT JOIN chunks c ON c.key BETWEEN g.content << 20 AND (g.content << 20) + 1048575
-		WHERE g.due <= ? ORDER BY g.due, g.content LIMIT ?`, now, sweepChunks)
+		WHERE g.due = 0 ORDER BY g.content LIMIT ?`, sweepChunks)
 	size := int64(0)
 	for i := 0; i < len(list) && err == nil; i++ {
 		c := list[i]
