@@ -335,7 +335,7 @@ func toAPI(err error) *apiError {
 			Hint: "nothing was stored: try again later"}
 	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, errCorrupt), errors.Is(err, context.Canceled):
 		return &apiError{status: 503, Code: "busy", Text: "the server is busy", retry: 2, Hint: "nothing was stored: try again"}
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errGone): // or the clock says so
 		return &apiError{status: 408, Code: "too_slow", Text: "the upload took too long",
 			Hint: "something must come every minute, and all of it in time; when many upload at once, 16 KiB in 10 seconds"}
 	}
