@@ -579,3 +579,5 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }
