@@ -131,10 +131,10 @@ func settings(c *config) []variable {
 		{"MIN_SIZE", "0", aSize, number{&c.minSize, 0, sizeMost}, "smallest content"},
 		{"MIN_ENTROPY", "0", "0 to 8 bits per byte", (*entropyBits)(&c.minEntropy),
 			"least Shannon entropy of contents from 256 bytes on; 0: any"},
-		{"EXPIRY_ANON", "1d", aTime, (*span)(&c.expiryAnon), "life of a paste without a certificate, renewed by reads"},
-		{"EXPIRY_UNTRUSTED", "7d", aTime, (*span)(&c.expiryUntrusted), "life with a certificate of somebody else's"},
-		{"EXPIRY_TRUSTED", "30d", aTime, (*span)(&c.expiryTrusted), "life with a certificate of this server"},
-		{"MAX_EXPIRY", "90d", aTime, (*span)(&c.maxExpiry), "longest life of anything, renewals included"},
+		{"EXPIRY_ANON", "1d", aTime, (*timeSpan)(&c.expiryAnon), "life of a paste without a certificate, renewed by reads"},
+		{"EXPIRY_UNTRUSTED", "7d", aTime, (*timeSpan)(&c.expiryUntrusted), "life with a certificate of somebody else's"},
+		{"EXPIRY_TRUSTED", "30d", aTime, (*timeSpan)(&c.expiryTrusted), "life with a certificate of this server"},
+		{"MAX_EXPIRY", "90d", aTime, (*timeSpan)(&c.maxExpiry), "longest life of anything, renewals included"},
 		{"SHORT_URL_MAX", "2048", "a size from 16 on", number{&c.shortMax, 16, sizeMost},
 			"longest target of a short URL"},
 		{"SHORT_URL_HOSTS", "", "hosts, or *.host for all below it, comma-separated", (*hosts)(&c.shortHosts),
@@ -143,7 +143,7 @@ func settings(c *config) []variable {
 		{"POW_DIFFICULTY", "20", "0 to 40 bits", number{&c.powDifficulty, 0, 40},
 			"proof of work for a creation; 0: none, and no anti-flood"},
 		{"POW_FREE", "20", "a count", number{&c.powFree, 0, many}, "a client's creations an hour without work"},
-		{"POW_TTL", "300s", aTime, (*span)(&c.powTTL), "life of a challenge, four times that during a flood"},
+		{"POW_TTL", "300s", aTime, (*timeSpan)(&c.powTTL), "life of a challenge, four times that during a flood"},
 		{"ANTIFLOOD_THRESHOLD", "30", "1 to 10000", number{&c.floodThreshold, 1, 10_000},
 			"so many creations a minute raise the difficulty by 2 bits; 3 of a client count at most"},
 		{"ANTIFLOOD_MAX", "28", "0 to 40 bits", number{&c.floodMax, 0, 40}, "highest difficulty"},
@@ -155,12 +155,12 @@ func settings(c *config) []variable {
 		{"RATE_REGISTER", "10/h", aRate, (*allowance)(&c.rates[rateRegister]), "a client's certificate requests"},
 		{"RATE_BYTES", "200MiB/h", aRate, (*allowance)(&c.rates[rateBytes]), "bytes that a client stores"},
 		{"DEDUP_MAX", "3", "a count", number{&c.dedupMax, 0, many}, "times a client may store one content; 0: any"},
-		{"DEDUP_WINDOW", "3600s", aTime, (*span)(&c.dedupWindow), "the time in which these are counted"},
+		{"DEDUP_WINDOW", "3600s", aTime, (*timeSpan)(&c.dedupWindow), "the time in which these are counted"},
 		{"MAX_UPLOADS", "64", "a count, not 0", number{&c.maxUploads, 1, many}, "uploads at once; an eighth a client"},
 		{"MAX_DOWNLOADS", "256", "a count, not 0", number{&c.maxDownloads, 1, many}, "downloads at once; likewise"},
 		{"MAX_CONNECTIONS", "512", "a count, not 0", number{&c.maxConnections, 1, many},
 			"connections at once; an address's: an eighth, but a trusted proxy's or Unix socket's: all"},
-		{"TRANSFER_TIMEOUT", "15m", aTime, (*span)(&c.transferTimeout), "longest upload or download"},
+		{"TRANSFER_TIMEOUT", "15m", aTime, (*timeSpan)(&c.transferTimeout), "longest upload or download"},
 		{help: "Certificates"},
 		{"PKI_ENABLED", "0", "0, 1", text{&c.pkiEnabled, `0|1`}, "1: issue certificates; the first start makes a CA"},
 		{"PKI_CA_PASSWORD", "", "UTF-8 without control characters", text{(*string)(&c.caPassword), `\P{Cc}+`},
@@ -178,7 +178,7 @@ func settings(c *config) []variable {
 		{"SYNC", "full", "full, normal", text{&c.sync, `full|normal`}, "full: a 201 survives a power cut, too"},
 		{"CHECKPOINT", "on", "on, off", text{&c.checkpoint, `on|off`}, "off: Litestream truncates the write-ahead log"},
 		{"CACHE", "32MiB", aSize, number{&c.cache, 0, sizeMost}, "memory for pastes that are read often; 0: none"},
-		{"SWEEP", "60s", aTime, (*span)(&c.sweep), "how often what has expired is removed from the disk"},
+		{"SWEEP", "60s", aTime, (*timeSpan)(&c.sweep), "how often what has expired is removed from the disk"},
 		{help: "Logs and metrics"},
 		{"LOG", "text", "text, json", text{&c.log, `text|json`}, "form of the log on stderr; under systemd json"},
 		{"LOG_LEVEL", "info", "debug, info, warn, error", &c.logLevel, "least level that is logged; requests are info"},
@@ -333,7 +333,7 @@ type (
 		p         *int64
 		low, high int64
 	}
-	span        time.Duration
+	timeSpan    time.Duration
 	allowance   rate
 	entropyBits float64
 	addresses   []string
@@ -357,12 +357,12 @@ func (n number) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-func (s *span) UnmarshalText(b []byte) error {
+func (s *timeSpan) UnmarshalText(b []byte) error {
 	n, err := parseSpan(string(b))
 	if err != nil || n == 0 || n > spanMost {
 		return errValue
 	}
-	*s = span(time.Duration(n) * time.Second)
+	*s = timeSpan(time.Duration(n) * time.Second)
 	return nil
 }
 

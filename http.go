@@ -384,10 +384,13 @@ func (s *server) answerError(q *request, err error) {
 // ---- answers ----
 
 // writeJSON encodes before it commits the status.
-func (q *request) writeJSON(status int, v any) error {
+func (q *request) writeJSON(status int, v any) error { return q.writeIndented(status, v, "") }
+
+func (q *request) writeIndented(status int, v any, indent string) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
@@ -541,16 +544,14 @@ func (s *server) describe(q *request) error {
 		if q.who.owner != "" {
 			you["owner"] = q.who.owner
 		}
-		body, err := json.MarshalIndent(struct {
+		return q.writeIndented(200, struct {
 			Name      string            `json:"name"`
 			Version   string            `json:"version"`
 			Usage     []string          `json:"usage"`
 			Limits    map[string]any    `json:"limits"`
 			You       map[string]string `json:"you"`
 			Endpoints map[string]string `json:"endpoints"`
-		}{"FlaskPaste", version, usage, limits, you, endpoints}, "", "  ")
-		q.writeBytes(200, "application/json", append(body, '\n'))
-		return err
+		}{"FlaskPaste", version, usage, limits, you, endpoints}, "  ")
 	}
 	text := "FlaskPaste " + version + ": pastes and short URLs that end by themselves\n\nTry:\n  " + strings.Join(usage, "\n  ") +
 		"\n\nHow much, how long (you are " + q.tier.String() + "):\n" + lines
