@@ -97,12 +97,12 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	if len(v) > int(s.cfg.shortMax) {
 		return "", s.longURL()
 	}
+	if !schemeShape.MatchString(v) {
+		return "", noScheme(v)
+	}
 	odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\\' }
 	if !utf8.ValidString(v) || strings.ContainsFunc(v, odd) {
 		return "", badURL("it has a blank, a control character, a backslash or is no UTF-8")
-	}
-	if !schemeShape.MatchString(v) {
-		return "", noScheme(v)
 	}
 	u, err := url.Parse(escapeTarget(v))
 	if err != nil {
