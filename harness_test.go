@@ -10,9 +10,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -136,6 +138,32 @@ func startIn(t testing.TB, dir string, env ...string) *testServer {
 // startAt runs a server on the database of dir whose wall clock is offset off.
 func startAt(t testing.TB, dir string, offset time.Duration, env ...string) *testServer {
 	t.Helper()
+	ts := newTestServer(t, dir, offset, env...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts.http = newHTTPServer(ts.server)
+	go ts.http.Serve(newDoors(ts.server).at(l))
+	ctx, cancel := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	loops.Go(func() { ts.sweepLoop(ctx) })
+	ts.url = "http://" + l.Addr().String() + ts.cfg.prefix
+	ts.stop = sync.OnceFunc(func() {
+		ts.http.Close()
+		cancel()
+		loops.Wait()
+		if err := ts.store.close(); err != nil && err != errClosed {
+			t.Errorf("closing the store: %v", err)
+		}
+	})
+	t.Cleanup(ts.stop)
+	return ts
+}
+
+// newTestServer is startAt without its loops and its listener: what a test may run in a bubble of testing/synctest.
+func newTestServer(t testing.TB, dir string, offset time.Duration, env ...string) *testServer {
+	t.Helper()
 	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db")}, env...)))
 	if err != nil {
 		t.Fatal(err)
@@ -151,25 +179,6 @@ func startAt(t testing.TB, dir string, offset time.Duration, env ...string) *tes
 	if ts.server, err = newServer(cfg, st, log, ts.clock.now); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ts.http = newHTTPServer(ts.server)
-	go ts.http.Serve(newDoors(ts.server).at(l))
-	ctx, cancel := context.WithCancel(context.Background())
-	var loops sync.WaitGroup
-	loops.Go(func() { ts.sweepLoop(ctx) })
-	ts.url = "http://" + l.Addr().String() + cfg.prefix
-	ts.stop = sync.OnceFunc(func() {
-		ts.http.Close()
-		cancel()
-		loops.Wait()
-		if err := st.close(); err != nil && err != errClosed {
-			t.Errorf("closing the store: %v", err)
-		}
-	})
-	t.Cleanup(ts.stop)
 	return ts
 }
 
@@ -512,3 +521,61 @@ func pattern(n int) string {
 }
 
 func sum256(s string) string { h := sha256.Sum256([]byte(s)); return hex.EncodeToString(h[:]) }
+
+// ---- the proof: crashes, faults, load and attacks, which deploy/prove.sh runs in their longer forms and shows as one table ----
+
+var prove = flag.String("prove", "", "how much the tests of the proof do: short for CI, long for a release; little without it")
+
+// amount is how much a test of the proof does, by -prove.
+func amount(little, short, long int) int {
+	switch *prove {
+	case "short":
+		return short
+	case "long":
+		return long
+	}
+	return little
+}
+
+// proved prints one row of the proof's table: its part, what was done, what was found.
+func proved(t *testing.T, part, what, found string, args ...any) {
+	t.Helper()
+	if *prove == "" {
+		return
+	}
+	verdict := "held"
+	if t.Failed() {
+		verdict = "FAILED"
+	}
+	fmt.Printf("\n| %s | %s | %s | %s |\n", part, what, fmt.Sprintf(found, args...), verdict)
+}
+
+// tally is how often each of some things happened; it reads as "3 errors, 1 all there".
+type tally map[string]int
+
+func (c tally) String() string {
+	list := []string{}
+	for _, what := range slices.Sorted(maps.Keys(c)) {
+		list = append(list, fmt.Sprintf("%d %s", c[what], what))
+	}
+	return strings.Join(list, ", ")
+}
+
+// need returns the path of a program; without it the test is skipped, but not by CI, which has all of them.
+func need(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		unable(t, name+" is not installed")
+	}
+	return path
+}
+
+// unable skips what can't be tried on this machine, and fails in CI.
+func unable(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
