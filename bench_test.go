@@ -48,7 +48,7 @@ func benchServer(b *testing.B, env ...string) (s *server, addr string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	log := newLog(cfg, null)
+	log := newLog(nil, cfg.logLevel, null)
 	st, err := openStore(storeOptions{path: cfg.database, full: true, checkpoint: true, cacheSize: cfg.cache, quota: cfg.maxStorage,
 		maxLife: int64(cfg.maxExpiry / time.Second), linger: 3600, log: log, fatal: func(err error) { panic(err) }})
 	if err != nil {

@@ -104,14 +104,6 @@ func (ts *testServer) shows(name string) float64 {
 	return v
 }
 
-// write does a statement behind the server's back, in its writer.
-func (ts *testServer) write(query string, args ...any) {
-	ts.t.Helper()
-	if err := ts.store.do(0, func(w *writeTx) error { _, err := w.exec(query, args...); return err }); err != nil {
-		ts.t.Fatalf("%s: %v", query, err)
-	}
-}
-
 // token is the header that lets one change c.
 func token(c created) string { return "X-Delete-Token: " + c.DeleteToken }
 
@@ -130,13 +122,6 @@ func (ts *testServer) begin(size int, content string) (rest func(string) *answer
 		b, _ := io.ReadAll(res.Body)
 		return &answer{res, string(b), ts.t}
 	}
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 // ---- opening ----
@@ -1093,7 +1078,7 @@ func TestBackup(t *testing.T) {
 }
 
 // TestCheck: what is wrong, in plain words, and exit code 1.
-func TestCheck(t *testing.T) {
+func TestCheckWritesNothing(t *testing.T) {
 	ts := start(t)
 	ts.create(pattern(100000))
 	root := ts.number("SELECT rootpage FROM sqlite_schema WHERE name = 'pastes_expiry'")
