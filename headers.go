@@ -515,6 +515,7 @@ type conn struct {
 	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
 	body, armed      bool       // reads are of a body; with a deadline of ours
 	lines            int        // read of headers since the last request came
+	last             [2]byte    // of those
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
 	in, out          pace
 }
@@ -581,6 +582,21 @@ func (c *conn) beginAnswer() {
 	}
 }
 
+// tooManyLines counts the lines of a header, of which part has come, and not those of a body that came along.
+func (c *conn) tooManyLines(part []byte) bool {
+	if c.lines > 0 { // the end may be cut in two
+		part = append(c.last[:], part...)
+	}
+	for _, end := range [...]string{"\n\r\n", "\n\n"} {
+		if i := bytes.Index(part, []byte(end)); i >= 0 {
+			part = part[:i+1]
+		}
+	}
+	c.lines += bytes.Count(part, []byte("\n"))
+	copy(c.last[:], part[max(0, len(part)-len(c.last)):])
+	return c.lines > headerLines
+}
+
 // errLines is answered 400 by net/http.
 var errLines = errors.New("more header lines than any client sends")
 
@@ -597,7 +613,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		n, err = c.Conn.Read(b)
 		c.mu.Lock()
 		if !c.body { // now: net/http reads on, for what follows, before the body's end is noted
-			if c.lines += bytes.Count(b[:n], []byte("\n")); c.lines > headerLines {
+			if c.tooManyLines(b[:n]) {
 				n, err = 0, errLines
 			}
 			c.mu.Unlock()

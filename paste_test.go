@@ -1537,3 +1537,10 @@ func TestNotFound(t *testing.T) {
 	}
 	ts.do("PUT", "/"+gone["deleted"].ID, strings.NewReader("y")).want(404, "not_found").says("shape of an id")
 }
+
+// TestLinesOfABody: the limit of header lines does not count what comes along with the header.
+func TestLinesOfABody(t *testing.T) {
+	ts := start(t)
+	ts.create(strings.Repeat("\n", 3000))
+	ts.stored(1)
+}

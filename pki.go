@@ -620,7 +620,7 @@ func (s *server) showCRL(q *request) error {
 	if !s.issues() {
 		return errPKIOff
 	}
-	der, err := s.crl(time.Unix(q.now, 0))
+	der, err := s.crl(q.start)
 	if err != nil {
 		return err
 	}
