@@ -532,7 +532,8 @@ func (s *server) sweepLoop(ctx context.Context) {
 			return
 		case <-kick:
 			timer.Reset(min(kickedAfter, s.cfg.sweep))
-			<-timer.C
+			more = true // until then no other kick counts
+			continue
 		case <-timer.C:
 		}
 		now := s.now().Unix()
