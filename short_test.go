@@ -41,7 +41,7 @@ func (ts *testServer) leadsTo(id, target string) {
 
 // TestShortTargets: what is taken is sent as its parse writes it; of what is refused the sentence or the hint says why.
 func TestShortTargets(t *testing.T) {
-	ts := start(t, "SYNC=normal")
+	ts := start(t, fast...)
 	label := strings.Repeat("a", 63)
 	for in, out := range map[string]string{ // "": as it came
 		"https://example.org": "", "HTTPS://Example.ORG/A?b=C#D": "https://example.org/A?b=C#D", "http://example.org./x": "",
@@ -124,7 +124,7 @@ func TestShortOwnAddress(t *testing.T) {
 		{"", "192.0.2.1:5000", []string{"http://192.0.2.1", "http://[::ffff:192.0.2.1]:5000", "http://[::ffff:c000:201]"}},
 		{"", "[2001:db8::1]:5000", []string{"http://[2001:db8::1]:5000", "http://[2001:DB8:0:0:0:0:0:1]"}},
 	} {
-		ts := start(t, "URL_PREFIX=/p", "PUBLIC_URL="+c.public, "SYNC=normal")
+		ts := start(t, append([]string{"URL_PREFIX=/p", "PUBLIC_URL=" + c.public}, fast...)...)
 		for i, own := range c.own {
 			for _, path := range paths[:len(paths)-i*10/len(c.own)] {
 				if a := ts.shorten(own+path, "Host: "+c.host); a.StatusCode != 400 || !strings.Contains(a.field("error"), "short URL already") {
@@ -139,7 +139,7 @@ func TestShortOwnAddress(t *testing.T) {
 		}
 		ts.short("https://other.example/p/s/AAAAAAAA", "Host: "+c.host)
 	}
-	ts := start(t, "SHORT_URL_HOSTS=Example.org, *.example.net")
+	ts := start(t, append([]string{"SHORT_URL_HOSTS=Example.org, *.example.net"}, fast...)...)
 	for _, target := range []string{"https://example.org/x", "http://EXAMPLE.org:8080/", "https://example.org./", "https://a.b.example.net./x"} {
 		ts.short(target)
 	}
@@ -153,7 +153,7 @@ func TestShortOwnAddress(t *testing.T) {
 // TestShortCreate: every form with its option and answers.
 func TestShortCreate(t *testing.T) {
 	const target, day = "https://example.org/?a=b&c", 86400
-	ts := start(t, append([]string{"URL_PREFIX=/p", "MAX_EXPIRY=80d"}, proxied...)...)
+	ts := start(t, append([]string{"URL_PREFIX=/p", "MAX_EXPIRY=80d"}, fast...)...)
 	ts.clock.hold()
 	ts.listed(certTrusted, false)
 	n := int64(0)
@@ -216,7 +216,7 @@ func TestShortCreate(t *testing.T) {
 func TestShortRefused(t *testing.T) {
 	const good = "https://example.org/"
 	asForm := "Content-Type: application/x-www-form-urlencoded"
-	ts := start(t, proxied...)
+	ts := start(t, fast...)
 	for _, c := range []struct{ headers, body, code, says string }{
 		{"", "", "empty_content", "curl -d https://example.org/ " + ts.url + "/s"}, {"", "\n", "empty_content", "no URL"},
 		{isJSON, `{}`, "empty_content", "no URL"}, {isJSON, `{"url": ""}`, "empty_content", "no URL"}, {isJSON, ``, "bad_json", `{"url": "https://..."`},
@@ -259,7 +259,7 @@ func TestShortRefused(t *testing.T) {
 	}
 	ts.nothing()
 	for need, who := range map[string][]string{"any": nil, "trusted": withCert(certAlice)} { // who may not create learns that first
-		ts = start(t, append([]string{"REQUIRE_CERT=" + need}, proxied...)...)
+		ts = start(t, append([]string{"REQUIRE_CERT=" + need}, fast...)...)
 		ts.shorten("nonsense", append(who, "X-Expiry: nonsense")...).want(401, "certificate_required")
 		ts.nothing()
 	}
@@ -267,7 +267,7 @@ func TestShortRefused(t *testing.T) {
 
 // TestShortLife: redirects, the one 404, lives that no read renews, and deletion.
 func TestShortLife(t *testing.T) {
-	ts := start(t, proxied...)
+	ts := start(t, fast...)
 	ts.clock.hold()
 	ts.listed(certAdmin, true)
 	alive, asked := ts.short("https://example.org/1", withCert(certAlice)...), ts.short("https://example.org/2", "X-Expiry: 2h")
@@ -317,7 +317,7 @@ func TestShortLife(t *testing.T) {
 
 // TestShortList: the caller's own alone, the latest first, page by page; an admin sees and deletes everybody's.
 func TestShortList(t *testing.T) {
-	ts := start(t, proxied...)
+	ts := start(t, fast...)
 	ts.clock.hold()
 	ts.listed(certAdmin, true)
 	list := func(query string, headers ...string) (targets, next string) {
