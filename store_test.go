@@ -105,7 +105,7 @@ func (ts *testServer) shows(name string) float64 {
 }
 
 // token is the header that lets one change c.
-func token(c created) string { return "X-Delete-Token: " + c.DeleteToken }
+func tokenOf(c created) string { return "X-Delete-Token: " + c.DeleteToken }
 
 // begin sends the head of an upload of size bytes and, of its content, what is given; rest ends the upload and returns the answer.
 func (ts *testServer) begin(size int, content string) (rest func(string) *answer) {
@@ -390,10 +390,10 @@ func TestGroupCommit(t *testing.T) {
 					}
 				},
 				func() { ts.create("one chunk") },
-				func() { ts.do("DELETE", "/"+gone.ID, nil, token(gone)).want(200, "") },
-				func() { ts.do("PUT", "/"+changed.ID, strings.NewReader("2"), token(changed)).want(200, "") },
+				func() { ts.do("DELETE", "/"+gone.ID, nil, tokenOf(gone)).want(200, "") },
+				func() { ts.do("PUT", "/"+changed.ID, strings.NewReader("2"), tokenOf(changed)).want(200, "") },
 				func() {
-					ts.do("PUT", "/"+changed.ID, strings.NewReader("3"), token(changed), `If-Match: "0"`).want(412, "")
+					ts.do("PUT", "/"+changed.ID, strings.NewReader("3"), tokenOf(changed), `If-Match: "0"`).want(412, "")
 				},
 			} {
 				wg.Go(do)
@@ -417,7 +417,7 @@ func TestBusyWriter(t *testing.T) {
 	release := ts.block()
 	for ts.store.post(func(*writeTx) error { return nil }) {
 	}
-	for _, a := range []*answer{ts.post("y"), ts.post(pattern(300000)), ts.do("DELETE", "/"+p.ID, nil, token(p))} {
+	for _, a := range []*answer{ts.post("y"), ts.post(pattern(300000)), ts.do("DELETE", "/"+p.ID, nil, tokenOf(p))} {
 		if a.want(503, "busy"); a.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
 		}
@@ -513,10 +513,10 @@ func TestReserve(t *testing.T) {
 	ts.stop()
 	ts = startIn(t, ts.dir, "MIN_FREE="+strconv.FormatInt(freeSpace(ts.dir)+1<<40, 10))
 	ts.post("x").want(503, "storage_full")
-	ts.do("PUT", "/"+p.ID, strings.NewReader("x"), token(p)).want(503, "storage_full")
+	ts.do("PUT", "/"+p.ID, strings.NewReader("x"), tokenOf(p)).want(503, "storage_full")
 	ts.get("/"+p.ID+"/raw").want(200, "")
-	ts.do("PUT", "/"+p.ID, nil, token(p), "X-Expiry: 60").want(200, "")
-	ts.do("DELETE", "/"+q.ID, nil, token(q)).want(200, "")
+	ts.do("PUT", "/"+p.ID, nil, tokenOf(p), "X-Expiry: 60").want(200, "")
+	ts.do("DELETE", "/"+q.ID, nil, tokenOf(q)).want(200, "")
 	ts.clock.advance(61 * time.Second)
 	if n := ts.sweep(); n != 2 {
 		t.Errorf("swept %d, want 2", n)
@@ -679,11 +679,11 @@ func TestDueTimes(t *testing.T) {
 		}},
 		{"a replacement", 2, 0, func(ts *testServer) {
 			p := ts.create(big)
-			ts.do("PUT", "/"+p.ID, strings.NewReader(big[:2*chunkSize]), token(p)).want(200, "")
+			ts.do("PUT", "/"+p.ID, strings.NewReader(big[:2*chunkSize]), tokenOf(p)).want(200, "")
 		}},
 		{"a deletion", 1, 0, func(ts *testServer) {
 			p := ts.create(big)
-			ts.do("DELETE", "/"+p.ID, nil, token(p)).want(200, "")
+			ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -796,14 +796,14 @@ func TestForensics(t *testing.T) {
 					t.Errorf("burned %d bytes of %d", len(a.body), x.size)
 				}
 			case "deleted":
-				ts.do("DELETE", "/"+x.ID, nil, token(x.created)).want(200, "")
+				ts.do("DELETE", "/"+x.ID, nil, tokenOf(x.created)).want(200, "")
 			case "short":
-				ts.do("DELETE", "/s/"+x.ID, nil, token(x.created)).want(200, "")
+				ts.do("DELETE", "/s/"+x.ID, nil, tokenOf(x.created)).want(200, "")
 			case "replaced":
-				ts.do("PUT", "/"+x.ID, strings.NewReader(content(n+i, 30+i%3000)), token(x.created)).want(200, "")
+				ts.do("PUT", "/"+x.ID, strings.NewReader(content(n+i, 30+i%3000)), tokenOf(x.created)).want(200, "")
 			case "stays":
 				if i%3 == 0 { // rows that change lengthen and shorten beside those that go
-					ts.do("PUT", "/"+x.ID, nil, token(x.created), "X-Expiry: 2h").want(200, "")
+					ts.do("PUT", "/"+x.ID, nil, tokenOf(x.created), "X-Expiry: 2h").want(200, "")
 				}
 			}
 		})
@@ -914,7 +914,7 @@ func TestCache(t *testing.T) {
 			t.Fatalf("%.0f bytes in a cache of %d", n, most)
 		}
 	}
-	ts.do("PUT", "/"+old.ID, strings.NewReader("new"), token(old), "X-Expiry: 60").want(200, "")
+	ts.do("PUT", "/"+old.ID, strings.NewReader("new"), tokenOf(old), "X-Expiry: 60").want(200, "")
 	if a := ts.get("/" + old.ID + "/raw"); a.body != "new" {
 		t.Errorf("%q after the change", a.body)
 	}
@@ -934,14 +934,14 @@ func TestCache(t *testing.T) {
 	}
 	for i := range 50 {
 		want := strconv.Itoa(i)
-		ts.do("PUT", "/"+p.ID, strings.NewReader(want), token(p)).want(200, "")
+		ts.do("PUT", "/"+p.ID, strings.NewReader(want), tokenOf(p)).want(200, "")
 		if a := ts.get("/" + p.ID + "/raw"); a.body != want {
 			t.Errorf("%q after %q was stored", a.body, want)
 		}
 	}
 	stop.Store(true)
 	wg.Wait()
-	ts.do("DELETE", "/"+p.ID, nil, token(p)).want(200, "")
+	ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
 	ts.get("/"+p.ID+"/raw").want(404, "")
 }
 
@@ -989,7 +989,7 @@ func TestDamagedPage(t *testing.T) {
 	ts.get("/health").want(503, "")
 	for _, c := range []struct{ method, path, content string }{
 		{"POST", "/", "x"}, {"POST", "/", pattern(300000)}, {"PUT", "/" + p.ID, "x"}, {"POST", "/s", "https://example.org/"}} {
-		a := ts.do(c.method, c.path, strings.NewReader(c.content), token(p)).want(503, "busy")
+		a := ts.do(c.method, c.path, strings.NewReader(c.content), tokenOf(p)).want(503, "busy")
 		if !strings.Contains(a.body, "nothing was stored") {
 			t.Error(a.body)
 		}
@@ -1070,7 +1070,7 @@ func TestBackup(t *testing.T) {
 				}
 			}
 			again.get("/"+burning.ID).want(404, "")
-			again.do("DELETE", "/"+big.ID, nil, token(big)).want(200, "")
+			again.do("DELETE", "/"+big.ID, nil, tokenOf(big)).want(200, "")
 			again.create("goes on")
 			again.stored(2)
 		})
