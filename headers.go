@@ -497,7 +497,7 @@ const (
 	stillTime   = 60 * time.Second // in which a body or an answer must move at all
 	pieceSize   = 16 << 10         // bytes that one must move
 	pieceTime   = 10 * time.Second // in this time, while more than half of the slots of its kind are taken
-	stepTime    = 5 * time.Second  // after which a wait looks at the rule again
+	stepTime    = 2 * time.Second  // after which a wait looks at the rule again
 	writeBuffer = 128 << 10        // bytes of the kernel's: it lets us go on only when a half is free, and that must be soon
 )
 
