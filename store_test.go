@@ -412,6 +412,7 @@ func TestGroupCommit(t *testing.T) {
 // TestBusyWriter: a full queue is 503 at once, and nothing of it is stored; reads go on, with their renewals dropped.
 func TestBusyWriter(t *testing.T) {
 	ts := start(t, "CACHE=0")
+	ts.clock.hold()
 	p := ts.create("x")
 	ts.clock.advance(time.Hour)
 	release := ts.block()
