@@ -219,7 +219,7 @@ func TestStartErrors(t *testing.T) {
 		code      int
 		says      string
 	}{
-		{"a bad value", "MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"no such setting", "TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT is not a setting"},
+		{"a bad value", "MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"no such setting", "TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT"},
 		{"another server's", "DATABASE=taken.db", exitFailed, "another server uses the database"}, {"no database", "DATABASE=foreign.db", exitFailed, "not a flaskpaste database"},
 		{"address in use", "LISTEN=" + strings.TrimPrefix(other.url, "http://"), exitFailed, "address already in use"}, {"socket in use", "LISTEN=unix:taken.sock", exitFailed, "another program answers"},
 	} {
