@@ -279,7 +279,7 @@ func TestFillingDisk(t *testing.T) {
 	}
 	for i, p := range list {
 		if ts.get("/"+p.ID+"/raw").want(200, ""); i%2 == 0 {
-			ts.do("DELETE", "/"+p.ID, nil, token(p)).want(200, "")
+			ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
 		}
 	}
 	ts.clock.advance(61 * time.Second)

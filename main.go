@@ -186,7 +186,7 @@ func (o *operator) serve([]string) error {
 		return errors.Join(err, st.close())
 	}
 	listeners, err := activated()
-	if len(listeners) > 0 && setting(o.environ, envPrefix+"LISTEN") != "" {
+	if len(listeners) > 0 && cfg.listenGiven {
 		log.Warn("FLASKPASTE_LISTEN is ignored: the service manager handed over the sockets to listen on")
 	} else if err == nil && len(listeners) == 0 {
 		listeners, err = listen(cfg.listen)
