@@ -120,6 +120,21 @@ const (
 	certAdmin   = "9999999999999999999999999999999999999999"
 )
 
+// head splits lines into headers. A first line of ALICE, MALLORY, TRUSTED or ADMIN is that certificate, shown by the proxy.
+func head(lines string) []string {
+	h := strings.Split(lines, "\n")
+	cert := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certTrusted, "ADMIN": certAdmin}[h[0]]
+	if cert != "" {
+		return withCert(cert, h[1:]...)
+	}
+	return slices.DeleteFunc(h, func(line string) bool { return line == "" })
+}
+
+// both are a body of known length and one in chunks.
+func both(body string) []io.Reader {
+	return []io.Reader{strings.NewReader(body), chunked{strings.NewReader(body)}}
+}
+
 // slowly sends the head of a request and returns once the server reads its body, all checks before it done; finish sends the
 // body and returns the answer.
 func (ts *testServer) slowly(request, content string, headers ...string) (finish func() *answer) {
@@ -356,8 +371,8 @@ func TestRefusedCreations(t *testing.T) {
 		{"X-Paste-Password: ", "x", "bad_password", "1 to 1024"}, {"X-Paste-Password: " + long(1025), "x", "bad_password", "1024"},
 		{"X-Paste-Password: a\tb", "x", "bad_password", "control"}, {"X-Paste-Password: caf\xe9", "x", "bad_password", "UTF-8"},
 		{"X-Paste-Password: pw\u00a0", "x", "bad_password", "blank"}, {"X-Display-Name: me", "x", "bad_display_name", "certificate"},
-		{"CERT\nX-Display-Name: " + strings.Repeat("ü", 129), "x", "bad_display_name", "128"},
-		{"CERT\nX-Display-Name: \xfcber", "x", "bad_display_name", "UTF-8"},
+		{"ALICE\nX-Display-Name: " + strings.Repeat("ü", 129), "x", "bad_display_name", "128"},
+		{"ALICE\nX-Display-Name: \xfcber", "x", "bad_display_name", "UTF-8"},
 		{"X-Read-Proof-SHA256: " + strings.Repeat("g", 64), "x", "bad_option", "64 hex"},
 		{"Content-Encoding: gzip", "\x1f\x8b\x08", "unsupported_encoding", "as they are"},
 		{"Content-Range: bytes 4-9/10", "456789", "partial_content", "without -C"},
@@ -382,7 +397,7 @@ func TestRefusedCreations(t *testing.T) {
 	} {
 		cases = append(cases, refusal{isJSON, c[0], c[1], c[2]})
 	}
-	cases = append(cases, refusal{"CERT\n" + isJSON, `{"content":"x","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"})
+	cases = append(cases, refusal{"ALICE\n" + isJSON, `{"content":"x","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"})
 	for _, c := range [][3]string{
 		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"}, {form(file("x", "")), "empty_content", "empty"},
 		{"", "bad_option", "curl -F"}, {whole[:120], "bad_option", "cut short"}, {whole[:40], "bad_option", "cut short"},
@@ -402,16 +417,9 @@ func TestRefusedCreations(t *testing.T) {
 	}
 	status := map[string]int{"too_large": 413, "unsupported_encoding": 415, "cross_origin": 403}
 	for _, c := range cases {
-		h := strings.Split(c.headers, "\n")
-		if h[0] == "CERT" || h[0] == "" {
-			h = h[1:]
-		}
-		if strings.HasPrefix(c.headers, "CERT") {
-			h = withCert(certAlice, h...)
-		}
-		for _, body := range []io.Reader{strings.NewReader(c.body), chunked{strings.NewReader(c.body)}} {
+		for _, body := range both(c.body) {
 			t.Run(fmt.Sprintf("%.50q %.50q %T", c.headers, c.body, body), func(t *testing.T) {
-				a := ts.in(t).do("POST", "/", body, h...).want(max(400, status[c.code]), c.code)
+				a := ts.in(t).do("POST", "/", body, head(c.headers)...).want(max(400, status[c.code]), c.code)
 				a.says(c.says)
 				if h := a.Header; h.Get("Location")+h.Get("X-Delete-Token")+h.Get("Sunset") != "" || h.Get("Cache-Control") != "no-store" ||
 					a.field("request_id") != h.Get("X-Request-Id") {
@@ -456,7 +464,7 @@ func TestLimitsInAnswers(t *testing.T) {
 		{"form", "1000", form(file("x", x[:1001])), []string{isForm}},
 		{"form, by its announced length", "1000", form(file("x", strings.Repeat(x, 200))), []string{isForm}},
 	} {
-		for _, body := range []io.Reader{strings.NewReader(c.body), chunked{strings.NewReader(c.body)}} {
+		for _, body := range both(c.body) {
 			if a := ts.do("POST", "/", body, c.headers...).want(413, "too_large"); a.field("limit") != c.limit {
 				t.Errorf("%s: limit %s, want %s", c.name, a.field("limit"), c.limit)
 			}
@@ -795,54 +803,42 @@ func TestClosed(t *testing.T) {
 	ts := start(t, fast...)
 	ts.listed(certAdmin, true)
 	const secret, pass = "secret content", "pässwörd with blanks:and colons"
-	basic := func(user, pw string) string {
+	basic := func(pw string) string {
 		r, _ := http.NewRequest("GET", "/", nil)
-		r.SetBasicAuth(user, pw)
-		return "Authorization: " + r.Header.Get("Authorization")
+		r.SetBasicAuth("anybody", pw)
+		return "\nAuthorization: " + r.Header.Get("Authorization")
 	}
 	p := ts.create(secret, withCert(certAlice, "X-Paste-Password: "+pass, "X-Burn-After-Read: true", proofGiven)...)
-	proof, pw := "X-Read-Proof: "+readProof, "X-Paste-Password: "+pass
-	raw := "/" + p.ID + "/raw"
+	raw, proof, pw := "/"+p.ID+"/raw", "\nX-Read-Proof: "+readProof, "\nX-Paste-Password: "+pass
 	for _, c := range []struct {
-		name    string
-		headers []string
+		headers string
 		status  int
 		code    string
 	}{
-		{"nothing", nil, 403, "read_proof_required"},
-		{"the password alone", []string{pw}, 403, "read_proof_required"},
-		{"the owner", withCert(certAlice, pw), 403, "read_proof_required"},
-		{"an admin", withCert(certAdmin, pw), 403, "read_proof_required"},
-		{"the token", []string{"X-Delete-Token: " + p.DeleteToken, pw}, 403, "read_proof_required"},
-		{"the proof's hash", []string{"X-Read-Proof: " + proofGiven[len(proofGiven)-64:], pw}, 403, "read_proof_required"},
-		{"twice", []string{proof, proof, pw}, 403, "read_proof_required"},
-		{"no password", []string{proof}, 401, "password_required"},
-		{"Bearer", []string{proof, "Authorization: Bearer " + pass}, 401, "password_required"},
-		{"the owner, proven", withCert(certAlice, proof), 401, "password_required"},
-		{"wrong", []string{proof, pw + "x"}, 403, "password_wrong"},
-		{"wrong by Basic", []string{proof, basic("", "x")}, 403, "password_wrong"},
-		{"1,025 bytes", []string{proof, "X-Paste-Password: " + strings.Repeat("p", 1025)}, 403, "password_wrong"},
-		{"a preview with all", []string{proof, pw, "Purpose: prefetch"}, 403, "preview_refused"},
+		{"", 403, "read_proof_required"}, {pw, 403, "read_proof_required"}, {"ALICE" + pw, 403, "read_proof_required"},
+		{"ADMIN" + pw, 403, "read_proof_required"}, {"X-Delete-Token: " + p.DeleteToken + pw, 403, "read_proof_required"},
+		{"X-Read-Proof: " + proofGiven[len(proofGiven)-64:] + pw, 403, "read_proof_required"}, {proof + proof + pw, 403, "read_proof_required"},
+		{proof, 401, "password_required"}, {proof + "\nAuthorization: Bearer " + pass, 401, "password_required"},
+		{"ALICE" + proof, 401, "password_required"}, {"ADMIN" + proof, 401, "password_required"}, {proof + pw + "x", 403, "password_wrong"},
+		{proof + basic("x"), 403, "password_wrong"}, {proof + "\nX-Paste-Password: " + strings.Repeat("p", 1025), 403, "password_wrong"},
+		{proof + pw + "\nPurpose: prefetch", 403, "preview_refused"},
 	} {
-		for _, method := range []string{"HEAD", "GET"} {
-			if method == "HEAD" && strings.HasPrefix(c.name, "wrong by") {
+		for _, method := range []string{"GET", "HEAD"} {
+			if method == "HEAD" && c.code == "password_wrong" && !strings.HasSuffix(c.headers, pw+"x") {
 				continue // each is a derivation
 			}
-			a := ts.do(method, raw, nil, c.headers...)
-			if a.StatusCode != c.status || method == "GET" && a.field("code") != c.code || strings.Contains(a.body, secret) {
-				t.Errorf("%s %s: %d %s", method, c.name, a.StatusCode, a.body)
-			}
+			a := ts.do(method, raw, nil, head(c.headers)...)
 			want := map[int]string{401: `Basic realm="paste", charset="UTF-8"`}[c.status]
-			if got := a.Header.Get("WWW-Authenticate"); got != want {
-				t.Errorf("%s %s: WWW-Authenticate %q", method, c.name, got)
+			if a.StatusCode != c.status || method == "GET" && a.field("code") != c.code || strings.Contains(a.body, secret) ||
+				a.Header.Get("WWW-Authenticate") != want {
+				t.Errorf("%s %.90q: %d %s %v", method, c.headers, a.StatusCode, a.body, a.Header)
 			}
 		}
 	}
-	ts.get(raw, proof).says("curl -u :PASSWORD " + ts.url + raw)
+	ts.get(raw, head(proof)...).says("curl -u :PASSWORD " + ts.url + raw)
 	ts.get(raw).says("fpaste get 'LINK', with the part behind #")
-	h := append([]string{strings.ToUpper(proof[len(proof)-64:])}, basic("anybody", pass), "Range: bytes=0-0", "If-None-Match: *",
-		"If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT")
-	h[0] = "X-Read-Proof: " + h[0]
+	h := head("Range: bytes=0-0\nIf-None-Match: *\nIf-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\nX-Read-Proof: " +
+		strings.ToUpper(readProof) + basic(pass))
 	for _, method := range []string{"HEAD", "GET"} {
 		a := ts.do(method, raw, nil, h...).want(200, "")
 		if method == "GET" && a.body != secret || a.Header.Get("Content-Length") != strconv.Itoa(len(secret)) ||
@@ -1041,59 +1037,47 @@ func TestChangeRefused(t *testing.T) {
 	burning := ts.create("burning", withCert(certAlice, "X-Burn-After-Read: true")...)
 	closed := ts.create("closed", withCert(certAlice, proofGiven)...)
 	p := ts.create("first content", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
-	token, wrong := "X-Delete-Token: "+p.DeleteToken, "X-Delete-Token: "+strings.Repeat("A", 43)
-	etag := `"` + p.SHA256 + `"`
+	token, etag := "X-Delete-Token: "+p.DeleteToken, `"`+p.SHA256+`"`
 	before := ts.get("/"+p.ID, withCert(certAlice)...).body
 	for _, c := range []struct {
-		name, id, body string
-		headers        []string
-		status         int
-		code, says     string
+		id, body, headers string
+		status            int
+		code, says        string
 	}{
-		{"no such paste", "0123456789abcdef", "x", []string{token, "X-Expiry: nonsense"}, 404, "not_found", ""},
-		{"no credential", p.ID, "new", []string{"X-Expiry: nonsense"}, 401, "authentication_required", "X-Delete-Token"},
-		{"wrong token", p.ID, "new", []string{wrong}, 403, "not_owner", "X-Delete-Token is wrong"},
-		{"token twice", p.ID, "new", []string{token, token}, 403, "not_owner", "token"},
-		{"another's certificate", p.ID, "new", withCert(certMallory), 403, "not_owner", "your certificate"},
-		{"the owner without the secret", p.ID, "new", []string{"X-SSL-Client-SHA1: " + certAlice}, 401, "authentication_required", ""},
-		{"burning, no credential", burning.ID, "new", nil, 401, "authentication_required", ""},
-		{"burning", burning.ID, "new", withCert(certAlice, "X-Expiry: nonsense"), 409, "burning", "delete it"},
-		{"nothing to do", p.ID, "", []string{token}, 400, "bad_option", "X-Expiry: 7d"},
-		{"bad expiry", p.ID, "new", []string{token, "X-Expiry: nonsense"}, 400, "bad_expiry", "nonsense"},
-		{"bad burn", p.ID, "", []string{token, "X-Burn-After-Read: "}, 400, "bad_option", ""},
-		{"name of nobody", p.ID, "", []string{token, "X-Display-Name: n"}, 400, "bad_display_name", ""},
-		{"too large", p.ID, pattern(10<<10 + 1), []string{token}, 413, "too_large", "10 KiB"},
-		{"too small", p.ID, "x", []string{token}, 400, "too_small", ""},
-		{"bad JSON", p.ID, "{", []string{token, isJSON}, 400, "bad_json", ""},
-		{"curl -C", p.ID, "456789", []string{token, "Content-Range: bytes 4-9/10"}, 400, "partial_content", "-C"},
-		{"another origin", p.ID, "new", []string{token, "Origin: https://evil.example"}, 403, "cross_origin", ""},
-		{"If-Match", p.ID, "new", []string{token, `If-Match: "0"`}, 412, "precondition_failed", "ETag"},
-		{"If-Match, weak", p.ID, "new", []string{token, "If-Match: W/" + etag}, 412, "precondition_failed", ""},
-		{"If-None-Match", p.ID, "new", []string{token, `If-None-Match: "0", W/` + etag}, 412, "precondition_failed", ""},
-		{"If-None-Match *", p.ID, "new", []string{token, "If-None-Match: *"}, 412, "precondition_failed", ""},
-		{"If-Unmodified-Since", p.ID, "new", []string{token, "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT"}, 412, "precondition_failed", ""},
-		{"an option, If-Match", p.ID, "", []string{token, "X-Expiry: 1h", `If-Match: "0"`}, 412, "precondition_failed", ""},
-		{"closed has no tag", closed.ID, "new", withCert(certAlice, `If-Match: "`+sum256("closed")+`"`), 412, "precondition_failed", "none"},
+		{"0123456789abcdef", "x", token + "\nX-Expiry: nonsense", 404, "not_found", ""},
+		{p.ID, "new", "X-Expiry: nonsense", 401, "authentication_required", "X-Delete-Token"},
+		{p.ID, "new", "X-SSL-Client-SHA1: " + certAlice, 401, "authentication_required", ""},
+		{p.ID, "new", "X-Delete-Token: " + strings.Repeat("A", 43), 403, "not_owner", "X-Delete-Token is wrong"},
+		{p.ID, "new", "MALLORY\nX-Delete-Token: x", 403, "not_owner", "X-Delete-Token is wrong"},
+		{p.ID, "new", token + "\n" + token, 403, "not_owner", "token"}, {p.ID, "new", "MALLORY", 403, "not_owner", "your certificate"},
+		{burning.ID, "new", "", 401, "authentication_required", ""}, {burning.ID, "new", "ALICE\nX-Expiry: nonsense", 409, "burning", "delete it"},
+		{p.ID, "", token, 400, "bad_option", "X-Expiry: 7d"}, {p.ID, "new", token + "\nX-Expiry: nonsense", 400, "bad_expiry", "nonsense"},
+		{p.ID, "", token + "\nX-Burn-After-Read: ", 400, "bad_option", ""}, {p.ID, "", token + "\nX-Display-Name: n", 400, "bad_display_name", ""},
+		{p.ID, pattern(10<<10 + 1), token, 413, "too_large", "10 KiB"}, {p.ID, "x", token, 400, "too_small", ""},
+		{p.ID, "{", token + "\n" + isJSON, 400, "bad_json", ""}, {p.ID, "456", token + "\nContent-Range: bytes 4-6/7", 400, "partial_content", "-C"},
+		{p.ID, "new", token + "\nOrigin: https://evil.example", 403, "cross_origin", ""},
+		{p.ID, "new", token + "\nIf-Match: \"0\"", 412, "precondition_failed", "ETag"},
+		{p.ID, "new", token + "\nIf-Match: W/" + etag, 412, "precondition_failed", ""},
+		{p.ID, "new", token + "\nIf-None-Match: \"0\", W/" + etag, 412, "precondition_failed", ""},
+		{p.ID, "new", token + "\nIf-None-Match: *", 412, "precondition_failed", ""},
+		{p.ID, "new", token + "\nIf-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", 412, "precondition_failed", ""},
+		{p.ID, "", token + "\nX-Expiry: 1h\nIf-Match: \"0\"", 412, "precondition_failed", ""},
+		{closed.ID, "new", "ALICE\nIf-Match: \"" + sum256("closed") + `"`, 412, "precondition_failed", "none"},
 	} {
-		for _, body := range []io.Reader{strings.NewReader(c.body), chunked{strings.NewReader(c.body)}} {
-			if strings.HasPrefix(c.name, "curl") {
-				body = strings.NewReader(c.body)
-			}
-			a := ts.do("PUT", "/"+c.id, body, c.headers...)
+		for _, body := range both(c.body) {
+			a := ts.do("PUT", "/"+c.id, body, head(c.headers)...)
 			if a.StatusCode != c.status || a.field("code") != c.code {
-				t.Errorf("%s: %d %s", c.name, a.StatusCode, a.body)
+				t.Errorf("%q: %d %s", c.headers, a.StatusCode, a.body)
 			}
 			a.says(c.says)
 		}
 		if c.status == 412 {
-			ts.do("DELETE", "/"+c.id, nil, c.headers...).want(412, "precondition_failed")
+			ts.do("DELETE", "/"+c.id, nil, head(c.headers)...).want(412, "precondition_failed")
 		}
 	}
-	if after := ts.get("/"+p.ID, withCert(certAlice)...).body; after != before {
-		t.Errorf("refusals changed %s to %s", before, after)
-	}
-	if got := ts.get("/"+p.ID+"/raw").want(200, "").body; got != "first content" {
-		t.Errorf("refusals changed the content to %q", got)
+	after, content := ts.get("/"+p.ID, withCert(certAlice)...).body, ts.get("/"+p.ID+"/raw").body
+	if after != before || content != "first content" {
+		t.Errorf("refusals changed %s to %s, the content to %q", before, after, content)
 	}
 	ts.stored(3)
 }
@@ -1104,43 +1088,28 @@ func TestChange(t *testing.T) {
 	ts.clock.hold()
 	ts.listed(certAdmin, true)
 	p := ts.create("first", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
-	token, owner, admin := []string{"X-Delete-Token: " + p.DeleteToken}, withCert(certAlice), withCert(certAdmin)
-	born := p.CreatedAt
+	token, born, tag := "X-Delete-Token: "+p.DeleteToken, p.CreatedAt, p.SHA256
 	ts.clock.advance(time.Hour)
-	tag := p.SHA256
-	for i, c := range []struct {
-		who                   []string
-		body, header, header2 string
-		content               string // "": the body
-	}{
-		{token, "second", "", "", ""},
-		{owner, pattern(3*chunkSize + 1), "", "", ""},
-		{admin, pattern(5), "", "", ""},
-		{token, pattern(2 * chunkSize), `If-Match: "0", "TAG"`, "", ""},
-		{token, "by JSON", "If-Match: *", isJSON, "{\"content\":\"by JSON\"}"},
-		{token, "by form", `If-None-Match: "0"`, isForm, form(file("x", "by form"))},
-		{token, "dated", "If-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT", "", ""},
-		{token, "a date that is none", "If-Unmodified-Since: soon", "", ""},
-		{token, "the date does not count", `If-Match: "TAG"`, "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", ""},
+	for i, c := range [][3]string{ // content, headers (TAG is the present one), and the body if that is another
+		{"second", token, ""}, {pattern(3*chunkSize + 1), "ALICE", ""}, {pattern(5), "ADMIN", ""},
+		{pattern(2 * chunkSize), token + "\nIf-Match: \"0\", TAG", ""}, {"by JSON", token + "\nIf-Match: *\n" + isJSON, `{"content":"by JSON"}`},
+		{"by form", token + "\nIf-None-Match: \"0\"\n" + isForm, form(file("x", "by form"))},
+		{"dated", token + "\nIf-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT", ""}, {"no date", token + "\nIf-Unmodified-Since: soon", ""},
+		{"the date does not count", token + "\nIf-Match: TAG\nIf-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", ""},
 	} {
-		sent, h := c.body, slices.Clone(c.who)
-		if c.content != "" {
-			sent = c.content
+		sent := c[2]
+		if sent == "" {
+			sent = c[0]
 		}
-		for _, x := range []string{c.header, c.header2} {
-			if x != "" {
-				h = append(h, strings.Replace(x, "TAG", tag, 1))
-			}
-		}
-		a := ts.do("PUT", "/"+p.ID, []io.Reader{strings.NewReader(sent), chunked{strings.NewReader(sent)}}[i%2], h...).want(200, "")
-		tag = sum256(c.body)
-		if a.field("sha256") != tag || a.number("size") != int64(len(c.body)) || a.field("mime_type") != isText || a.field("id") != p.ID ||
+		a := ts.do("PUT", "/"+p.ID, both(sent)[i%2], head(strings.Replace(c[1], "TAG", `"`+tag+`"`, 1))...).want(200, "")
+		tag = sum256(c[0])
+		if a.field("sha256") != tag || a.number("size") != int64(len(c[0])) || a.field("mime_type") != isText || a.field("id") != p.ID ||
 			a.number("created_at") != born || a.number("expires_at") != p.ExpiresAt || a.Header.Get("X-Delete-Token") != "" ||
 			a.field("delete_token") != "" || (a.field("display_name") == "name") != (i == 1 || i == 2) || a.Header.Get("Sunset") == "" {
 			t.Errorf("change %d: %s", i, a.body)
 		}
 		b := ts.get("/"+p.ID+"/raw").want(200, "")
-		if modified, _ := http.ParseTime(b.Header.Get("Last-Modified")); b.body != c.body || b.Header.Get("Etag") != `"`+tag+`"` ||
+		if modified, _ := http.ParseTime(b.Header.Get("Last-Modified")); b.body != c[0] || b.Header.Get("Etag") != `"`+tag+`"` ||
 			modified.Unix() != born+3600 {
 			t.Errorf("change %d: read %d bytes, %v", i, len(b.body), b.Header)
 		}
@@ -1166,11 +1135,10 @@ func TestChange(t *testing.T) {
 	ts.do("PUT", "/"+p.ID, nil, withCert(certAlice, "X-Burn-After-Read: false")...).want(409, "burning")
 	// Whoever may change a paste may take a name off it; a body may be options alone.
 	p = ts.create("content", withCert(certAlice, "X-Display-Name: me")...)
-	token = []string{"X-Delete-Token: " + p.DeleteToken}
-	ts.do("PUT", "/"+p.ID, nil, append(token, "X-Display-Name: ")...).want(200, "")
-	a := ts.do("PUT", "/"+p.ID, strings.NewReader(form(field("expiry", "2h"))), append(token, isForm)...).want(200, "")
-	if m := ts.get("/"+p.ID, owner...); m.field("display_name") != "" || a.number("expires_at") != ts.clock.now().Unix()+7200 {
-		t.Errorf("%s %s", a.body, m.body)
+	ts.do("PUT", "/"+p.ID, nil, "X-Delete-Token: "+p.DeleteToken, "X-Display-Name: ").want(200, "")
+	a := ts.do("PUT", "/"+p.ID, strings.NewReader(form(field("expiry", "2h"))), withCert(certAlice, isForm)...).want(200, "")
+	if a.field("display_name") != "" || a.number("expires_at") != ts.clock.now().Unix()+7200 {
+		t.Errorf("%s", a.body)
 	}
 }
 
@@ -1300,26 +1268,23 @@ func TestDelete(t *testing.T) {
 	ts.listed(certTrusted, false)
 	p := ts.create(pattern(3*chunkSize), withCert(certAlice)...)
 	for _, c := range []struct {
-		headers []string // TOKEN stands for the token
+		headers string // TOKEN stands for the token
 		status  int
 		code    string
 	}{
-		{[]string{"Accept: */*"}, 401, "authentication_required"}, {[]string{"X-Delete-Token: x"}, 403, "not_owner"},
-		{withCert(certMallory), 403, "not_owner"}, {withCert(certTrusted), 403, "not_owner"},
-		{withCert(certMallory, "X-Is-Admin: 1", "X-Admin: true", "X-Tier: admin"), 403, "not_owner"},
-		{withCert(certAlice, "Sec-Fetch-Site: cross-site"), 403, "cross_origin"}, {withCert(certAlice), 200, ""},
-		{[]string{"X-Delete-Token: TOKEN"}, 200, ""}, {withCert(certMallory, "X-Delete-Token: TOKEN"), 200, ""},
-		{withCert(certAdmin), 200, ""},
+		{"", 401, "authentication_required"}, {"X-Delete-Token: x", 403, "not_owner"}, {"MALLORY", 403, "not_owner"}, {"TRUSTED", 403, "not_owner"},
+		{"MALLORY\nX-Is-Admin: 1\nX-Admin: true\nX-Tier: admin", 403, "not_owner"}, {"ALICE\nSec-Fetch-Site: cross-site", 403, "cross_origin"},
+		{"ALICE", 200, ""}, {"X-Delete-Token: TOKEN", 200, ""}, {"MALLORY\nX-Delete-Token: TOKEN", 200, ""}, {"ADMIN", 200, ""},
 	} {
 		ts.get("/"+p.ID+"/raw").want(200, "")
-		c.headers[len(c.headers)-1] = strings.Replace(c.headers[len(c.headers)-1], "TOKEN", p.DeleteToken, 1)
-		a := ts.do("DELETE", "/"+p.ID, nil, c.headers...).want(c.status, c.code)
+		h := head(strings.Replace(c.headers, "TOKEN", p.DeleteToken, 1))
+		a := ts.do("DELETE", "/"+p.ID, nil, h...).want(c.status, c.code)
 		if c.status == 200 {
 			if a.body != `{"id":"`+p.ID+`","deleted":true}`+"\n" {
 				t.Errorf("%s", a.body)
 			}
 			ts.get("/"+p.ID+"/raw").want(404, "not_found") // from the cache too
-			ts.do("DELETE", "/"+p.ID, nil, c.headers...).want(404, "not_found")
+			ts.do("DELETE", "/"+p.ID, nil, h...).want(404, "not_found")
 			p = ts.create("small", withCert(certAlice)...)
 		}
 	}

@@ -7,7 +7,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,7 +172,7 @@ func TestShortCreate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := ts.in(t)
-			for _, body := range []io.Reader{strings.NewReader(c.body), chunked{strings.NewReader(c.body)}} {
+			for _, body := range both(c.body) {
 				a := ts.do("POST", "/s", body, c.headers...).want(201, "")
 				n++
 				id, shows := a.field("id"), "created_at expires_at id link target_url url"
@@ -233,19 +232,13 @@ func TestShortRefused(t *testing.T) {
 		{"X-Expiry: 0", good, "bad_expiry", "future"}, {"X-Expiry: ", good, "bad_expiry", "1d12h"}, {"X-Expiry: 1h\nX-Expiry: 2h", good, "bad_option", "X-Expiry"},
 		{"X-Burn-After-Read: true", good, "bad_option", "no option but expiry"}, {"X-Burn-After-Read: false", good, "bad_option", "no option"},
 		{"X-Paste-Password: x", good, "bad_option", "no option"}, {proofGiven, good, "bad_option", "no option"},
-		{"X-Display-Name: x", good, "bad_display_name", "certificate"}, {"CERT\nX-Display-Name: x", good, "bad_option", "no option"},
+		{"X-Display-Name: x", good, "bad_display_name", "certificate"}, {"ALICE\nX-Display-Name: x", good, "bad_option", "no option"},
 		{"Content-Encoding: gzip", good, "unsupported_encoding", "as they are"}, {"Content-Range: bytes 4-23/24", good, "partial_content", "whole"},
 		{"Origin: https://evil.example", "nonsense", "cross_origin", "another site"},
 	} {
-		h := strings.Split(c.headers, "\n")
-		if h[0] == "" {
-			h = nil
-		} else if h[0] == "CERT" {
-			h = withCert(certAlice, h[1:]...)
-		}
 		status := max(400, map[string]int{"too_large": 413, "unsupported_encoding": 415, "cross_origin": 403}[c.code])
-		for _, body := range []io.Reader{strings.NewReader(c.body), chunked{strings.NewReader(c.body)}} {
-			if a := ts.do("POST", "/s", body, h...); a.StatusCode != status || a.field("code") != c.code {
+		for _, body := range both(c.body) {
+			if a := ts.do("POST", "/s", body, head(c.headers)...); a.StatusCode != status || a.field("code") != c.code {
 				t.Errorf("%s %.60q: %d %s", c.headers, c.body, a.StatusCode, a.body)
 			} else {
 				a.says(c.says)
