@@ -479,3 +479,73 @@ func parseSpan(v string) (int64, error) {
 	}
 	return total, nil
 }
+
+// readEnvFile reads NAME=value lines as systemd's EnvironmentFile= does (systemd.exec(5)): # and ; begin comments, a value may be
+// in quotes, a backslash takes the next character as it is and joins lines. A line that is none of these is an error that names it.
+func readEnvFile(path string) (environ []string, err error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	text := strings.ReplaceAll(string(raw), "\r\n", "\n")
+	for line := 1; text != ""; {
+		rest := strings.TrimLeft(text, " \t")
+		if rest == "" || rest[0] == '\n' || rest[0] == '#' || rest[0] == ';' {
+			_, text, _ = strings.Cut(rest, "\n")
+			line++
+			continue
+		}
+		name, value, ok := strings.Cut(rest, "=")
+		if name = strings.TrimRight(name, " \t"); !ok || !envName.MatchString(name) {
+			return nil, fmt.Errorf("%s, line %d: not NAME=value", path, line)
+		}
+		value, text, ok = cutEnvValue(value)
+		if !ok {
+			return nil, fmt.Errorf("%s, line %d: a quote is not closed", path, line)
+		}
+		line += strings.Count(rest[:len(rest)-len(text)], "\n")
+		environ = append(environ, name+"="+value)
+	}
+	return environ, nil
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// cutEnvValue takes the value that text begins with, up to the end of its line, and returns what follows. Not ok: a quote is open.
+func cutEnvValue(text string) (value, rest string, ok bool) {
+	var b strings.Builder
+	quote, began, keep := byte(0), false, 0 // keep: so much stays, however it ends
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case quote == 0 && c == '\n':
+			return b.String()[:keep], text[i+1:], true
+		case quote != 0 && c == quote:
+			quote, began = 0, false // what follows it may be quoted again
+			continue
+		case quote == 0 && !began && (c == '\'' || c == '"'):
+			quote = c
+			continue
+		case quote == 0 && !began && (c == ' ' || c == '\t'):
+			continue
+		case c == '\\' && quote != '\'' && i+1 < len(text):
+			i++
+			began = true
+			if text[i] == '\n' {
+				continue
+			}
+			if quote == '"' && !strings.ContainsRune("\"\\$`", rune(text[i])) {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(text[i])
+			keep = b.Len()
+			continue
+		}
+		began = true
+		b.WriteByte(c)
+		if quote != 0 || c != ' ' && c != '\t' {
+			keep = b.Len()
+		}
+	}
+	return b.String()[:keep], "", quote == 0
+}

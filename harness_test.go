@@ -10,9 +10,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -512,3 +514,68 @@ func pattern(n int) string {
 }
 
 func sum256(s string) string { h := sha256.Sum256([]byte(s)); return hex.EncodeToString(h[:]) }
+
+// ---- the proof: crashes, faults, load and attacks, which deploy/prove.sh runs in their longer forms and shows as one table ----
+
+var prove = flag.String("prove", "", "how much the tests of the proof do: short for CI, long for a release; little without it")
+
+// amount is how much a test of the proof does, by -prove.
+func amount(little, short, long int) int {
+	switch *prove {
+	case "short":
+		return short
+	case "long":
+		return long
+	}
+	return little
+}
+
+// proved prints one row of the proof's table: its part, what was done, what was found.
+func proved(t *testing.T, part, what, found string, args ...any) {
+	t.Helper()
+	if *prove == "" {
+		return
+	}
+	verdict := "held"
+	if t.Failed() {
+		verdict = "FAILED"
+	}
+	fmt.Printf("\n| %s | %s | %s | %s |\n", part, what, fmt.Sprintf(found, args...), verdict)
+}
+
+// tally is how often each of some things happened; it reads as "3 errors, 1 all there".
+type tally map[string]int
+
+func (c tally) String() string {
+	list := []string{}
+	for _, what := range slices.Sorted(maps.Keys(c)) {
+		list = append(list, fmt.Sprintf("%d %s", c[what], what))
+	}
+	return strings.Join(list, ", ")
+}
+
+// need returns the path of a program; without it the test is skipped, but not by CI, which has all of them.
+func need(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		unable(t, name+" is not installed")
+	}
+	return path
+}
+
+// unable skips what can't be tried on this machine, and fails in CI.
+func unable(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,10 +1,12 @@
 package main
 
-// main.go is where a process begins and ends: which command, the listeners, what systemd is told, the sweep, the shutdown.
+// main.go is where a process begins and ends: client or operator, the server from start to stop, its listeners, what
+// systemd is told and reads, the sweep's loop.
 //
-// Start: config, store, server, listeners, READY. End: health says no, the doors are closed, whoever came through is served (20 s), the
-// writer's queue is written, exit 0. A second signal kills. Nothing waits for a peer on the accepting goroutine, and the stop
-// waits for one step of the sweep at most. (sd_notify(3), sd_listen_fds(3), sd-daemon(3))
+// Start: config, store, CA, server, listeners, READY. End: health says no, the doors are closed, whoever came through is
+// served (20 s), the writer's queue is written, exit 0. A second signal kills. Nothing waits for a peer on the accepting
+// goroutine, and the stop waits for one step of the sweep at most. What a restart can't cure is exit 78.
+// (sd_notify(3), sd_listen_fds(3), sd-daemon(3), systemd.exec(5))
 
 import (
 	"context"
@@ -41,218 +43,125 @@ const (
 
 func main() { os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr)) }
 
-// run does one command and returns the exit code. Called fpaste, or with a command that is not the operator's, it is the client.
+// run does one command and returns the exit code. Called fpaste, or with a command that is not the operator's, it is the
+// client. stderr is for people, and the server's log.
 func run(args, environ []string, stdout, stderr io.Writer) int {
-	name, command := filepath.Base(args[0]), "serve"
-	args = args[1:]
-	if name == "fpaste" || len(args) > 0 && isClientCommand(args) {
+	name, args := filepath.Base(args[0]), args[1:]
+	if name == "fpaste" || len(args) > 0 && isClientCommand(args[0]) {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		context.AfterFunc(ctx, stop) // a second signal kills
 		log.SetOutput(io.Discard)    // net/http's own remarks on what a server sends
 		return runClient(ctx, args, stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv})
 	}
-	if len(args) > 0 {
-		command, args = args[0], args[1:]
-	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
-		return code
-	}
-	switch command {
-	case "version", "--version":
-		fmt.Fprintln(stdout, "flaskpaste "+version)
-		return 0
-	case "help", "--help", "-h":
-		fmt.Fprint(stdout, mainHelp)
-		for _, c := range clientCommands() {
-			fmt.Fprintf(stdout, "  %-13s %s\n", c.name, c.brief)
-		}
-		return 0
-	case "serve", "check", "backup", "healthcheck", "pki":
-	default:
-		return fail(exitUsage, fmt.Errorf("unknown command %q: see flaskpaste help", command))
-	}
-	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
-		switch command {
-		case "serve":
-			fmt.Fprint(stdout, configHelp())
-		case "pki":
-			fmt.Fprint(stdout, pkiHelp(strings.Join(args[:min(1, len(args))], "")))
-		default:
-			fmt.Fprint(stdout, mainHelp)
-		}
+	o := &operator{environ: environ, out: stdout, stderr: stderr, now: time.Now()}
+	err := o.operate(args)
+	if err == nil {
 		return 0
 	}
-	if want := map[string]int{"backup": 1}[command]; (len(args) != want || want == 1 && args[0] == "") && command != "pki" {
-		return fail(exitUsage, fmt.Errorf("%s takes %d arguments: see flaskpaste help", command, want))
+	o.report(err)
+	var coded exitError
+	switch {
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, errNoPassword), errors.Is(err, errCAPassword):
+		return exitConfig
 	}
-	cfg, err := loadConfig(environ)
-	if err != nil {
-		return fail(exitConfig, err)
-	}
-	switch command {
-	case "pki":
-		if err := pkiCommand(cfg, args, stdout, stderr); errors.Is(err, errPKIUsage) {
-			return fail(exitUsage, err)
-		} else if err != nil {
-			return fail(exitFailed, err)
-		}
-		return 0
-	case "backup":
-		if err := backup(cfg, args[0], stdout); err != nil {
-			return fail(exitFailed, err)
-		}
-		return 0
-	case "check":
-		return check(cfg, stdout)
-	case "healthcheck":
-		if err := healthcheck(cfg); err != nil {
-			return fail(exitFailed, err)
-		}
-		return 0
-	}
-	return serve(cfg, stderr)
+	return exitFailed
 }
 
 // isClientCommand tells the client's commands from the operator's.
-func isClientCommand(args []string) bool {
-	return args[0] != "help" && args[0] != "version" && args[0] != "pki" &&
-		slices.ContainsFunc(clientCommands(), func(c cliCommand) bool { return c.name == args[0] })
+func isClientCommand(name string) bool {
+	return name != "help" && name != "version" && name != "pki" &&
+		slices.ContainsFunc(clientCommands(), func(c cliCommand) bool { return c.name == name })
 }
 
-const mainHelp = `usage: flaskpaste [command]
-
-  serve         start the server (the default); serve --help lists its settings
-  check         look for what is wrong: settings, database, permissions, space; exit 1 on findings
-  backup FILE   copy the database while it is in use
-  pki ...       client certificates: init, issue, list, revoke, admin; see pki --help
-  healthcheck   exit 0 if the server of these settings is healthy
-  version       print the version
-  help          print this
-
-examples: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve
-          flaskpaste backup /var/backups/paste.db
-          flaskpaste check; flaskpaste healthcheck && echo well
-
-The same program is the client. As fpaste, or as flaskpaste with one of these commands; fpaste COMMAND --help tells more:
-
-`
-
-// ---- operator's commands ----
-
-// openExisting opens the database of a server that may be running.
-func openExisting(cfg *config, mode openMode) (*store, error) {
-	st, err := openStore(storeOptions{path: cfg.database, mode: mode, full: cfg.sync == "full",
-		log: slog.New(slog.DiscardHandler), fatal: func(error) {}})
-	if errors.Is(err, errNoStore) {
-		err = fmt.Errorf("no database at %s: set FLASKPASTE_DATABASE", cfg.database)
-	}
-	return st, err
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
 }
 
-// backup copies the database to path, or to w when path is "-".
-func backup(cfg *config, path string, w io.Writer) error {
-	st, err := openExisting(cfg, openReading)
-	if err != nil {
-		return err
+// report says why a command failed: a start of the server in the form of its log, everything else in one line for people.
+func (o *operator) report(err error) {
+	json, journal := logForm(o.environ)
+	switch {
+	case o.serving && json:
+		newLog(o.environ, slog.LevelError, o.stderr).Error("the server ends", "error", err.Error())
+	case o.serving && journal:
+		fmt.Fprintf(o.stderr, "<3>flaskpaste: %v\n", err)
+	default:
+		fmt.Fprintf(o.stderr, "flaskpaste: %v\n", err)
 	}
-	if path != "-" {
-		return errors.Join(st.backup(path), st.close())
-	}
-	copied := fmt.Sprintf("%s.copy-%d", st.path, os.Getpid())
-	defer os.Remove(copied)
-	if err := errors.Join(st.backup(copied), st.close()); err != nil {
-		return err
-	}
-	f, err := os.Open(copied)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(w, f)
-	return err
 }
 
-// check prints what it finds in plain words.
-func check(cfg *config, stdout io.Writer) int {
-	found := cfg.warnings
-	if len(cfg.trustedProxies) > 0 && cfg.proxySecret == "" {
-		found = append(found, "FLASKPASTE_PROXY_SECRET is not set: certificates from proxies over TCP are ignored")
-	}
-	for _, path := range []string{cfg.database, cfg.database + "-wal", cfg.database + "-shm"} {
-		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-			found = append(found, fmt.Sprintf("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm()))
+// ---- the log ----
+
+// logForm says how the log is written, before anybody knows whether the settings are right, and whether the journal reads it.
+func logForm(environ []string) (json, journal bool) {
+	form := setting(environ, envPrefix+"LOG")
+	journal = stderrIsJournal(setting(environ, "JOURNAL_STREAM"))
+	return form == "json" || form == "" && journal, journal
+}
+
+// setting is the last value of a name, "" without any.
+func setting(environ []string, name string) (value string) {
+	for _, kv := range environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
 		}
 	}
-	if free := freeSpace(filepath.Dir(cfg.database)); free > 0 && free < cfg.minFree {
-		found = append(found, fmt.Sprintf("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored", free>>20, cfg.minFree>>20))
-	}
-	st, err := openExisting(cfg, openReading)
-	if err == nil {
-		lines, integrityErr := st.integrity()
-		for _, line := range lines {
-			if *line != "ok" {
-				found = append(found, *line)
-			}
-		}
-		found = append(found, checkCerts(cfg, st, time.Now())...)
-		err = errors.Join(integrityErr, st.close())
-	}
-	if err != nil {
-		found = append(found, err.Error())
-	}
-	for _, line := range found {
-		fmt.Fprintln(stdout, line)
-	}
-	if len(found) > 0 {
-		return exitFailed
-	}
-	fmt.Fprintln(stdout, "all is well")
-	return 0
+	return value
 }
 
-// healthcheck asks the server that listens as configured.
-func healthcheck(cfg *config) error {
-	address := cfg.listen[0]
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		network := "tcp"
-		path, unix := strings.CutPrefix(address, "unix:")
-		if unix {
-			network, address = "unix", path
+func newLog(environ []string, level slog.Level, w io.Writer) *slog.Logger {
+	json, journal := logForm(environ)
+	handler := func(w io.Writer) slog.Handler {
+		if json {
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
 		}
-		return new(net.Dialer).DialContext(ctx, network, address)
+		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
 	}
-	c := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DialContext: dial}}
-	res, err := c.Get("http://localhost" + cfg.prefix + "/health")
-	if err != nil {
-		return err
+	if !journal {
+		return slog.New(handler(w))
 	}
-	res.Body.Close()
-	if res.StatusCode != 200 {
-		return fmt.Errorf("the server is unhealthy: status %d", res.StatusCode)
+	p := prioritized{Handler: handler(w)}
+	for i, priority := range []string{"<7>", "<6>", "<4>", "<3>"} {
+		p.levels[i] = handler(prefixed{priority, w})
 	}
-	return nil
+	return slog.New(p)
+}
+
+// prioritized puts sd-daemon's priority before each line, so that `journalctl -p warning` finds what matters, and a flood of
+// request lines does not push it out.
+type prioritized struct {
+	slog.Handler
+	levels [4]slog.Handler // debug, info, warn, error
+}
+
+func (p prioritized) Handle(ctx context.Context, r slog.Record) error {
+	return p.levels[(r.Level-slog.LevelDebug)/(slog.LevelInfo-slog.LevelDebug)].Handle(ctx, r)
+}
+
+type prefixed struct {
+	prefix string
+	w      io.Writer
+}
+
+func (p prefixed) Write(line []byte) (int, error) {
+	return p.w.Write(append([]byte(p.prefix), line...))
 }
 
 // ---- serve ----
 
-func newLog(cfg *config, w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: cfg.logLevel}
-	if cfg.log == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
-}
-
-func serve(cfg *config, stderr io.Writer) int {
+// serve is the server's life. Its log is stderr.
+func (o *operator) serve([]string) error {
 	privateUmask()
-	log := newLog(cfg, stderr)
-	fail := func(err error) int {
-		fmt.Fprintf(stderr, "flaskpaste: %v\n", err)
-		if errors.Is(err, errNoPassword) || errors.Is(err, errCAPassword) {
-			return exitConfig
-		}
-		return exitFailed
+	signal.Ignore(syscall.SIGHUP) // there is nothing to read again
+	ends := make(chan os.Signal, 1)
+	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
+	cfg, log := o.cfg, o.log
+	for _, w := range cfg.warnings {
+		log.Warn(w)
 	}
 	notifySystemd("STATUS=opening the database")
 	var srv *server
@@ -269,21 +178,20 @@ func serve(cfg *config, stderr io.Writer) int {
 			os.Exit(exitStorage)
 		}})
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	if srv, err = newServer(cfg, st, log, time.Now); err != nil {
-		return fail(errors.Join(err, st.close()))
+		return errors.Join(err, st.close())
 	}
-	for _, w := range cfg.warnings {
-		log.Warn(w)
+	listeners, err := activated()
+	if len(listeners) > 0 && setting(o.environ, envPrefix+"LISTEN") != "" {
+		log.Warn("FLASKPASTE_LISTEN is ignored: the service manager handed over the sockets to listen on")
+	} else if err == nil && len(listeners) == 0 {
+		listeners, err = listen(cfg.listen)
 	}
-	listeners, err := listen(cfg)
 	if err != nil {
-		return fail(errors.Join(err, st.close()))
+		return errors.Join(err, st.close())
 	}
-	ends := make(chan os.Signal, 1)
-	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
-	signal.Ignore(syscall.SIGHUP) // there is nothing to read again
 	hs := newHTTPServer(srv)
 	doors := newDoors(srv)
 	failed := make(chan error, len(listeners))
@@ -296,16 +204,14 @@ func serve(cfg *config, stderr io.Writer) int {
 	var loops sync.WaitGroup
 	loops.Go(func() { srv.sweepLoop(ctx) })
 	loops.Go(func() { srv.watchdogLoop(ctx, doors, listeners[0]) })
-	if cfg.log == "text" {
-		fmt.Fprintf(stderr, "try: echo hello | curl -T - %s/\n", firstURL(cfg, listeners[0]))
+	if _, journal := logForm(o.environ); cfg.log == "text" && !journal {
+		fmt.Fprintf(o.stderr, "try: echo hello | curl -T - %s/\n", firstURL(cfg, listeners[0]))
 	}
 	notifySystemd("READY=1\nSTATUS=serving")
-	code := 0
 	select {
 	case sig := <-ends:
 		log.Info("stopping", "signal", sig.String())
-	case err := <-failed:
-		code = fail(err)
+	case err = <-failed:
 	}
 	signal.Stop(ends) // a second one kills
 	notifySystemd("STOPPING=1\nSTATUS=finishing requests")
@@ -313,8 +219,9 @@ func serve(cfg *config, stderr io.Writer) int {
 	stop()
 	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
 	defer cancel()
-	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors are closed
-	// first, whoever came through has a moment to send, and only then it is called: a restart through systemd's socket loses nobody.
+	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors are
+	// closed first, whoever came through has a moment to send, and only then it is called: a restart through systemd's
+	// socket loses nobody.
 	for _, l := range listeners {
 		l.Close()
 	}
@@ -326,10 +233,7 @@ func serve(cfg *config, stderr io.Writer) int {
 		hs.Close()
 	}
 	loops.Wait()
-	if err := st.close(); err != nil {
-		return fail(err)
-	}
-	return code
+	return errors.Join(err, st.close())
 }
 
 // newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
@@ -339,11 +243,11 @@ func newHTTPServer(s *server) *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }}
 }
 
-// doors count connections: so many in all, an eighth for one address that is no trusted peer. What is too many is closed at once.
+// doors count connections: so many in all, an eighth for one address that is no trusted peer. What is too many is closed at
+// once.
 type doors struct {
-	s          *server
-	most, each int
-
+	s        *server
+	most     int
 	accepted atomic.Int64
 
 	mu   sync.Mutex
@@ -352,30 +256,30 @@ type doors struct {
 }
 
 func newDoors(s *server) *doors {
-	most := int(s.cfg.maxConnections)
-	return &doors{s: s, most: most, each: max(1, most/8), from: map[netip.Addr]int{}}
+	return &doors{s: s, most: int(s.cfg.maxConnections), from: map[netip.Addr]int{}}
 }
 
-// enter returns what to call when the connection from addr (zero: a Unix socket) ends, or false.
-func (d *doors) enter(addr netip.Addr) (leave func(), ok bool) {
-	counted := addr.IsValid() && !containsAddr(d.s.cfg.trustedProxies, addr)
+// enter takes a place for a connection from addr (zero: not counted by address), if there is one.
+func (d *doors) enter(addr netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open >= d.most || counted && d.from[addr] >= d.each {
-		return nil, false
+	if d.open >= d.most || d.from[addr] >= max(1, d.most/8) {
+		return false
 	}
 	d.open++
-	if counted {
+	if addr.IsValid() {
 		d.from[addr]++
 	}
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.open--
-		if d.from[addr]--; d.from[addr] <= 0 {
-			delete(d.from, addr)
-		}
-	}, true
+	return true
+}
+
+func (d *doors) leave(addr netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open--
+	if d.from[addr]--; d.from[addr] <= 0 {
+		delete(d.from, addr)
+	}
 }
 
 // at puts the doors before a listener.
@@ -394,8 +298,11 @@ func (d *door) Accept() (net.Conn, error) {
 		}
 		d.accepted.Add(1)
 		ap, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-		leave, ok := d.enter(ap.Addr().Unmap())
-		if !ok {
+		addr := ap.Addr().Unmap()
+		if containsAddr(d.s.cfg.trustedProxies, addr) {
+			addr = netip.Addr{}
+		}
+		if !d.enter(addr) {
 			d.s.metrics.refusedConnections.Add(1)
 			c.Close()
 			continue
@@ -403,31 +310,26 @@ func (d *door) Accept() (net.Conn, error) {
 		if b, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
 			b.SetWriteBuffer(writeBuffer)
 		}
-		return &conn{Conn: c, limit: d.s.cfg.transferTimeout, inBusy: d.s.uploads.busy, outBusy: d.s.downloads.busy, closed: leave}, nil
+		return &conn{Conn: c, limit: d.s.cfg.transferTimeout, inBusy: d.s.uploads.busy, outBusy: d.s.downloads.busy,
+			closed: func() { d.leave(addr) }}, nil
 	}
 }
 
 // firstURL is what a person on this machine may type.
 func firstURL(cfg *config, l net.Listener) string {
-	if cfg.publicURL != "" {
-		return cfg.publicURL + cfg.prefix
-	}
+	base := "http://" + l.Addr().String()
 	if l.Addr().Network() == "unix" {
-		return "--unix-socket " + l.Addr().String() + " http://localhost" + cfg.prefix
+		base = "--unix-socket " + l.Addr().String() + " http://localhost"
 	}
-	host := l.Addr().String()
-	if ap, err := netip.ParseAddrPort(host); err == nil && ap.Addr().IsUnspecified() {
-		host = net.JoinHostPort("localhost", strconv.Itoa(int(ap.Port())))
+	if cfg.publicURL != "" {
+		base = cfg.publicURL
 	}
-	return "http://" + host + cfg.prefix
+	return base + cfg.prefix
 }
 
-// listen returns the sockets that systemd passed on, or opens those of the configuration.
-func listen(cfg *config) (list []net.Listener, err error) {
-	if list, err = activated(); err != nil || len(list) > 0 {
-		return list, err
-	}
-	for _, a := range cfg.listen {
+// listen opens the sockets of the configuration.
+func listen(addresses []string) (list []net.Listener, err error) {
+	for _, a := range addresses {
 		path, unix := strings.CutPrefix(a, "unix:")
 		var l net.Listener
 		if unix {
@@ -454,11 +356,8 @@ func listen(cfg *config) (list []net.Listener, err error) {
 
 // activated takes over LISTEN_FDS sockets from descriptor 3 on, if they are meant for this process.
 func activated() (list []net.Listener, err error) {
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil
-	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || n < 1 {
+	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil
 	}
 	for fd := 3; fd < 3+n; fd++ {
@@ -498,26 +397,27 @@ func (s *server) watchdogLoop(ctx context.Context, d *doors, l net.Listener) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			before := d.accepted.Load()
-			if c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), time.Second); err == nil {
-				c.Close()
+		}
+		before := d.accepted.Load()
+		if c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), time.Second); err == nil {
+			c.Close()
+		}
+		// It is the kernel that took the connection, and we may not have yet: a second for that.
+		for range 100 {
+			if d.accepted.Load() != before {
+				break
 			}
-			for range 100 { // a second: it is the kernel that took the connection, and we may not have yet
-				if d.accepted.Load() != before {
-					break
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			if s.store.healthy() && d.accepted.Load() != before {
-				notifySystemd("WATCHDOG=1")
-			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if s.store.healthy() && d.accepted.Load() != before {
+			notifySystemd("WATCHDOG=1")
 		}
 	}
 }
 
-// sweepLoop removes what is due, each SWEEP and within a second when there is garbage, and waits twice as long as each step took, so
-// that the writer belongs to others for two thirds of the time. A clock that jumps must not delete everything: when it is far
-// from the latest content at the start, or moves by a day more or less than the time that passes, the sweep waits.
+// sweepLoop removes what is due, each SWEEP and within a second when there is garbage, and waits twice as long as each step
+// took, so that the writer belongs to others for two thirds of the time. A clock that jumps must not delete everything: when
+// it is far from the latest content at the start, or moves by a day more or less than the time that passes, the sweep waits.
 func (s *server) sweepLoop(ctx context.Context) {
 	wall, began := s.now().Unix(), time.Now()
 	st, err := s.store.stats()
@@ -543,7 +443,8 @@ func (s *server) sweepLoop(ctx context.Context) {
 		jump := now - wall - int64(time.Since(began)/time.Second)
 		wall, began = now, time.Now()
 		if wrong || jump < -86400 || jump > 86400 {
-			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause, "now", time.Unix(now, 0).UTC())
+			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause,
+				"now", time.Unix(now, 0).UTC())
 			wrong, soon = false, true
 			timer.Reset(clockPause)
 			continue

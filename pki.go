@@ -60,26 +60,23 @@ var (
 	errCSRSignature = badCSR("the certificate request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
 	errCSRName      = badCSR("the common name must be one, of 1 to 64 letters, digits, blanks, or . _ - @, without a blank at either end")
 	errDays         = badOption("days is not a number from 1 to 3660", "?days=365")
-	errReason       = badOption("the reason is not one of RFC 5280's", "unspecified, keyCompromise, affiliationChanged, superseded, "+
-		"cessationOfOperation or privilegeWithdrawn")
-	errCADates = &apiError{status: 503, Code: "ca_not_valid", Text: "the CA of this server has ended or is not valid yet",
-		Hint: "tell the operator: flaskpaste check says more"}
-	errPKIOff      = &apiError{status: 404, Code: "pki_disabled", Text: "this server issues no certificates"}
-	errNoEnrolment = &apiError{status: 403, Code: "registration_closed", Text: "certificates are issued by the operator only",
-		Hint: "ask the operator for one"}
-	errNoIdentity = &apiError{status: 401, Code: "authentication_required", Text: "this needs a client certificate of this server",
-		Hint: "curl --cert FILE"}
-	errNotAdmin   = &apiError{status: 403, Code: "not_admin", Text: "only an admin may do this"}
-	errNotTrusted = &apiError{status: 403, Code: "not_trusted", Text: "this needs a client certificate that this server issued"}
-	errNotHolder  = &apiError{status: 403, Code: "not_owner", Text: "this certificate belongs to somebody else"}
-	errRevoked    = &apiError{status: 403, Code: "certificate_revoked", Text: "your client certificate is revoked",
-		Hint: "get a new one (fpaste register -f NAME, or from the operator); without any you are anonymous"}
-	errExpired = &apiError{status: 403, Code: "certificate_expired", Text: "your client certificate has ended",
-		Hint: "renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous"}
-	errEarly = &apiError{status: 403, Code: "certificate_not_yet_valid", Text: "your client certificate is not valid yet",
-		Hint: "the server's clock may be wrong"}
-	errManyCerts = &apiError{status: 409, Code: "too_many_certificates", Text: "you have 16 valid certificates",
-		Hint: "use one of them; if they are not yours, revoke them"}
+	errReason       = badOption("the reason is not one of RFC 5280's", revocationReasons)
+	errCADates      = refuse(503, "ca_not_valid", "the CA of this server has ended or is not valid yet",
+		"tell the operator: flaskpaste check says more")
+	errPKIOff      = refuse(404, "pki_disabled", "this server issues no certificates", "")
+	errNoEnrolment = refuse(403, "registration_closed", "certificates are issued by the operator only", "ask the operator for one")
+	errNoIdentity  = refuse(401, "authentication_required", "this needs a client certificate of this server", "curl --cert FILE")
+	errNotAdmin    = refuse(403, "not_admin", "only an admin may do this", "")
+	errNotTrusted  = refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
+	errNotHolder   = refuse(403, "not_owner", "this certificate belongs to somebody else", "")
+	errRevoked     = refuse(403, "certificate_revoked", "your client certificate is revoked",
+		"get a new one (fpaste register -f NAME, or from the operator); without any you are anonymous")
+	errExpired = refuse(403, "certificate_expired", "your client certificate has ended",
+		"renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous")
+	errEarly = refuse(403, "certificate_not_yet_valid", "your client certificate is not valid yet",
+		"the server's clock may be wrong")
+	errManyCerts = refuse(409, "too_many_certificates", "you have 16 valid certificates",
+		"use one of them; if they are not yours, revoke them")
 
 	errNoPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
 	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or belongs to another certificate")
@@ -88,8 +85,12 @@ var (
 	errNoCA       = errors.New("there is no CA yet: flaskpaste pki init")
 )
 
+func refuse(status int, code, text, hint string) *apiError {
+	return &apiError{status: status, Code: code, Text: text, Hint: hint}
+}
+
 func badCSR(text string) *apiError {
-	return &apiError{status: 400, Code: "bad_csr", Text: text, Hint: "openssl req -new -key client.key -subj /CN=NAME makes one"}
+	return refuse(400, "bad_csr", text, "openssl req -new -key client.key -subj /CN=NAME makes one")
 }
 
 // certName is what a name may be: ASCII, so that no two look alike, and safe in a file name, a header and a terminal.
@@ -101,11 +102,8 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// newCA makes a CA named commonName: ECDSA P-256, ten years, path length 0, so that a leaf can never become an issuer.
-func newCA(commonName string, now time.Time) (*authority, error) {
-	if !certName.MatchString(commonName) {
-		return nil, errCSRName
-	}
+// newCA makes a CA: ECDSA P-256, ten years, path length 0, so that a leaf can never become an issuer.
+func newCA(now time.Time) (*authority, error) {
 	if now.Year() < firstYear {
 		return nil, errCAClock
 	}
@@ -115,7 +113,7 @@ func newCA(commonName string, now time.Time) (*authority, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: commonName},
+		Subject:               pkix.Name{CommonName: "FlaskPaste CA"},
 		NotBefore:             now.Add(-certBackdate).UTC(),
 		NotAfter:              now.AddDate(caYears, 0, 0).UTC(),
 		SignatureAlgorithm:    x509.ECDSAWithSHA256,
@@ -268,14 +266,10 @@ func keyAllowed(pub any) bool {
 	return false
 }
 
-// issueLeaf signs a client certificate for pub and returns its DER. The template is made here from nothing; name must have
-// passed parseCSR or certName. It lives days, never past the CA. crlURL, if not empty, becomes its CRL distribution point.
+// issueLeaf signs a client certificate for pub and returns its DER. The template is made here from nothing; key and name must
+// have been checked as parseCSR does. It lives days, never past the CA. crlURL, if not empty, becomes its CRL distribution point.
 func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now time.Time, crlURL string) ([]byte, error) {
 	switch {
-	case !certName.MatchString(name):
-		return nil, errCSRName
-	case !keyAllowed(pub):
-		return nil, errCSRKey
 	case days < 1 || days > certDaysMax:
 		return nil, errDays
 	case now.Before(ca.cert.NotBefore) || !now.Before(ca.cert.NotAfter):
@@ -303,47 +297,13 @@ func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now t
 	return x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
 }
 
-// reasonCode maps the RFC 5280 section 5.3.1 name of a reason to its code. Refused are removeFromCRL and certificateHold
-// (nothing here is ever un-revoked) and cACompromise and aACompromise (a leaf is neither).
-func reasonCode(name string) (int, error) {
-	switch name {
-	case "unspecified":
-		return 0, nil
-	case "keyCompromise":
-		return 1, nil
-	case "affiliationChanged":
-		return 3, nil
-	case "superseded":
-		return 4, nil
-	case "cessationOfOperation":
-		return 5, nil
-	case "privilegeWithdrawn":
-		return 9, nil
-	}
-	return 0, errReason
-}
+// revocationReasons are the names of RFC 5280, 5.3.1, that make sense for a leaf here, where nothing is ever un-revoked.
+const revocationReasons = "unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn"
 
-// makeCRL signs the list of what is revoked (DER, RFC 5280 section 5). number must grow from list to list.
-func makeCRL(ca *authority, revoked []*certificate, number *big.Int, now time.Time) ([]byte, error) {
-	list := &x509.RevocationList{
-		SignatureAlgorithm: x509.ECDSAWithSHA256,
-		Number:             number,
-		ThisUpdate:         now.UTC(),
-		NextUpdate:         now.Add(crlLife).UTC(),
-	}
-	for _, r := range revoked {
-		serial, ok := new(big.Int).SetString(r.serial, 16)
-		if !ok {
-			return nil, fmt.Errorf("making the CRL: bad serial %q", r.serial)
-		}
-		code, err := reasonCode(r.reason)
-		if err != nil {
-			return nil, fmt.Errorf("making the CRL: serial %s: %w", r.serial, err)
-		}
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Unix(r.revoked, 0).UTC(), ReasonCode: code})
-	}
-	return x509.CreateRevocationList(rand.Reader, list, ca.cert, ca.key)
+func reasonCode(name string) (code int, known bool) {
+	code, known = map[string]int{"unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4,
+		"cessationOfOperation": 5, "privilegeWithdrawn": 9}[name]
+	return code, known
 }
 
 // writeBundle writes an operator's client identity: key and certificate as one PEM, which curl takes as --cert. (A CA in it would be
@@ -369,7 +329,7 @@ func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*au
 		if !mayMake {
 			return nil, errNoCA
 		}
-		ca, err := newCA("FlaskPaste CA", now)
+		ca, err := newCA(now)
 		if err != nil {
 			return nil, err
 		}
@@ -498,17 +458,19 @@ func (s *server) enrol(q *request) error {
 	if d := s.limiter.take(due{rateRegister, q.key, 1, 1}, q.start); !d.allowed {
 		return q.rateLimited(rateRegister, d)
 	}
-	if bits := int(s.cfg.registerPow); bits > 0 {
-		nonce, err := s.spendWork(q, purposeRegister, bits)
-		if err != nil {
-			return s.powRefused(q, purposeRegister, bits, err)
-		}
-		if err = s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays)); err != nil {
-			s.work.unspend(nonce)
-		}
-		return err
+	enrol := func() error { return s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays)) }
+	bits := int(s.cfg.registerPow)
+	if bits == 0 {
+		return enrol()
 	}
-	return s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays))
+	nonce, err := s.spendWork(q, purposeRegister, bits)
+	if err != nil {
+		return s.powRefused(q, purposeRegister, bits, err)
+	}
+	if err = enrol(); err != nil {
+		s.work.unspend(nonce)
+	}
+	return err
 }
 
 // onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something else is there,
@@ -524,15 +486,23 @@ func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
 	return "", false
 }
 
-// issue answers POST /pki/issue: an admin vouches for a new owner.
-func (s *server) issue(q *request) error {
+// mayAsk refuses where this server signs nothing, and who is less than least.
+func (s *server) mayAsk(q *request, least tier, refused error) error {
 	switch {
 	case !s.issues():
 		return errPKIOff
 	case q.tier == anonymous:
 		return errNoIdentity
-	case q.tier != admin:
-		return errNotAdmin
+	case q.tier < least:
+		return refused
+	}
+	return nil
+}
+
+// issue answers POST /pki/issue: an admin vouches for a new owner.
+func (s *server) issue(q *request) error {
+	if err := s.mayAsk(q, admin, errNotAdmin); err != nil {
+		return err
 	}
 	text, ok := q.onlyParameter("days", strconv.FormatInt(s.cfg.certDays, 10))
 	days, err := strconv.Atoi(text)
@@ -544,13 +514,8 @@ func (s *server) issue(q *request) error {
 
 // renew answers POST /pki/renew: another certificate in the caller's line, with the rights that the line has.
 func (s *server) renew(q *request) error {
-	switch {
-	case !s.issues():
-		return errPKIOff
-	case q.tier == anonymous:
-		return errNoIdentity
-	case q.tier < trusted:
-		return errNotTrusted
+	if err := s.mayAsk(q, trusted, errNotTrusted); err != nil {
+		return err
 	}
 	return s.certify(q, "renewal", q.who.sha256, "", &certificate{}, int(s.cfg.certDays))
 }
@@ -665,22 +630,29 @@ func (s *server) showCRL(q *request) error {
 	return nil
 }
 
-// crl returns the list of all that is revoked, no older than a day. Its number is the time in milliseconds, or one more than
-// the last list's, so that it never goes back (RFC 5280, 5.2.3). What ended a list's life ago is left out.
+// crl returns the list of all that is revoked (DER, RFC 5280 section 5), no older than a day. Its number is the time in
+// milliseconds, or one more than the last list's, so that it never goes back (5.2.3). What ended a list's life ago is left out.
 func (s *server) crl(now time.Time) ([]byte, error) {
-	day := now.Add(24 * time.Hour).Unix()
-	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), day, func(last []byte, revoked []*certificate) ([]byte, error) {
-		number := big.NewInt(now.UnixMilli())
+	tomorrow := now.Add(24 * time.Hour).Unix()
+	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), tomorrow, func(last []byte, revoked []*certificate) ([]byte, error) {
+		list := &x509.RevocationList{SignatureAlgorithm: x509.ECDSAWithSHA256, Number: big.NewInt(now.UnixMilli()),
+			ThisUpdate: now.UTC(), NextUpdate: now.Add(crlLife).UTC()}
 		if last != nil {
-			list, err := x509.ParseRevocationList(last)
+			before, err := x509.ParseRevocationList(last)
 			if err != nil {
 				return nil, fmt.Errorf("reading the last CRL: %w", err)
 			}
-			if next := new(big.Int).Add(list.Number, big.NewInt(1)); next.Cmp(number) > 0 {
-				number = next
+			if next := new(big.Int).Add(before.Number, big.NewInt(1)); next.Cmp(list.Number) > 0 {
+				list.Number = next
 			}
 		}
-		return makeCRL(s.ca, revoked, number, now)
+		for _, c := range revoked {
+			serial, _ := new(big.Int).SetString(c.serial, 16) // nil: the signing says so
+			code, _ := reasonCode(c.reason)
+			list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
+				SerialNumber: serial, RevocationTime: time.Unix(c.revoked, 0).UTC(), ReasonCode: code})
+		}
+		return x509.CreateRevocationList(rand.Reader, list, s.ca.cert, s.ca.key)
 	})
 }
 
@@ -729,11 +701,8 @@ func (s *server) revoke(q *request) error {
 		return errNoIdentity
 	}
 	reason, ok := q.onlyParameter("reason", "unspecified")
-	if !ok {
+	if _, known := reasonCode(reason); !ok || !known {
 		return errReason
-	}
-	if _, err := reasonCode(reason); err != nil {
-		return err
 	}
 	serial := plainSerial(q.r.PathValue("serial"))
 	if !isHex(serial, 32) {

@@ -555,6 +555,9 @@ func (s *store) commit(batch []*operation) {
 	for i, op := range batch {
 		op.err <- cmp.Or(err, s.failed(results[i]))
 	}
+	for errors.Is(err, errBusy) && len(s.ops) > 0 { // who held the lock held it while these waited
+		(<-s.ops).err <- err
+	}
 }
 
 // attempt runs a group up to its COMMIT. results are refusals by operations that had written nothing; err has undone all.

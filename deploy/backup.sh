@@ -13,14 +13,14 @@ new=$(mktemp -d "$folder/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 
 flaskpaste backup "$new/flaskpaste.db"
-# Alone, without this server's settings: what check finds is about the copy.
-env -i FLASKPASTE_DATABASE="$new/flaskpaste.db" FLASKPASTE_MIN_FREE=0 "$(command -v flaskpaste)" check >"$new/found" 2>&1 || {
+# Alone, without this server's settings: what check finds is about the copy. Certificates that end soon are no damage.
+env -i FLASKPASTE_DATABASE="$new/flaskpaste.db" FLASKPASTE_MIN_FREE=0 "$(command -v flaskpaste)" check >"$new/found" 2>"$new/errors" || true
+if [ ! -s "$new/found" ] || grep -qvE '^(all is well$|the CA |the certificate of the admin )' "$new/found"; then
 	echo "backup: the copy is damaged:" >&2
-	cat "$new/found" >&2
+	cat "$new/found" "$new/errors" >&2
 	exit 1
-}
-now=$(date -u +%Y%m%dT%H%M%SZ)
-name=$folder/flaskpaste-$now.db
+fi
+name=$folder/flaskpaste-$(date -u +%Y%m%dT%H%M%SZ).db
 [ ! -e "$name" ] || { echo "backup: $name exists" >&2; exit 1; }
 mv "$new/flaskpaste.db" "$name"
 sync "$name" "$folder"

@@ -37,7 +37,7 @@ sed "s,/var/lib/private/flaskpaste/flaskpaste.db,$database,; s,/var/backups/flas
 # start runs the server on the database $1.
 start() {
 	env -i FLASKPASTE_DATABASE="$1" FLASKPASTE_LISTEN="unix:$work/http.sock" FLASKPASTE_CHECKPOINT=off FLASKPASTE_POW_DIFFICULTY=0 FLASKPASTE_RATE_CREATE=0 \
-		FLASKPASTE_RATE_READ=0 FLASKPASTE_RATE_MISS=0 FLASKPASTE_RATE_BYTES=0 FLASKPASTE_DEDUP_MAX=0 FLASKPASTE_DEDUP_ALL=0 FLASKPASTE_MIN_FREE=0 FLASKPASTE_LOG_LEVEL=warn "$binary" >>"$work/server.log" 2>&1 &
+		FLASKPASTE_RATE_READ=0 FLASKPASTE_RATE_MISS=0 FLASKPASTE_RATE_BYTES=0 FLASKPASTE_DEDUP_MAX=0 FLASKPASTE_MIN_FREE=0 FLASKPASTE_LOG_LEVEL=warn "$binary" >>"$work/server.log" 2>&1 &
 	server=$!
 	curl -sS --retry 50 --retry-delay 0 --retry-all-errors --unix-socket "$work/http.sock" -o /dev/null http://localhost/health 2>/dev/null || fail "the server does not start"
 }

@@ -1,0 +1,811 @@
+package main
+
+// The CA, what it signs and refuses to sign, the certificate routes and what a certificate is worth on each request, judged by
+// crypto/x509 and the real openssl. Certificates arrive as a trusted proxy passes them on.
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const caPassword = "correct horse battery staple"
+
+// issuing is the environment of a server behind the tests' proxy that issues certificates, to whoever asks.
+var issuing = append([]string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=" + caPassword, "REGISTRATION=open", "REGISTER_POW=0",
+	"RATE_REGISTER=0"}, proxied...)
+
+// holder is somebody with a key and a certificate.
+type holder struct {
+	key crypto.Signer
+	der []byte
+}
+
+func (h *holder) sha1() string   { s, _ := fingerprints(h.der); return s }
+func (h *holder) sha256() string { _, s := fingerprints(h.der); return s }
+func (h *holder) serial() string { return serialHex(must(x509.ParseCertificate(h.der)).SerialNumber) }
+
+// as returns the headers with which the proxy shows h's certificate; nil: nobody's.
+func as(h *holder, more ...string) []string {
+	list := append([]string{"X-Proxy-Secret: " + proxySecret}, more...)
+	if h != nil {
+		list = append(list, "X-SSL-Client-SHA1: "+base64.StdEncoding.EncodeToString(h.der))
+	}
+	return list
+}
+
+func p256() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func derOf(text []byte) []byte {
+	block, _ := pem.Decode(text)
+	return block.Bytes
+}
+
+// csrPEM makes a request as a client does.
+func csrPEM(name string, key crypto.Signer) []byte {
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
+	return pemOf("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, template, key)))
+}
+
+// selfSigned makes a pseudonym.
+func selfSigned(name string) *holder {
+	key := p256()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+	return &holder{key, must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))}
+}
+
+// issued gives somebody a certificate as `pki issue` does, without its tenth of a second for the CA's password.
+func (ts *testServer) issued(name string, days int, isAdmin bool) *holder {
+	ts.t.Helper()
+	now, c := ts.clock.now(), &certificate{vouched: true, admin: isAdmin}
+	h := &holder{key: p256()}
+	h.der = must(issueLeaf(ts.ca, h.key.Public(), name, days, now, ts.cfg.crlURL()))
+	if err := errors.Join(c.describe(h.der, now.Unix()), ts.store.addCertificate(c, "", "")); err != nil {
+		ts.t.Fatal(err)
+	}
+	return h
+}
+
+// sign posts a request of name to path, as h (nil: nobody), and returns the new holder.
+func (ts *testServer) sign(path string, h *holder, name string) *holder {
+	ts.t.Helper()
+	n := &holder{key: p256()}
+	n.der = derOf([]byte(ts.do("POST", path, bytes.NewReader(csrPEM(name, n.key)), as(h)...).want(200, "").body))
+	return n
+}
+
+// tierOf is what the server says of a certificate: the tier, or the code of its refusal.
+func (ts *testServer) tierOf(h *holder) string {
+	ts.t.Helper()
+	var got struct {
+		Code string
+		You  struct{ Tier string }
+	}
+	if err := json.Unmarshal([]byte(ts.get("/", as(h)...).body), &got); err != nil {
+		ts.t.Fatal(err)
+	}
+	return got.Code + got.You.Tier
+}
+
+func (ts *testServer) wantTier(h *holder, want string) {
+	ts.t.Helper()
+	if got := ts.tierOf(h); got != want {
+		ts.t.Errorf("tier %s, want %s", got, want)
+	}
+}
+
+// flaskpaste runs an operator's command within this process; env is NAME=value without the FLASKPASTE_.
+func flaskpaste(env []string, args ...string) (code int, out, errs string) {
+	var stdout, stderr bytes.Buffer
+	var environ []string
+	for _, e := range env {
+		environ = append(environ, "FLASKPASTE_"+e)
+	}
+	code = run(append([]string{"flaskpaste"}, args...), environ, &stdout, &stderr)
+	return code, stdout.String(), stderr.String()
+}
+
+// pki runs `flaskpaste pki ...` on the server's database, as another process would, and wants it to go well.
+func (ts *testServer) pki(args ...string) string {
+	ts.t.Helper()
+	env := []string{"DATABASE=" + ts.cfg.database, "PKI_CA_PASSWORD=" + caPassword}
+	code, out, errs := flaskpaste(env, append([]string{"pki"}, args...)...)
+	if code != 0 {
+		ts.t.Fatalf("pki %v: exit code %d, %s", args, code, errs)
+	}
+	return out
+}
+
+// openssl runs the real one in dir.
+func openssl(t testing.TB, dir string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(need(t, "openssl"), args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func mustOpenssl(t testing.TB, dir string, args ...string) string {
+	t.Helper()
+	out, err := openssl(t, dir, args...)
+	if err != nil {
+		t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func writeFiles(t testing.TB, dir string, files map[string][]byte) {
+	t.Helper()
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// flipS returns the certificate with its ECDSA signature (r, s) replaced by the equally valid (r, n-s).
+func flipS(der []byte) []byte {
+	var outer struct {
+		TBS, Algorithm asn1.RawValue
+		Signature      asn1.BitString
+	}
+	var sig struct{ R, S *big.Int }
+	must(asn1.Unmarshal(der, &outer))
+	must(asn1.Unmarshal(outer.Signature.Bytes, &sig))
+	sig.S.Sub(elliptic.P256().Params().N, sig.S)
+	outer.Signature.Bytes = must(asn1.Marshal(sig))
+	outer.Signature.BitLength = 8 * len(outer.Signature.Bytes)
+	return must(asn1.Marshal(outer))
+}
+
+// ---- the CA ----
+
+func TestCAKeyAtRest(t *testing.T) {
+	ca, other := must(newCA(time.Now())), must(newCA(time.Now()))
+	blob := must(sealCAKey(ca.key, caPassword, ca.cert))
+	if key, err := openCAKey(blob, caPassword, ca.cert); err != nil || !key.Equal(ca.key) {
+		t.Fatalf("the key does not come back: %v", err)
+	}
+	if bytes.Contains(blob, must(ca.key.Bytes())) || bytes.Equal(blob[:32], must(sealCAKey(ca.key, caPassword, ca.cert))[:32]) {
+		t.Error("the sealed key shows the key, or two seals have one salt")
+	}
+	flipped := bytes.Clone(blob)
+	flipped[len(flipped)-1] ^= 1
+	for _, tc := range []struct {
+		name     string
+		blob     []byte
+		password string
+		cert     *x509.Certificate
+		want     error
+	}{
+		{"wrong password", blob, caPassword + "x", ca.cert, errCAPassword},
+		{"no password", blob, "", ca.cert, errNoPassword},
+		{"certificate of another CA", blob, caPassword, other.cert, errCAPassword},
+		{"malleated certificate", blob, caPassword, must(x509.ParseCertificate(flipS(ca.cert.Raw))), errCAPassword},
+		{"key of another CA", must(sealCAKey(other.key, caPassword, ca.cert)), caPassword, ca.cert, errCAKey},
+		{"one bit flipped", flipped, caPassword, ca.cert, errCAPassword},
+		{"cut short", blob[:50], caPassword, ca.cert, errCAPassword},
+		{"nothing", nil, caPassword, ca.cert, errCAPassword},
+	} {
+		if key, err := openCAKey(tc.blob, tc.password, tc.cert); !errors.Is(err, tc.want) || key != nil {
+			t.Errorf("%s: error %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	if _, err := sealCAKey(ca.key, "", ca.cert); err == nil {
+		t.Error("sealed under an empty password")
+	}
+}
+
+// TestStartOfTheCA: what no restart cures is exit 78 in one line, and a CA is made once, by a clock that can be right.
+func TestStartOfTheCA(t *testing.T) {
+	ts := start(t)
+	if _, err := openAuthority(ts.store, caPassword, true, time.Unix(0, 0)); !errors.Is(err, errCAClock) {
+		t.Errorf("in 1970: %v", err)
+	}
+	if ts.number("SELECT count(*) FROM authority") != 0 {
+		t.Error("a CA was made in 1970")
+	}
+	dir := t.TempDir()
+	database := "DATABASE=" + filepath.Join(dir, "flaskpaste.db")
+	refused := func(env ...string) {
+		t.Helper()
+		p := tryLaunch(t, dir, append([]string{database}, env...)...)
+		if log := p.logs.String(); p.url != "" || p.cmd.ProcessState.ExitCode() != exitConfig || strings.Count(log, "\n") != 1 ||
+			!strings.Contains(log, "FLASKPASTE_PKI_CA_PASSWORD") || strings.Contains(log, caPassword) {
+			t.Errorf("%v: %v: %s", env, p.cmd.ProcessState, log)
+		}
+	}
+	refused("PKI_ENABLED=1")
+	p := launch(t, dir, database, "PKI_ENABLED=1", "PKI_CA_PASSWORD="+caPassword)
+	p.stop()
+	refused("PKI_ENABLED=1", "PKI_CA_PASSWORD="+caPassword+"x")
+	refused("PKI_ENABLED=1")
+	// By a clock that has gone back the CA is not valid yet: the log says so, and nothing is signed.
+	early := startAt(t, dir, -time.Hour, issuing...)
+	if !strings.Contains(early.logs.String(), "the CA is not valid yet") {
+		t.Errorf("log: %s", early.logs)
+	}
+	early.do("POST", "/csr", bytes.NewReader(csrPEM("a", p256()))).want(503, "ca_not_valid")
+	if early.number("SELECT count(*) FROM certs") != 0 {
+		t.Error("a certificate was stored")
+	}
+}
+
+func TestCAAndLeaf(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	ts := start(t, append([]string{"PUBLIC_URL=https://paste.example"}, issuing...)...)
+	ca := must(x509.ParseCertificate(derOf([]byte(ts.get("/pki/ca.crt").want(200, "").body))))
+	alice := ts.sign("/csr", nil, "alice")
+	writeFiles(t, dir, map[string][]byte{"ca": pemOf("CERTIFICATE", ca.Raw), "leaf": pemOf("CERTIFICATE", alice.der)})
+	for file, list := range map[string][]string{
+		"ca": {`X509v3 Key Usage: critical\n\s+Certificate Sign, CRL Sign\n`, `Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n`,
+			`ecdsa-with-SHA256`, `NIST CURVE: P-256`},
+		"leaf": {`X509v3 Key Usage: critical\n\s+Digital Signature\n`, `Extended Key Usage: ?\n\s+TLS Web Client Authentication\n`,
+			`Basic Constraints: critical\n\s+CA:FALSE\n`, `URI:https://paste.example/pki/ca.crl`, `Subject: CN ?= ?alice\n`},
+	} {
+		text := mustOpenssl(t, dir, "x509", "-in", file, "-noout", "-text")
+		for _, want := range list {
+			if !regexp.MustCompile(want).MatchString(text) {
+				t.Errorf("%s lacks %s:\n%s", file, want, text)
+			}
+		}
+	}
+	mustOpenssl(t, dir, "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca", "leaf")
+	if out, err := openssl(t, dir, "verify", "-purpose", "sslserver", "-CAfile", "ca", "leaf"); err == nil {
+		t.Errorf("a leaf passed as a server's certificate: %s", out)
+	}
+	if off := ca.NotAfter.Sub(now.AddDate(10, 0, 0)).Abs(); off > time.Minute {
+		t.Errorf("the CA ends %v off ten years", off)
+	}
+	// Dates: five minutes back, never before the CA nor past it; a serial of 128 bits.
+	made := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	old := must(newCA(made))
+	for _, tc := range []struct {
+		name     string
+		now      time.Time
+		days     int
+		from, to time.Time
+		want     error
+	}{
+		{"30 days", made.AddDate(1, 0, 0), 30, made.AddDate(1, 0, 0).Add(-5 * time.Minute), made.AddDate(1, 0, 30), nil},
+		{"at the CA's begin", old.cert.NotBefore, 1, old.cert.NotBefore, old.cert.NotBefore.AddDate(0, 0, 1), nil},
+		{"at the CA's end", made.AddDate(9, 11, 0), 365, made.AddDate(9, 11, 0).Add(-5 * time.Minute), old.cert.NotAfter, nil},
+		{"after the CA", old.cert.NotAfter, 1, time.Time{}, time.Time{}, errCADates},
+		{"before the CA", made.AddDate(0, 0, -1), 1, time.Time{}, time.Time{}, errCADates},
+		{"no days", made, 0, time.Time{}, time.Time{}, errDays},
+		{"days that wrap", made, 1 << 40, time.Time{}, time.Time{}, errDays},
+	} {
+		der, err := issueLeaf(old, p256().Public(), "a", tc.days, tc.now, "")
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: error %v, want %v", tc.name, err, tc.want)
+		} else if err == nil {
+			c := must(x509.ParseCertificate(der))
+			if !c.NotBefore.Equal(tc.from) || !c.NotAfter.Equal(tc.to) || len(serialHex(c.SerialNumber)) != 32 || c.SerialNumber.BitLen() <= 120 {
+				t.Errorf("%s: from %v to %v, serial %x", tc.name, c.NotBefore, c.NotAfter, c.SerialNumber)
+			}
+		}
+	}
+}
+
+// ---- requests ----
+
+// rsaRequest is a request with an RSA key that nobody holds: only a check of the key before that of the signature blames the key.
+func rsaRequest(bits uint, e int) []byte {
+	n := new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), bits-1), big.NewInt(1))
+	var info struct {
+		Version                  int
+		Subject, Key, Attributes asn1.RawValue
+	}
+	must(asn1.Unmarshal(must(x509.ParseCertificateRequest(derOf(csrPEM("alice", p256())))).RawTBSCertificateRequest, &info))
+	info.Key = asn1.RawValue{FullBytes: must(x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: e}))}
+	return pemOf("CERTIFICATE REQUEST", must(asn1.Marshal(struct {
+		Info, Algorithm asn1.RawValue
+		Signature       asn1.BitString
+	}{asn1.RawValue{FullBytes: must(asn1.Marshal(info))}, asn1.RawValue{FullBytes: must(asn1.Marshal(pkix.AlgorithmIdentifier{
+		Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}))},
+		asn1.BitString{Bytes: make([]byte, 256), BitLength: 2048}})))
+}
+
+func TestRequests(t *testing.T) {
+	ts, dir, key := start(t, issuing...), t.TempDir(), p256()
+	text := string(csrPEM("alice", key))
+	der := derOf([]byte(text))
+	_, ed, _ := ed25519.GenerateKey(rand.Reader)
+	damaged := bytes.Clone(der)
+	damaged[len(damaged)-1] ^= 1
+	writeFiles(t, dir, map[string][]byte{"key": pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key)))})
+	byOpenssl := func(algorithm, option string, more ...string) string {
+		if algorithm != "" {
+			mustOpenssl(t, dir, "genpkey", "-algorithm", algorithm, "-pkeyopt", option, "-out", "other")
+		}
+		file := map[bool]string{true: "key", false: "other"}[algorithm == ""]
+		mustOpenssl(t, dir, append([]string{"req", "-new", "-key", file, "-subj", "/CN=alice", "-out", "csr"}, more...)...)
+		return string(must(os.ReadFile(filepath.Join(dir, "csr"))))
+	}
+	greedy := byOpenssl("", "", "-subj", "/O=admin/CN=alice", "-addext", "basicConstraints=critical,CA:TRUE", "-addext",
+		"keyUsage=critical,keyCertSign,cRLSign", "-addext", "extendedKeyUsage=serverAuth", "-addext", "subjectAltName=DNS:a.example,IP:127.0.0.1")
+	named := func(names ...string) string {
+		var list []pkix.AttributeTypeAndValue
+		for _, n := range names {
+			list = append(list, pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: n})
+		}
+		template := &x509.CertificateRequest{Subject: pkix.Name{ExtraNames: list}}
+		return string(pemOf("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, template, key))))
+	}
+	const form, syntax, badKey, badSignature, badName = "one PEM block", "PKCS #10", "the key must be", "not signed by its own key", "common name"
+	type request struct{ name, text, says string } // says: of a 400 bad_csr; "413", or "" for a certificate
+	table := []request{
+		{"P-256", text, ""}, {"with CRLF", strings.ReplaceAll(text, "\n", "\r\n"), ""}, {"blank around", "\n" + text + "\n\n", ""},
+		{"NEW CERTIFICATE REQUEST", string(pemOf("NEW CERTIFICATE REQUEST", der)), ""}, {"what asks for more", greedy, ""},
+		{"P-384", string(csrPEM("alice", must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)))), ""},
+		{"P-521", string(csrPEM("alice", must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)))), ""}, {"Ed25519", string(csrPEM("alice", ed)), ""},
+		{"RSA 2048", byOpenssl("RSA", "rsa_keygen_bits:2048"), ""}, {"16 KiB", text + strings.Repeat("\n", csrMax-len(text)), ""},
+		{"a byte over", text + strings.Repeat("\n", csrMax+1-len(text)), "413"}, {"1 MiB", strings.Repeat(text, 1<<20/len(text)), "413"},
+		{"nothing", "", form}, {"blank", "\n \n", form}, {"DER", string(der), form}, {"a certificate", string(pemOf("CERTIFICATE", ts.ca.cert.Raw)), form},
+		{"another label", string(pemOf("OLD CERTIFICATE REQUEST", der)), form}, {"two blocks", text + text, form},
+		{"an unreadable block first", "-----BEGIN CERTIFICATE REQUEST-----\n!\n" + text, form}, {"text before", "Request:\n" + text, form},
+		{"text after", text + "x", form}, {"a key after", text + string(pemOf("PRIVATE KEY", []byte("x"))), form},
+		{"PEM headers", strings.Replace(text, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\n\n", 1), form},
+		{"trailing DER", string(pemOf("CERTIFICATE REQUEST", append(bytes.Clone(der), 5, 0))), syntax},
+		{"noise", string(pemOf("CERTIFICATE REQUEST", []byte("noise"))), syntax}, {"cut", string(pemOf("CERTIFICATE REQUEST", der[:60])), syntax},
+		{"secp256k1", byOpenssl("EC", "ec_paramgen_curve:secp256k1"), syntax}, {"P-224", byOpenssl("EC", "ec_paramgen_curve:P-224"), badKey},
+		{"RSA 1024", byOpenssl("RSA", "rsa_keygen_bits:1024"), badKey}, {"RSA 8192, noise for a signature", string(rsaRequest(8192, 65537)), badSignature},
+		{"RSA 8193", string(rsaRequest(8193, 65537)), badKey}, {"RSA 90,000", string(rsaRequest(90_000, 65537)), badKey},
+		{"exponent 3", string(rsaRequest(2048, 3)), badKey}, {"even exponent", string(rsaRequest(2048, 65538)), badKey},
+		{"exponent of 32 bits", string(rsaRequest(2048, 1<<31+1)), badKey},
+		{"bad signature", string(pemOf("CERTIFICATE REQUEST", damaged)), badSignature}, {"SHA-1", byOpenssl("", "", "-sha1"), badSignature},
+		{"another name under the signature", string(pemOf("CERTIFICATE REQUEST", bytes.Replace(der, []byte("alice"), []byte("alicf"), 1))), badSignature},
+		{"two names", named("alice", "admin"), badName}, {"one name twice", named("alice", "alice"), badName}, {"no name", named(), badName},
+	}
+	for _, n := range []string{"a", "alice@example.org", "Alice B. Carol-Dean_2", strings.Repeat("n", 64), "..", "-"} {
+		table = append(table, request{"name " + n, named(n), ""})
+	}
+	for _, n := range []string{" ", " a", "a ", strings.Repeat("n", 65), "a\n", "a\x00b", "a/b", `a\b`, "älice", "аlice", "a\u202eb", `a"b`, "a;b", "a,b",
+		"a=b", "a\tb", "<b>", "٣"} {
+		table = append(table, request{fmt.Sprintf("name %q", n), named(n), badName})
+	}
+	for _, tc := range table {
+		before := ts.number("SELECT count(*) FROM certs")
+		a := ts.do("POST", "/csr", strings.NewReader(tc.text))
+		switch rows := ts.number("SELECT count(*) FROM certs") - before; {
+		case tc.says == "":
+			if a.StatusCode != 200 || rows != 1 {
+				t.Errorf("%s: status %d, %s", tc.name, a.StatusCode, a.body)
+				continue
+			}
+			csr, leaf := must(x509.ParseCertificateRequest(derOf([]byte(strings.TrimSpace(tc.text))))), must(x509.ParseCertificate(derOf([]byte(a.body))))
+			if !bytes.Equal(csr.RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo) || leaf.Subject.String() != "CN="+csr.Subject.CommonName ||
+				leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth ||
+				len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses)+len(leaf.UnknownExtKeyUsage) != 0 {
+				t.Errorf("%s: the leaf is not key and name alone: %s %v %v", tc.name, leaf.Subject, leaf.KeyUsage, leaf.DNSNames)
+			}
+		case tc.says == "413" && (a.StatusCode != 413 || a.field("code") != "too_large"),
+			tc.says != "413" && (a.StatusCode != 400 || a.field("code") != "bad_csr" || !strings.Contains(a.field("error"), tc.says)), rows != 0:
+			t.Errorf("%s: status %d, %s, %d rows; want %s", tc.name, a.StatusCode, a.body, rows, tc.says)
+		}
+	}
+}
+
+// ---- routes ----
+
+// TestCertificateRoutes: who may do what, and what is said to the others. Nothing of it stores a certificate or revokes one.
+func TestCertificateRoutes(t *testing.T) {
+	ts := start(t, append([]string{"POW_DIFFICULTY=4", "REGISTER_POW=4"}, slices.DeleteFunc(slices.Clone(issuing),
+		func(e string) bool { return strings.HasPrefix(e, "REGISTER_POW") })...)...)
+	root, alice, bob, self := ts.issued("root", 365, true), ts.issued("alice", 365, false), ts.issued("bob", 365, false), selfSigned("alice")
+	twin := &holder{alice.key, flipS(alice.der)} // serial, name, key and a signature that verifies: another certificate all the same
+	off := startIn(t, ts.copied(), append([]string{"PKI_ENABLED=0"}, slices.DeleteFunc(slices.Clone(issuing),
+		func(e string) bool { return strings.HasPrefix(e, "PKI_") })...)...)
+	closed := start(t, append([]string{"REGISTRATION=closed"}, slices.DeleteFunc(slices.Clone(issuing),
+		func(e string) bool { return strings.HasPrefix(e, "REGISTRATION") })...)...)
+	revoke, csr := "POST /pki/revoke/"+alice.serial(), string(csrPEM("x", p256()))
+	work := ts.register(t)
+	create := ts.get("/challenge").want(200, "")
+	other := []string{"X-PoW-Token: " + create.field("token"), "X-PoW-Solution: " + must(solve(context.Background(), create.field("nonce"), 4, 1, nil))}
+	for _, tc := range []struct {
+		name    string
+		ts      *testServer
+		who     *holder
+		request string
+		headers []string
+		status  int
+		code    string
+	}{
+		{"issue, nobody", ts, nil, "POST /pki/issue", nil, 401, "authentication_required"},
+		{"issue, a pseudonym", ts, self, "POST /pki/issue", nil, 403, "not_admin"}, {"issue, trusted", ts, alice, "POST /pki/issue", nil, 403, "not_admin"},
+		{"no days", ts, root, "POST /pki/issue?days=0", nil, 400, "bad_option"}, {"less", ts, root, "POST /pki/issue?days=-1", nil, 400, "bad_option"},
+		{"many days", ts, root, "POST /pki/issue?days=3661", nil, 400, "bad_option"}, {"odd days", ts, root, "POST /pki/issue?days=07", nil, 400, "bad_option"},
+		{"days twice", ts, root, "POST /pki/issue?days=7&days=8", nil, 400, "bad_option"}, {"bad query", ts, root, "POST /pki/issue?days=%zz", nil, 400, "bad_option"},
+		{"issue an admin", ts, root, "POST /pki/issue?admin=1", nil, 400, "bad_option"},
+		{"renew, nobody", ts, nil, "POST /pki/renew", nil, 401, "authentication_required"}, {"renew, a pseudonym", ts, self, "POST /pki/renew", nil, 403, "not_trusted"},
+		{"renew with options", ts, alice, "POST /pki/renew?days=3", nil, 400, "bad_option"}, {"certs, nobody", ts, nil, "GET /pki/certs", nil, 401, "authentication_required"},
+		{"revoke, nobody", ts, nil, revoke, nil, 401, "authentication_required"}, {"revoke, another", ts, bob, revoke, nil, 403, "not_owner"},
+		{"revoke, a pseudonym", ts, self, revoke, nil, 403, "not_owner"}, {"revoke, malleated", ts, twin, revoke, nil, 403, "not_owner"},
+		{"from another site", ts, alice, revoke, []string{"Origin: https://evil.example", "Sec-Fetch-Site: cross-site"}, 403, "cross_origin"},
+		{"no such serial", ts, root, "POST /pki/revoke/" + strings.Repeat("0", 32), nil, 404, "not_found"}, {"no serial", ts, root, "POST /pki/revoke/zz", nil, 404, "not_found"},
+		{"reason removeFromCRL", ts, root, revoke + "?reason=removeFromCRL", nil, 400, "bad_option"}, {"no reason", ts, root, revoke + "?reason=", nil, 400, "bad_option"},
+		{"reason twice", ts, root, revoke + "?reason=superseded&reason=superseded", nil, 400, "bad_option"}, {"a semicolon", ts, root, revoke + "?reason=superseded;", nil, 400, "bad_option"},
+		{"enrolling without work", ts, nil, "POST /csr", nil, 400, "pow_required"}, {"with a paste's work", ts, nil, "POST /csr", other, 400, "pow_failed"},
+		{"closed", closed, nil, "POST /csr", nil, 403, "registration_closed"}, {"closed, trusted", closed, alice, "POST /csr", nil, 403, "registration_closed"},
+		{"closed, challenge", closed, nil, "GET /register/challenge", nil, 403, "registration_closed"},
+		{"off, csr", off, nil, "POST /csr", nil, 404, "pki_disabled"}, {"off, issue", off, root, "POST /pki/issue", nil, 404, "pki_disabled"},
+		{"off, renew", off, alice, "POST /pki/renew", nil, 404, "pki_disabled"}, {"off, challenge", off, nil, "GET /register/challenge", nil, 404, "pki_disabled"},
+		{"off, list", off, nil, "GET /pki/ca.crl", nil, 404, "pki_disabled"}, {"no CA", start(t), nil, "GET /pki/ca.crt", nil, 404, "pki_disabled"},
+	} {
+		rows := tc.ts.number("SELECT count(*) + 1000 * count(nullif(revoked_at, 0)) FROM certs")
+		method, path, _ := strings.Cut(tc.request, " ")
+		a := tc.ts.do(method, path, strings.NewReader(csr), as(tc.who, tc.headers...)...)
+		if a.StatusCode != tc.status || a.field("code") != tc.code || tc.ts.number("SELECT count(*) + 1000 * count(nullif(revoked_at, 0)) FROM certs") != rows {
+			t.Errorf("%s: status %d, %s; want %d %s and nothing stored", tc.name, a.StatusCode, a.body, tc.status, tc.code)
+		}
+	}
+	// A refused request does not spend the work; a certificate does, for good.
+	ts.do("POST", "/csr", strings.NewReader("nonsense"), work...).want(400, "bad_csr")
+	ts.do("POST", "/csr", strings.NewReader(csr), work...).want(200, "")
+	ts.do("POST", "/csr", strings.NewReader(csr), work...).want(400, "pow_failed")
+	// Without PKI what was issued counts all the same.
+	off.wantTier(alice, "trusted")
+	if a := off.get("/pki"); a.field("enabled") != "false" || a.field("ca_exists") != "true" {
+		t.Errorf("off: %s", a.body)
+	}
+	off.do("POST", "/pki/revoke/"+alice.serial(), nil, as(alice)...).want(200, "")
+	off.wantTier(alice, "certificate_revoked")
+}
+
+// register does the work of a certificate.
+func (ts *testServer) register(t testing.TB) []string {
+	c := ts.get("/register/challenge").want(200, "")
+	bits := must(strconv.Atoi(c.field("difficulty")))
+	return []string{"X-PoW-Token: " + c.field("token"), "X-PoW-Solution: " + must(solve(context.Background(), c.field("nonce"), bits, 1, nil))}
+}
+
+// copied is a new folder with a backup of the database.
+func (ts *testServer) copied() string {
+	ts.t.Helper()
+	dir := ts.t.TempDir()
+	env := []string{"DATABASE=" + ts.cfg.database}
+	if code, _, errs := flaskpaste(env, "backup", filepath.Join(dir, "flaskpaste.db")); code != 0 {
+		ts.t.Fatal(errs)
+	}
+	return dir
+}
+
+func TestLine(t *testing.T) {
+	ts := start(t, issuing...)
+	root, alice := ts.issued("root", 365, true), ts.issued("alice", 365, false)
+	id := ts.create("alice's", as(alice)...).ID
+	a := ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("another name", p256())), as(alice)...).want(200, "")
+	leaf := must(x509.ParseCertificate(derOf([]byte(a.body))))
+	s1, s256 := fingerprints(leaf.Raw)
+	for name, want := range map[string]string{"Content-Type": "application/x-pem-file", "X-Is-Admin": "0", "X-Fingerprint-Sha1": s1, "X-Fingerprint-Sha256": s256,
+		"Content-Disposition": `attachment; filename="alice.crt"`, "X-Certificate-Serial": serialHex(leaf.SerialNumber),
+		"X-Certificate-Expires": strconv.FormatInt(leaf.NotAfter.Unix(), 10)} {
+		if got := a.Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if leaf.Subject.CommonName != "alice" { // a renewal keeps the line's name
+		t.Errorf("renewed as %s", leaf.Subject)
+	}
+	renewed := &holder{der: leaf.Raw}
+	ts.do("PUT", "/"+id, nil, as(renewed, "X-Expiry: 9d")...).want(200, "") // it owns what the first one made
+	// A name is no owner: another alice sees and may nothing of it.
+	second := ts.issued("alice", 365, false)
+	ts.do("DELETE", "/"+id, nil, as(second)...).want(403, "not_owner")
+	list := func(h *holder) (serials []string) {
+		var got struct {
+			Certificates []struct{ Serial string }
+			Count        int
+		}
+		if err := json.Unmarshal([]byte(ts.get("/pki/certs", as(h)...).want(200, "").body), &got); err != nil || got.Count != len(got.Certificates) {
+			t.Fatal(got, err)
+		}
+		for _, c := range got.Certificates {
+			serials = append(serials, c.Serial)
+		}
+		slices.Sort(serials)
+		return serials
+	}
+	for _, tc := range []struct {
+		name string
+		who  *holder
+		want []string
+	}{{"alice", alice, []string{alice.serial(), renewed.serial()}}, {"pseudonym", selfSigned("alice"), nil},
+		{"admin", root, []string{alice.serial(), renewed.serial(), root.serial(), second.serial()}}} {
+		slices.Sort(tc.want)
+		if got := list(tc.who); !slices.Equal(got, tc.want) {
+			t.Errorf("%s sees %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	// A revocation, by any spelling of any serial, takes the line down with the next request.
+	spelled := "0X" + strings.ToUpper(regexp.MustCompile("..").ReplaceAllString(renewed.serial(), "$0:"))
+	ts.do("POST", "/pki/revoke/"+url.PathEscape(strings.TrimSuffix(spelled, ":"))+"?reason=keyCompromise", nil, as(alice)...).want(200, "")
+	for _, h := range []*holder{alice, renewed} {
+		ts.wantTier(h, "certificate_revoked")
+		ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("alice", p256())), as(h)...).want(403, "certificate_revoked")
+	}
+	ts.do("POST", "/pki/revoke/"+alice.serial(), nil, as(root)...).want(200, "") // again is no error
+	ts.wantTier(second, "trusted")
+	// Renewing costs no work, so it has an end.
+	for range lineMost - 1 {
+		ts.sign("/pki/renew", second, "alice")
+	}
+	ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("alice", p256())), as(second)...).want(409, "too_many_certificates")
+	if n := ts.number("SELECT count(*) FROM certs WHERE owner = ?", second.sha256()); n != lineMost {
+		t.Errorf("%d certificates of one owner", n)
+	}
+}
+
+// TestRenewalAfterTheEnd: for 90 days an ended certificate may do one thing, and then nothing.
+func TestRenewalAfterTheEnd(t *testing.T) {
+	ts := start(t, append([]string{"MAX_EXPIRY=365d", "EXPIRY_TRUSTED=365d"}, issuing...)...)
+	ts.clock.hold()
+	alice := ts.issued("alice", 1, false)
+	ts.clock.advance(91*24*time.Hour - time.Second)
+	ts.do("GET", "/pki/certs", nil, as(alice)...).want(403, "certificate_expired")
+	renewed := ts.sign("/pki/renew", alice, "alice")
+	if got := ts.create("x", as(renewed)...).Owner; got != alice.sha256() {
+		t.Errorf("the owner is %s", got)
+	}
+	ts.clock.advance(time.Second)
+	ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("alice", p256())), as(alice)...).want(403, "certificate_expired")
+	ts.wantTier(renewed, "trusted")
+	// Who enrolled himself is forgotten after that, as a whole line; who was vouched for is not.
+	stranger := ts.sign("/csr", nil, "stranger")
+	ts.clock.advance((365 + 365) * 24 * time.Hour)
+	ts.sweep()
+	ts.wantTier(stranger, "untrusted")
+	ts.wantTier(alice, "certificate_expired")
+}
+
+// TestRefusedOnEveryRoute: revoked, ended, too early, with the hint that says what to do; health alone is answered.
+func TestRefusedOnEveryRoute(t *testing.T) {
+	ts := start(t, issuing...)
+	revoked, ended := ts.issued("revoked", 365, false), ts.issued("ended", 1, false)
+	ts.pki("revoke", revoked.serial())
+	ts.clock.advance(25 * time.Hour)
+	early := ts.issued("early", 1, false)
+	ts.clock.advance(-6 * time.Minute) // a leaf begins five minutes back
+	id := ts.create("x").ID
+	paths := []string{"GET /nowhere/at/all", "PATCH /" + id}
+	for _, r := range routes() {
+		paths = append(paths, strings.NewReplacer("{$}", "", "/{view}/{name}", "/raw/x", "{name}", "file.txt", "{id}", id, "{view}", "raw",
+			"{serial}", revoked.serial()).Replace(r.pattern))
+	}
+	hints := map[string]string{"certificate_revoked": "fpaste register -f NAME", "certificate_expired": "fpaste renew", "certificate_not_yet_valid": "clock"}
+	for _, p := range paths {
+		method, path, _ := strings.Cut(p, " ")
+		for want, h := range map[string]*holder{"certificate_revoked": revoked, "certificate_expired": ended, "certificate_not_yet_valid": early} {
+			a := ts.do(method, path, nil, as(h)...)
+			if path == "/health" {
+				a.want(200, "")
+			} else if p != "POST /pki/renew" || want != "certificate_expired" {
+				if a.StatusCode != 403 || a.field("code") != want || !strings.Contains(a.field("hint"), hints[want]) {
+					t.Errorf("%s: status %d, %.200s; want 403 %s", p, a.StatusCode, a.body, want)
+				}
+			}
+		}
+	}
+	ts.stored(1)
+	// They are counted, so that nobody fills the log with them.
+	few := start(t, append([]string{"RATE_AUTH=3/d"}, issuing...)...)
+	h := few.issued("x", 1, false)
+	few.pki("revoke", h.serial())
+	for range 3 {
+		few.get("/", as(h)...).want(403, "certificate_revoked")
+	}
+	few.get("/", as(h)...).want(429, "rate_limited")
+	few.get("/", as(nil)...).want(200, "")
+}
+
+// open begins a POST whose body is missing, and returns when the server has judged who asks; finish sends the body.
+func (ts *testServer) open(path string, body []byte, headers ...string) (finish func() *answer) {
+	ts.t.Helper()
+	c := ts.dial()
+	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n%s\r\n\r\n", path, len(body), strings.Join(headers, "\r\n"))
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+		ts.t.Fatalf("%q, %v", line, err)
+	}
+	must(r.ReadString('\n'))
+	return func() *answer {
+		ts.t.Helper()
+		c.Write(body)
+		res := must(http.ReadResponse(r, must(http.NewRequest("POST", path, nil))))
+		return &answer{res, string(must(io.ReadAll(res.Body))), ts.t}
+	}
+}
+
+// TestRights: only the operator makes an admin; rights are those of the line in the moment of writing.
+func TestRights(t *testing.T) {
+	ts := start(t, append([]string{"POW_DIFFICULTY=4", "POW_FREE=0"}, issuing...)...)
+	first := ts.sign("/csr", nil, "admin") // being first, or being called so, gives nothing
+	ts.wantTier(first, "trusted")
+	ts.pki("admin", strings.ToUpper(first.serial()), "on")
+	ts.wantTier(first, "admin")
+	bob := ts.sign("/pki/issue?days=3", first, "bob")
+	ts.wantTier(bob, "trusted")
+	if days := time.Until(must(x509.ParseCertificate(bob.der)).NotAfter).Round(time.Hour); days != 72*time.Hour {
+		t.Errorf("bob's certificate lives %v", days)
+	}
+	renewed := ts.sign("/pki/renew", first, "admin")
+	ts.wantTier(renewed, "admin")
+	// Vouched for is who got it from the operator or an admin: no work. The rest work, admins too if they enrolled.
+	ts.post("x", as(bob)...).want(201, "")
+	ts.post("x", as(ts.sign("/pki/renew", bob, "bob"))...).want(201, "")
+	ts.post("x", as(renewed)...).want(400, "pow_required")
+	// Lost while the request is open.
+	issue := ts.open("/pki/issue", csrPEM("x", p256()), as(first)...)
+	renew, other := ts.open("/pki/renew", csrPEM("x", p256()), as(bob)...), ts.open("/pki/renew", csrPEM("x", p256()), as(first)...)
+	ts.pki("admin", renewed.serial(), "off") // any certificate of the line will do
+	ts.pki("revoke", bob.serial())
+	rows := ts.number("SELECT count(*) FROM certs")
+	issue().want(403, "not_admin")
+	renew().want(403, "certificate_revoked")
+	if n := ts.number("SELECT count(*) FROM certs"); n != rows {
+		t.Errorf("%d certificates, %d before", n, rows)
+	}
+	if a := other().want(200, ""); a.Header.Get("X-Is-Admin") != "0" {
+		t.Error("renewed with rights that were taken away")
+	}
+	ts.wantTier(first, "trusted")
+	ts.wantTier(renewed, "trusted")
+	// 20 people of one name at once: 20 owners, no admin.
+	var wg sync.WaitGroup
+	for range 20 {
+		csr := csrPEM("alice", p256())
+		wg.Go(func() {
+			if a, err := ts.try("POST", "/csr", bytes.NewReader(csr)); err != nil || a.StatusCode != 200 || a.Header.Get("X-Is-Admin") != "0" {
+				t.Errorf("%v %v", a, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := ts.number("SELECT count(DISTINCT owner) FROM certs WHERE name = 'alice' AND NOT vouched AND NOT admin AND owner = sha256"); n != 20 {
+		t.Errorf("%d owners", n)
+	}
+	// Enrolling is rated.
+	few := start(t, append([]string{"RATE_REGISTER=2/h"}, slices.DeleteFunc(slices.Clone(issuing), func(e string) bool { return e == "RATE_REGISTER=0" })...)...)
+	few.sign("/csr", nil, "a")
+	few.sign("/csr", nil, "b")
+	few.do("POST", "/csr", bytes.NewReader(csrPEM("c", p256())), as(nil)...).want(429, "rate_limited")
+}
+
+// TestCRL: openssl tells by it who is revoked; its number grows over a revocation, a day, a restart and a clock that goes back.
+func TestCRL(t *testing.T) {
+	dir, home := t.TempDir(), t.TempDir()
+	env := append([]string{"PUBLIC_URL=https://paste.example", "URL_PREFIX=/p"}, issuing...)
+	ts := startIn(t, home, env...)
+	ts.clock.hold()
+	alice, bob := ts.issued("alice", 365, false), ts.issued("bob", 365, false)
+	writeFiles(t, dir, map[string][]byte{"ca": []byte(ts.get("/pki/ca.crt").want(200, "").body), "alice": pemOf("CERTIFICATE", alice.der), "bob": pemOf("CERTIFICATE", bob.der)})
+	s1, s256 := fingerprints(ts.ca.cert.Raw)
+	info := ts.get("/pki").want(200, "")
+	for name, want := range map[string]string{"enabled": "true", "ca_exists": "true", "fingerprint_sha1": s1, "fingerprint_sha256": s256, "ca_url": "/p/pki/ca.crt",
+		"crl_url": "/p/pki/ca.crl", "common_name": "FlaskPaste CA", "expires_at": strconv.FormatInt(ts.ca.cert.NotAfter.Unix(), 10)} {
+		if got := info.field(name); got != want {
+			t.Errorf("GET /pki: %s is %q, want %q", name, got, want)
+		}
+	}
+	var last *x509.RevocationList
+	next := func(why string, grows bool, entries int) {
+		t.Helper()
+		a := ts.get("/pki/ca.crl").want(200, "")
+		list := must(x509.ParseRevocationList([]byte(a.body)))
+		if a.Header.Get("Content-Type") != "application/pkix-crl" || a.Header.Get("Cache-Control") != "public, no-cache" || len(list.RevokedCertificateEntries) != entries ||
+			list.NextUpdate.Sub(list.ThisUpdate) != 7*24*time.Hour || last != nil && list.Number.Cmp(last.Number) != map[bool]int{true: 1}[grows] {
+			t.Errorf("%s: %v, number %v after %v, %d entries, from %v to %v", why, a.Header, list.Number, last.Number, len(list.RevokedCertificateEntries), list.ThisUpdate, list.NextUpdate)
+		}
+		last = list
+		writeFiles(t, dir, map[string][]byte{"crl": pemOf("X509 CRL", []byte(a.body))})
+	}
+	next("first", true, 0)
+	next("again", false, 0)
+	ts.pki("revoke", bob.serial(), "--reason", "keyCompromise") // another process; the list shows it at once
+	next("revoked", true, 1)
+	if last.RevokedCertificateEntries[0].ReasonCode != 1 || serialHex(last.RevokedCertificateEntries[0].SerialNumber) != bob.serial() {
+		t.Errorf("entries %v", last.RevokedCertificateEntries)
+	}
+	mustOpenssl(t, dir, "verify", "-crl_check", "-CAfile", "ca", "-CRLfile", "crl", "alice")
+	if out, err := openssl(t, dir, "verify", "-crl_check", "-CAfile", "ca", "-CRLfile", "crl", "bob"); err == nil || !strings.Contains(out, "certificate revoked") {
+		t.Errorf("openssl takes a revoked certificate: %v\n%s", err, out)
+	}
+	ts.clock.advance(24*time.Hour - time.Second)
+	next("within the day", false, 1)
+	ts.clock.advance(time.Second)
+	next("a day later", true, 1)
+	ts.stop()
+	ts = startAt(t, home, -time.Minute, env...) // a day and a minute before the last list
+	next("clock went back over a restart", true, 1)
+	ts.pki("revoke", alice.serial())
+	next("and a revocation", true, 2)
+	ts.clock.advance(400 * 24 * time.Hour) // both certificates have ended long ago
+	next("ended", true, 0)
+}
+
+// TestRestoredBackup: it brings back the table as it was then, and what is revoked again holds.
+func TestRestoredBackup(t *testing.T) {
+	ts := start(t, issuing...)
+	alice, bob := ts.issued("alice", 365, false), ts.issued("bob", 365, false)
+	ts.pki("revoke", bob.serial())
+	dir := ts.copied()
+	ts.pki("revoke", alice.serial())
+	late := ts.issued("late", 365, false)
+	number := must(x509.ParseRevocationList([]byte(ts.get("/pki/ca.crl").body))).Number
+	ts.stop()
+	restored := startIn(t, dir, issuing...)
+	restored.wantTier(bob, "certificate_revoked")
+	restored.wantTier(late, "untrusted") // the backup never heard of it: a pseudonym like any
+	restored.wantTier(alice, "trusted")
+	restored.pki("revoke", alice.serial())
+	restored.wantTier(alice, "certificate_revoked")
+	if again := must(x509.ParseRevocationList([]byte(restored.get("/pki/ca.crl").body))).Number; again.Cmp(number) <= 0 {
+		t.Errorf("CRL number %v after %v", again, number)
+	}
+}
+
+// TestAudit: what an operator must find later is a line at warn, and no line says a secret.
+func TestAudit(t *testing.T) {
+	ts := start(t, append([]string{"LOG_LEVEL=warn"}, issuing...)...)
+	root, alice := ts.issued("root", 365, true), ts.issued("alice", 365, false)
+	id := ts.create("secret content", as(alice, "X-Paste-Password: hunter2hunter2")...).ID
+	made, renewed, enrolled := ts.sign("/pki/issue", root, "x"), ts.sign("/pki/renew", alice, "alice"), ts.sign("/csr", nil, "x")
+	ts.get("/"+id+"/raw", as(nil, "X-Paste-Password: wrong password")...).want(403, "password_wrong")
+	ts.do("DELETE", "/"+id, nil, as(enrolled, "X-Request-ID: try-1")...).want(403, "not_owner")
+	ts.do("DELETE", "/"+id, nil, as(root)...).want(200, "")
+	ts.do("POST", "/pki/revoke/"+alice.serial(), nil, as(root)...).want(200, "")
+	ts.get("/", as(alice)...).want(403, "certificate_revoked")
+	ts.get("/", as(nil, "X-SSL-Client-SHA1: nonsense")...).want(400, "bad_client_certificate")
+	logs := ts.logs.String()
+	for _, want := range []string{
+		"event=issue outcome=ok owner=" + root.sha256() + " object=" + made.serial() + " request_id=", "event=renewal outcome=ok owner=" + alice.sha256() + " object=" + renewed.serial(),
+		`event=enrolment outcome=ok owner="" object=` + enrolled.serial(), `event=authentication_failed outcome=password_wrong owner="" object=` + id[:4] + " ",
+		"event=authentication_failed outcome=not_owner owner=" + enrolled.sha256() + " object=" + id[:4] + " request_id=try-1\n",
+		"event=deletion_by_admin outcome=ok owner=" + root.sha256() + " object=" + id[:4] + " ", "event=revocation outcome=ok owner=" + root.sha256() + " object=" + alice.serial(),
+		"event=certificate_refused outcome=certificate_revoked owner=" + alice.sha256(), "event=certificate_refused outcome=bad_client_certificate",
+	} {
+		if !strings.Contains(logs, "level=WARN msg=audit audit=true "+want) {
+			t.Errorf("no line with %q", want)
+		}
+	}
+	for _, never := range []string{id, "hunter2", "wrong password", "secret content", proxySecret, caPassword, "PRIVATE KEY"} {
+		if strings.Contains(logs, never) {
+			t.Errorf("the log has %q", never)
+		}
+	}
+	if t.Failed() {
+		t.Log(logs)
+	}
+}
