@@ -1,7 +1,9 @@
 #!/bin/sh
 # Makes one backup of a running FlaskPaste, checks that it is whole, and keeps the newest ones.
 #   backup.sh FOLDER [KEEP]     KEEP: how many backups stay, 14 by default
-# The database is the one of FLASKPASTE_DATABASE, or $STATE_DIRECTORY's. Nothing old goes before the new one has been checked.
+# The database is the one of FLASKPASTE_DATABASE, or $STATE_DIRECTORY's. Nothing old goes before the new one has been checked, and
+# the new one never goes. What goes is older by the file's own age; one whose name or age is of the future says that the clock is
+# wrong, now or then: the run ends with a line and exit 1, and all stay.
 set -eu
 umask 077
 folder=$1 keep=${2:-14}
@@ -22,15 +24,16 @@ name=$folder/flaskpaste-$(date -u +%Y%m%dT%H%M%SZ).db
 [ ! -e "$name" ] || { echo "backup: $name exists" >&2; exit 1; }
 mv "$new/flaskpaste.db" "$name"
 sync "$name" "$folder"
-# The names sort by time: all but the last KEEP go, unless a clock was wrong.
-set -- "$folder"/flaskpaste-????????T??????Z.db
-for last; do :; done
-[ "$last" = "$name" ] || {
-	echo "backup: $name is made and nothing removed: $last is newer. Is the clock right? If it is, remove the newer ones" >&2
+
+# The names sort by time.
+for ahead in "$folder"/flaskpaste-????????T??????Z.db; do :; done
+[ "$ahead" != "$name" ] || ahead=$(find "$folder" -maxdepth 1 -name 'flaskpaste-*Z.db' -newer "$name" | head -n 1)
+if [ -n "$ahead" ]; then
+	echo "backup: $name is made, but $ahead is of the future, so nothing old was removed: set the clock, or remove that file" >&2
 	exit 1
-}
-while [ $# -gt "$keep" ]; do
-	rm -f -- "$1"
-	shift
+fi
+stat -c '%Y %n' "$folder"/flaskpaste-????????T??????Z.db | sort -k 1,1nr -k 2r | tail -n +$((keep + 1)) | while read -r _ old; do
+	[ "$old" = "$name" ] || rm -f -- "$old"
 done
+set -- "$folder"/flaskpaste-????????T??????Z.db
 echo "backup: $name, $(stat -c %s "$name") bytes, checked; $# kept"
