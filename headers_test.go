@@ -612,7 +612,7 @@ func TestPanic(t *testing.T) {
 			ts.clock.advance(time.Second) // each refusal with a line of its own
 		}
 	}
-	for err, status := range map[error]int{errNotFound: 404, fmt.Errorf("x: %w", errFull): 503, errBusy: 503, errClosed: 503, errCorrupt: 503, errDamaged: 500, errGone: 500} {
+	for err, status := range map[error]int{errNotFound: 404, fmt.Errorf("x: %w", errFull): 503, errBusy: 503, errClosed: 503, errCorrupt: 503, errDamaged: 500, errGone: 408} {
 		ts.handler(func(*server, *request) error { return err })
 		if a := ts.get("/pastes").want(status, ""); (status == 503) != (a.retryAfter() > 0) {
 			t.Errorf("%v: Retry-After %d", err, a.retryAfter())

@@ -221,7 +221,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	check("no database", "set FLASKPASTE_DATABASE")
-	ts := startIn(t, dir, issuing...)
+	ts := startIn(t, dir, append([]string{"CHECKPOINT=off", "SWEEP=1h"}, issuing...)...) // which changes no file by itself
 	ts.create("x")
 	check("beside a server", "all is well\n")
 	ts.issued("root", 13, true)
