@@ -3,10 +3,10 @@ package main
 // The command line: commands, options, config file, history, and what a terminal is shown.
 //
 // Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked for, and
-// afterwards nothing is refused. Output files appear whole or not at all and replace nothing without -f. What others wrote
-// (names, content, the server's sentences) reaches a terminal only with its control characters made visible.
-// Credentials stay with the configured server: scheme, host and port. A link may lead elsewhere, but goes there naked.
-// Never: a key or password in an argument, in a child's environment or on stderr; plaintext in a temporary file of ours.
+// afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it holds the only
+// copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What others wrote (names,
+// content, the server's sentences) reaches a terminal only with its control characters made visible.
+// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary file.
 // XDG Base Directory (config, state), NO_COLOR (there are no colours at all).
 
 import (
@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -29,6 +30,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -44,14 +46,23 @@ import (
 
 const (
 	progressFrom = 1 << 20                // bytes from which a transfer shows progress
-	progressStep = 200 * time.Millisecond // between two lines
+	progressStep = 200 * time.Millisecond // between two looks of it
 	peekSize     = 4096                   // bytes judged to be text or not before a terminal gets them
+	tableWidth   = 79                     // columns of a terminal's line
 	certLife     = 10 * 365 * 24 * time.Hour
+	renewFrom    = 14 * 24 * time.Hour // before the end of a certificate: it is mentioned
+	blankish     = " \t\r\n<>"         // what mail puts around links
 )
 
 var (
 	configKeys  = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
-	serialShape = regexp.MustCompile(`^[0-9A-Fa-f]{1,40}$`)
+	spanForm    = regexp.MustCompile(`^([0-9]+[smhdw])+$`)
+	spanPart    = regexp.MustCompile(`([0-9]+)([smhdw])`)
+	keyBehind   = regexp.MustCompile(`(?:#|%(?:25)*23)[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|/[0-9a-f]{8,64}(?:#|%(?:25)*23).`)
+	pastePath   = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
+	shortPath   = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
+	mailedKey   = regexp.MustCompile(`^([^#]*)%23([0-9A-Za-z_-]{43})$`)
+	secretParts = regexp.MustCompile(`(://)[^\s"'<>]*@|(?:#|%(?:25)*23)[0-9A-Za-z_%-][^\s"'<>]*`)
 )
 
 // stdio is what a command may touch of its process; env is os.LookupEnv outside tests.
@@ -78,53 +89,30 @@ type errTold int
 
 func (errTold) Error() string { return "some failed" }
 
-// cliFlag is an option: long and short name, the name of its value ("" for a switch), a line of help.
-type cliFlag struct{ long, short, value, help string }
+// cliOption is an option: names, and that of its value ("" for a switch). A letter means one thing in all commands.
+type cliOption struct{ long, short, value string }
 
-func cliFlags() []cliFlag {
-	return []cliFlag{
-		{"query", "q", "TEXT", "part of the name or id"}, // before quiet: -q is the query where a command has one
-		{"server", "s", "URL", "server to use"},
-		{"cert", "", "FILE", "client certificate (PEM)"},
-		{"key", "", "FILE", "its private key, if it is not in the same file"},
-		{"cacert", "", "FILE", "trust only these CAs for the server"},
-		{"quiet", "q", "", "no notes and no progress"},
-		{"verbose", "v", "", "show each request"},
-		{"insecure-http", "", "", "allow http to other machines"},
-		{"help", "h", "", "this help"},
-		{"no-encrypt", "E", "", "send readable: the server and whoever has the link can read it"},
-		{"encrypt", "e", "", "encrypt, even if the config says off"},
-		{"expiry", "x", "TIME", "90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix"},
-		{"burn", "b", "", "gone after the first read"},
-		{"password", "p", "", "ask for a password (or FPASTE_PASSWORD)"},
-		{"name", "n", "TEXT", "name for the reader, and for your own list with a certificate"},
-		{"type", "t", "MIME", "content type"},
-		{"raw", "r", "", "print the raw URL (with -E)"},
-		{"json", "j", "", "print JSON"},
-		{"output", "o", "FILE", "write to FILE"},
-		{"remote-name", "O", "", "write to a file of the sender's name"},
-		{"force", "f", "", "overwrite; binary to the terminal"},
-		{"after", "", "TIME", "made after (Unix or RFC 3339)"},
-		{"before", "", "TIME", "made before"},
-		{"owner", "", "ID", "owner id, anonymous or all (admins)"},
-		{"ids", "", "", "one id a line"},
-		{"burning", "", "", "fetch burning pastes too, which burns them"},
-		{"clear", "", "", "forget all"},
-		{"days", "", "N", "life of the certificate"},
-		{"reason", "", "NAME", "RFC 5280 reason"},
+func cliOptions() []cliOption {
+	return []cliOption{
+		{"server", "s", "URL"}, {"cert", "", "FILE"}, {"key", "", "FILE"}, {"cacert", "", "FILE"}, {"quiet", "q", ""},
+		{"verbose", "v", ""}, {"insecure-http", "", ""}, {"help", "h", ""}, {"version", "V", ""}, // these everywhere
+		{"no-encrypt", "E", ""}, {"encrypt", "e", ""}, {"expiry", "x", "TIME"}, {"burn", "b", ""}, {"password", "p", ""},
+		{"name", "n", "TEXT"}, {"type", "t", "MIME"}, {"raw", "r", ""}, {"json", "j", ""}, {"output", "o", "FILE"},
+		{"remote-name", "O", ""}, {"force", "f", ""}, {"token", "", "TOKEN"}, {"after", "", "TIME"}, {"before", "", "TIME"},
+		{"owner", "", "ID"}, {"ids", "", ""}, {"clear", "", ""},
 	}
 }
 
-const commonFlags = "server cert key cacert quiet verbose insecure-http help"
+const commonOptions = 9 // of cliOptions
 
-// cliCommand is one command: its arguments in words and how many, whether it speaks to the configured server, a line and an
-// example for help, its options beside the common ones, and the fixed words its first argument may be.
+// cliCommand is one command: its words and how many, what it does, an example, its own options as lines of name and help,
+// and the fixed words that its first may be. bare: it never presents a certificate.
 type cliCommand struct {
 	name, args     string
 	least, most    int
-	online         bool
 	brief, example string
-	flags, words   string
+	options, words string
+	bare           bool
 	run            func(*cli, context.Context, []string) error
 }
 
@@ -132,29 +120,75 @@ type cliCommand struct {
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
-		{"create", "[FILE...]", 0, many, true, "encrypt and upload files or standard input, print the links", "dmesg | fpaste -x 7d --burn",
-			"no-encrypt encrypt expiry burn password name type raw json", "", (*cli).create},
-		{"get", "LINK|ID", 1, 1, false, "fetch and decrypt", "fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt",
-			"output remote-name force password", "", (*cli).get},
-		{"meta", "LINK|ID", 1, 1, false, "type, size and dates, without reading it", "fpaste meta 0123456789abcdef", "json", "", (*cli).meta},
-		{"update", "LINK|ID [FILE|-]", 1, 2, false, "replace the content (the link stays good), or only the options named", "fpaste update LINK notes.txt",
-			"no-encrypt expiry password name type json", "", (*cli).update},
-		{"delete", "LINK|ID... | -", 1, many, false, "delete; - reads links or ids from standard input", "fpaste list --ids | fpaste delete -", "", "", (*cli).remove},
-		{"list", "", 0, 0, true, "your pastes (needs a certificate)", "fpaste list --ids", "ids json owner", "", (*cli).list},
-		{"search", "", 0, 0, true, "your pastes by name, type and date", "fpaste search -q backup -t 'image/*' --after 2026-01-01T00:00:00Z",
-			"query type after before owner ids json", "", (*cli).list},
-		{"export", "DIR", 1, 1, true, "fetch all your pastes, decrypted where the history has the key", "fpaste export backup/", "burning force", "", (*cli).export},
-		{"history", "", 0, 0, false, "what this machine created: link, delete token, expiry", "fpaste history", "clear json", "", (*cli).history},
-		{"short", "URL | list | info ID | delete ID...", 1, many, true, "short URLs", "fpaste short https://example.org/a/long/path", "expiry json ids owner", "list info delete", (*cli).short},
-		{"register", "NAME", 1, 1, true, "make a key and have it certified by the server", "fpaste register alice", "force", "", (*cli).register},
-		{"cert", "NAME", 1, 1, false, "make a self-signed certificate, offline", "fpaste cert alice", "force", "", (*cli).cert},
-		{"renew", "", 0, 0, true, "have the certificate renewed, for the same key", "fpaste renew", "", "", (*cli).renew},
-		{"pki", "status | ca | list | issue CSR-FILE | revoke SERIAL", 1, 2, true, "the server's certificates", "fpaste pki issue alice.csr > alice.crt", "json days reason",
-			"status ca list issue revoke", (*cli).pki},
-		{"info", "", 0, 0, true, "what the server is and allows", "fpaste info", "json", "", (*cli).info},
-		{"completion", "bash | zsh | fish", 1, 1, false, "a completion script", "source <(fpaste completion bash)", "", "bash zsh fish", (*cli).completion},
-		{"version", "", 0, 0, false, "version of this program", "fpaste version", "", "", func(c *cli, _ context.Context, _ []string) error { return c.print("fpaste %s\n", version) }},
-		{"help", "[COMMAND]", 0, 1, false, "this list, or one command", "fpaste help get", "", "", (*cli).help},
+		{name: "create", args: "[FILE...]", most: many, run: (*cli).create,
+			brief: "encrypt and upload files or standard input, print links", example: "dmesg | fpaste -x 7d --burn", options: `
+no-encrypt send it readable: the server and whoever has the link can read it
+encrypt encrypt, even if the config says off
+expiry life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
+burn gone after the first read
+password readers must know a password, asked for here (or FPASTE_PASSWORD)
+name name for the reader; encrypted like the content
+type content type for the reader
+raw print the raw URL (with -E)
+json print JSON, with the delete token`},
+		{name: "get", args: "LINK|ID", least: 1, most: 1, run: (*cli).get, brief: "fetch and decrypt",
+			example: "fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt", options: `
+output write to FILE (- is standard output, DIR/ keeps the sender's name)
+remote-name write to a file of the sender's name
+force overwrite the file; show binary on a terminal
+password ask for the paste's password (or FPASTE_PASSWORD)`},
+		{name: "meta", args: "LINK|ID", least: 1, most: 1, run: (*cli).meta, brief: "type, size and end, without reading it",
+			example: "fpaste meta 0123456789abcdef", options: `
+json the server's JSON`},
+		{name: "update", args: "LINK|ID [FILE|-]", least: 1, most: 2, run: (*cli).update,
+			brief: "replace the content (the link stays good), or only the options named", example: "fpaste update LINK notes.txt", options: `
+no-encrypt send it readable, to a paste that is
+expiry new life, as for create; '' removes it
+password new password; an empty FPASTE_PASSWORD removes it
+name new name; that of an encrypted paste needs the content too
+type new type, likewise
+token the delete token that -j printed, instead of the history's
+json print JSON`},
+		{name: "delete", args: "LINK|ID... | -", least: 1, most: many, run: (*cli).remove,
+			brief: "delete; - reads links or ids from standard input", example: "fpaste list --ids | fpaste delete -", options: `
+token the delete token that -j printed, instead of the history's`},
+		{name: "list", run: (*cli).list, brief: "your pastes (needs a certificate)", example: "fpaste list --ids", options: `
+owner for admins: whose, an owner's id, anonymous or all
+ids one id a line
+json print JSON`},
+		{name: "search", args: "[TEXT]", most: 1, run: (*cli).list, brief: "your pastes by name, id, type and date",
+			example: "fpaste search backup -t 'image/*' --after 2026-01-01", options: `
+type only of this type, such as text/plain or image/*
+after made after this date, time (RFC 3339) or Unix time
+before made before
+owner for admins: whose, an owner's id, anonymous or all
+ids one id a line
+json print JSON`},
+		{name: "history", run: (*cli).history, brief: "what this machine created: created, ends, name, link",
+			example: "fpaste history | grep notes", options: `
+clear forget all: keys and tokens exist nowhere else
+force with --clear: do not ask
+json print JSON, with the delete tokens`},
+		{name: "short", args: "URL | list | info ID... | delete ID...", least: 1, most: many, run: (*cli).short,
+			brief: "short URLs", example: "fpaste short https://example.org/a/long/path", words: "list info delete", options: `
+expiry life, as for create
+owner with list, for admins: whose
+ids with list: one id a line
+token with delete: the token that -j printed
+json print JSON`},
+		{name: "register", args: "NAME", least: 1, most: 1, run: (*cli).register, bare: true,
+			brief: "make a key here and have it certified by the server", example: "fpaste register alice", options: `
+force replace the key and certificate that you have`},
+		{name: "cert", args: "NAME", least: 1, most: 1, run: (*cli).cert, bare: true,
+			brief: "make a self-signed certificate, offline: a pseudonym", example: "fpaste cert alice", options: `
+force replace the key and certificate that you have`},
+		{name: "renew", run: (*cli).renew, brief: "have the certificate renewed, for the same key", example: "fpaste renew"},
+		{name: "info", run: (*cli).info, brief: "the server, who you are there, what you may send", example: "fpaste info", options: `
+json the server's JSON`},
+		{name: "completion", args: "bash | zsh | fish", least: 1, most: 1, run: (*cli).completion, words: "bash zsh fish",
+			brief: "a completion script", example: "source <(fpaste completion bash)"},
+		{name: "version", run: (*cli).version, brief: "version of this program", example: "fpaste version"},
+		{name: "help", args: "[COMMAND]", most: 1, run: (*cli).help, brief: "this list, or one command", example: "fpaste help get"},
 	}
 }
 
@@ -164,16 +198,24 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// flagsFor returns the options of a command, its own first: search's -q is its query, not --quiet.
-func (k cliCommand) flagsFor() (own []cliFlag) {
-	for _, set := range []string{k.flags, commonFlags} {
-		for _, f := range cliFlags() {
-			if slices.Contains(strings.Fields(set), f.long) {
-				own = append(own, f)
-			}
+// own returns the command's options in the order of its help, and their texts by long name.
+func (k cliCommand) own() (list []cliOption, help map[string]string) {
+	help = map[string]string{}
+	for line := range strings.Lines(strings.TrimPrefix(k.options, "\n")) {
+		long, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+		list, help[long] = append(list, findOption(long, "")), text
+	}
+	return list, help
+}
+
+// findOption finds an option by one of its names; the zero value if there is none.
+func findOption(long, short string) cliOption {
+	for _, o := range cliOptions() {
+		if o.long == long || short != "" && o.short == short {
+			return o
 		}
 	}
-	return own
+	return cliOption{}
 }
 
 // cli is one run. It is used by one goroutine.
@@ -181,18 +223,21 @@ type cli struct {
 	std            stdio
 	out            io.Writer // std.out, with control characters made visible on a terminal
 	outTTY, errTTY bool
+	command        cliCommand
 	opt            map[string]string // options given, by long name
 	conf           map[string]string // the config file
 	clock          func() time.Time
-	server         *url.URL       // configured; nil if it is not
-	api            *apiClient     // of the server, for commands that need one
-	past           []historyEntry // as read, nil before that
+	server         *url.URL // configured; nil if it is not
 	clients        map[string]*apiClient
+	past           []historyEntry // as read, nil before that
+	shown          string         // as status
+	unsent         string         // why the certificate was not sent, "" if it was or there is none
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
 func runClient(ctx context.Context, args []string, std stdio) int {
-	c := &cli{std: std, out: std.out, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{}, clock: time.Now, clients: map[string]*apiClient{}}
+	c := &cli{std: std, out: std.out, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{},
+		clock: time.Now, clients: map[string]*apiClient{}}
 	if c.outTTY {
 		c.out = &plainWriter{w: std.out}
 	}
@@ -204,81 +249,81 @@ func runClient(ctx context.Context, args []string, std stdio) int {
 }
 
 func (c *cli) dispatch(ctx context.Context, args []string) error {
-	command, args, err := c.parse(args)
-	if err == nil && c.has("help") {
-		return c.help(ctx, []string{command.name})
-	}
-	if err == nil && (len(args) < command.least || len(args) > command.most) {
-		err = usage("fpaste help "+command.name, "wrong arguments: fpaste %s %s", command.name, command.args)
-	}
-	if err == nil && command.name != "help" && command.name != "version" && command.name != "completion" { // these work whatever the config says
-		err = c.configure()
-	}
-	if err == nil && command.online {
-		c.api, err = c.own()
-	}
-	if err != nil {
+	words, named, err := c.parse(args)
+	k := c.command
+	switch {
+	case err != nil:
 		return err
+	case c.has("version"):
+		return c.version(ctx, nil)
+	case c.has("help") && !named:
+		return c.help(ctx, nil)
+	case c.has("help"):
+		return c.help(ctx, []string{k.name})
+	case len(words) < k.least || len(words) > k.most:
+		return usage("fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
+	case !named && len(words) > 0 && words[0] != "-":
+		if _, err := os.Stat(words[0]); errors.Is(err, fs.ErrNotExist) && !linkish(words[0]) {
+			return usage("", "no file and no command is called %s; fpaste help lists the commands", hide(words[0]))
+		}
 	}
-	return command.run(c, ctx, args)
+	if k.name != "help" && k.name != "version" && k.name != "completion" { // these work whatever the config says
+		if err := c.configure(); err != nil {
+			return err
+		}
+	}
+	return k.run(c, ctx, words)
 }
 
-// parse sorts options from arguments, in any order, up to "--". The command is the first argument if the table has it; until it
-// is known create's options are read. Options that the command does not take are refused by name.
-func (c *cli) parse(args []string) (command cliCommand, rest []string, err error) {
-	command = clientCommands()[0]
-	named := false
+// parse sorts options from words, in any order, up to "--". The command is the first word if the table has it.
+func (c *cli) parse(args []string) (words []string, named bool, err error) {
+	c.command = clientCommands()[0]
 	for len(args) > 0 {
 		a := args[0]
 		args = args[1:]
 		if a == "--" {
-			rest = append(rest, args...)
+			words = append(words, args...)
 			break
 		}
 		if a == "" || a == "-" || a[0] != '-' {
-			if k, ok := findCommand(a); ok && !named && len(rest) == 0 {
-				command, named = k, true
+			if k, ok := findCommand(a); ok && !named && len(words) == 0 {
+				c.command, named = k, true
 			} else {
-				rest = append(rest, a)
+				words = append(words, a)
 			}
 			continue
 		}
-		name, value, joined := strings.Cut(strings.TrimPrefix(a, "--"), "=")
-		f := command.flag(name, "")
+		name, value, joined := strings.Cut(a[1:], "=")
+		o := findOption(strings.TrimPrefix(name, "-"), "")
 		if a[1] != '-' { // letters, the last of which may have its value behind it: -bx7d
-			f, a, value, joined = command.flag("", a[1:2]), a[:2], a[2:], len(a) > 2
-			if joined && f.value == "" {
+			o, value, a = findOption("", a[1:2]), a[2:], a[:2]
+			if joined = value != ""; joined && o.value == "" {
 				args, joined = append([]string{"-" + value}, args...), false
 			}
 		}
 		switch {
-		case f.long == "":
-			return command, nil, usage("fpaste help "+command.name, "unknown option %q for %s", a, command.name)
-		case f.value == "" && joined:
-			return command, nil, usage("", "option %q takes no value", "--"+name)
-		case f.value != "" && !joined && len(args) == 0:
-			return command, nil, usage("", "option %q needs a value: %s", a, f.value)
-		case f.value != "" && !joined:
+		case o.long == "":
+			return nil, false, c.unknown(hide(a))
+		case o.value == "" && joined:
+			return nil, false, usage("", "option --%s takes no value", o.long)
+		case o.value != "" && !joined && len(args) == 0:
+			return nil, false, usage("", "option --%s needs a value: %s", o.long, o.value)
+		case o.value != "" && !joined:
 			value, args = args[0], args[1:]
 		}
-		c.opt[f.long] = value
+		c.opt[o.long] = value
 	}
+	own, _ := c.command.own()
 	for _, name := range slices.Sorted(maps.Keys(c.opt)) {
-		if command.flag(name, "").long == "" {
-			return command, nil, usage("fpaste help "+command.name, "unknown option %q for %s", "--"+name, command.name)
+		if o := findOption(name, ""); !slices.Contains(append(own, cliOptions()[:commonOptions]...), o) {
+			return nil, false, c.unknown("--" + name)
 		}
 	}
-	return command, rest, nil
+	return words, named, nil
 }
 
-// flag finds an option of the command by its long or its short name; the zero value if it takes none such.
-func (k cliCommand) flag(long, short string) cliFlag {
-	for _, f := range k.flagsFor() {
-		if f.long == long || short != "" && f.short == short {
-			return f
-		}
-	}
-	return cliFlag{}
+func (c *cli) unknown(option string) error {
+	return usage("fpaste help "+c.command.name, "unknown option %q for %s", option, c.command.name)
 }
 
 func (c *cli) has(option string) bool {
@@ -289,57 +334,97 @@ func (c *cli) has(option string) bool {
 // report says what went wrong and returns the exit code.
 func (c *cli) report(err error) int {
 	code, what, hint := explain(err)
+	if f, ok := errors.AsType[*apiFailure](err); ok && c.unsent != "" && (f.Status == 401 || f.Status == 403) {
+		hint = "your certificate was not sent: " + c.unsent
+	}
 	if what != "" {
-		fmt.Fprintf(c.std.err, "fpaste: %s\n", oneLine(what))
+		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(what))
 	}
 	if hint != "" {
-		fmt.Fprintf(c.std.err, "hint: %s\n", oneLine(hint))
+		fmt.Fprintf(c.std.err, "hint: %s\n", sentence(hint))
 	}
 	return code
 }
 
+// sentence makes text safe to show: one line, no key behind # or %23, no user part of a URL.
+func sentence(s string) string { return oneLine(secretParts.ReplaceAllString(s, "$1")) }
+
 // explain turns an error into exit code, sentence and hint; no sentence when there is nothing to say.
 func explain(err error) (code int, what, hint string) {
-	var own *cliError
-	var told errTold
-	var refused *apiFailure
-	var cut netFailure
-	switch {
-	case err == nil:
-		return 0, "", ""
-	case errors.Is(err, syscall.EPIPE):
-		return 1, "", "" // the reader has had enough, as in "| head -1"
-	case errors.As(err, &told):
+	if err == nil || errors.Is(err, syscall.EPIPE) {
+		return map[bool]int{false: 1}[err == nil], "", "" // the reader has had enough, as in "| head -1"
+	} else if told, ok := errors.AsType[errTold](err); ok {
 		return int(told), "", ""
-	case errors.As(err, &own):
+	} else if own, ok := errors.AsType[*cliError](err); ok {
 		return own.code, err.Error(), own.hint // with what was put before it
-	case errors.As(err, &cut):
+	} else if refused, ok := errors.AsType[*apiFailure](err); ok {
+		return explainRefusal(err.Error(), refused)
+	}
+	_, stranger := errors.AsType[x509.UnknownAuthorityError](err)
+	_, cut := errors.AsType[netFailure](err)
+	switch {
+	case stranger:
+		return 6, err.Error(), "if the server has an authority of its own: --cacert FILE with its certificate"
+	case cut && strings.Contains(err.Error(), "HTTP response to HTTPS"):
+		return 6, err.Error(), "the server speaks http: -s http://..."
+	case cut:
 		return 6, err.Error(), "check the server's URL and the network; -v shows each request"
-	case errors.Is(err, errWrongKey), errors.Is(err, errSealBroken):
-		return 7, err.Error(), ""
+	case errors.Is(err, errWrongKey):
+		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
+	case errors.Is(err, errSealBroken):
+		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
 	case errors.Is(err, errElsewhere):
 		return 4, err.Error(), "name the link's server with --server if you trust it"
 	case errors.Is(err, errTitle):
-		return 2, err.Error(), ""
-	case !errors.As(err, &refused):
-		return 1, err.Error(), ""
+		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
-	what, hint, code = err.Error(), refused.Hint, 1
-	if refused.RequestID != "" {
-		what += " (request " + refused.RequestID + ")"
+	return 1, err.Error(), ""
+}
+
+// explainRefusal puts a server's refusal into fpaste's words.
+func explainRefusal(what string, f *apiFailure) (code int, _, hint string) {
+	if f.RequestID != "" {
+		what += " (request " + f.RequestID + ")"
+	}
+	const makeCert = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
+	hint, ours := map[string]string{
+		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
+		"certificate_required":    makeCert,
+		"certificate_revoked":     "fpaste register NAME -f gets a new one",
+		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
+		"registration_closed":     "ask the operator for a certificate; fpaste cert NAME makes a self-signed one",
+		"pki_disabled":            "fpaste cert NAME makes a self-signed certificate",
+		"not_owner":               "--token takes the token that create -j printed",
+		"password_required":       "-p asks for it, or put it into FPASTE_PASSWORD",
+		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
+		"read_proof_required":     "give the whole link, in quotes: its key is the part after #",
+		"bad_expiry":              "-x takes 90s, 15m, 12h, 7d, 2w, sums such as 1d12h, an RFC 3339 time or @unix, in the future",
+		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
+		"bad_url":                 "fpaste short https://...",
+		"pow_required":            "try again later, or with a certificate; " + makeCert,
+		"rate_limited":            fmt.Sprintf("try again in %s", span(int64(f.After))),
+		"duplicate_content":       fmt.Sprintf("it is there already, see fpaste history; else try again in %s", span(int64(f.After))),
+		"storage_full":            "try again later, or another server: -s URL",
+		"not_found":               "it never was, has expired, was burned or deleted",
+	}[f.Code]
+	if !ours {
+		hint = f.Hint
 	}
 	switch {
-	case refused.Status/100 == 3:
-		hint = "it redirects, which is never followed: set the server to its final URL"
-	case refused.Status == 404:
-		code = 3
-	case refused.Status == 429, refused.Code == "pow_required", refused.Code == "pow_failed":
-		code = 5
-	case refused.Code == "registration_closed", refused.Code == "preview_refused", refused.Code == "cross_origin":
-	case refused.Status == 401, refused.Status == 403:
-		code = 4
+	case f.Status/100 == 3:
+		return 1, what, "it redirects, which is never followed: set the server to its final URL"
+	case f.Status == 413 && f.Limit > 0:
+		return 1, fmt.Sprintf("%s: the server takes %s", what, size(f.Limit)), "a certificate raises it: " + makeCert
+	case f.Status == 404:
+		return 3, what, hint
+	case f.Status == 429, f.Code == "pow_required", f.Code == "pow_failed":
+		return 5, what, hint
+	case f.Code == "registration_closed", f.Code == "preview_refused", f.Code == "cross_origin":
+		return 1, what, hint
+	case f.Status == 401, f.Status == 403:
+		return 4, what, hint
 	}
-	return code, what, hint
+	return 1, what, hint
 }
 
 // each runs one step for every argument, goes on after a failure and returns the first one's exit code.
@@ -347,14 +432,13 @@ func (c *cli) each(args []string, step func(string) error) error {
 	first := errTold(0)
 	for _, arg := range args {
 		err := step(arg)
-		if err == nil {
-			continue
-		}
-		if len(args) == 1 || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE) {
+		if err != nil && (len(args) == 1 || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE)) {
 			return err
 		}
-		if code := c.report(fmt.Errorf("%s: %w", strings.SplitN(arg, "#", 2)[0], err)); first == 0 {
-			first = errTold(code)
+		if code := errTold(0); err != nil {
+			if code = errTold(c.report(fmt.Errorf("%s: %w", hide(arg), err))); first == 0 {
+				first = code
+			}
 		}
 	}
 	if first != 0 {
@@ -368,54 +452,58 @@ func (c *cli) print(format string, args ...any) error {
 	return err
 }
 
+func (c *cli) printJSON(v any) error {
+	enc := json.NewEncoder(c.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
 // note is for people: a line on stderr unless -q.
 func (c *cli) note(format string, args ...any) {
 	if !c.has("quiet") {
-		fmt.Fprintf(c.std.err, "fpaste: %s\n", oneLine(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(fmt.Sprintf(format, args...)))
 	}
 }
 
-func (c *cli) getenv(name string) string {
-	v, _ := c.std.env(name)
-	return v
-}
+// ---- settings ----
 
 // folder returns ours below an XDG variable, else below home, "" if there is none.
 func (c *cli) folder(variable, below string) string {
-	if base := c.getenv(variable); filepath.IsAbs(base) {
+	if base, _ := c.std.env(variable); filepath.IsAbs(base) {
 		return filepath.Join(base, "fpaste")
 	}
-	if home := c.getenv("HOME"); filepath.IsAbs(home) {
+	if home, _ := c.std.env("HOME"); filepath.IsAbs(home) {
 		return filepath.Join(home, below, "fpaste")
-	}
-	if base := c.getenv("APPDATA"); filepath.IsAbs(base) {
-		return filepath.Join(base, "fpaste")
 	}
 	return ""
 }
 
 func (c *cli) configFolder() string { return c.folder("XDG_CONFIG_HOME", ".config") }
 
-// setting is the order of authority: option, environment, config file.
-func (c *cli) setting(name, variable string) string {
+// setting is the order of authority: option (rank 3), environment (2), config file (1); 0 if nothing is said.
+func (c *cli) setting(name string) (value string, rank int) {
 	if v, ok := c.opt[name]; ok {
-		return v
+		return v, 3
 	}
-	return cmp.Or(c.getenv(variable), c.conf[name])
+	for _, prefix := range []string{"FPASTE_", "FLASKPASTE_"} {
+		if v, _ := c.std.env(prefix + strings.ToUpper(name)); v != "" && (prefix == "FPASTE_" || name == "server") {
+			return v, 2
+		}
+	}
+	return c.conf[name], min(len(c.conf[name]), 1)
 }
 
 // configure reads the config file and settles the server.
 func (c *cli) configure() error {
 	c.conf = map[string]string{}
-	path := filepath.Join(c.configFolder(), "config")
-	var text []byte
-	var err error
-	if c.configFolder() != "" {
-		if text, err = os.ReadFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("reading the config: %w", err)
-		}
+	path, home := filepath.Join(c.configFolder(), "config"), filepath.Dir(c.folder("", ""))
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && c.configFolder() != "" {
+		return fmt.Errorf("reading the config: %w", err)
 	}
-	for n, line := range strings.Split(string(text), "\n") {
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
@@ -423,85 +511,183 @@ func (c *cli) configure() error {
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		switch {
 		case !ok || !configKeys.MatchString(key):
-			return usage("known are server, cert, key, cacert, expiry, encrypt and history", "unknown key %q in line %d of %s", key, n+1, path)
+			return usage("known are server, cert, key, cacert, expiry, encrypt and history", "unknown key %q in line %d of %s",
+				hide(key), n, path)
 		case (key == "encrypt" || key == "history") && value != "on" && value != "off":
-			return usage("", "%s must be on or off in line %d of %s", key, n+1, path)
-		case (key == "cert" || key == "key" || key == "cacert") && strings.HasPrefix(value, "~/"):
-			value = filepath.Join(c.getenv("HOME"), value[2:])
-		case (key == "cert" || key == "key" || key == "cacert") && value != "" && !filepath.IsAbs(value):
+			return usage("", "%s must be on or off in line %d of %s", key, n, path)
+		case !slices.Contains([]string{"cert", "key", "cacert"}, key) || value == "" || filepath.IsAbs(value):
+		case strings.HasPrefix(value, "~/"):
+			value = filepath.Join(home, value[2:])
+		default:
 			value = filepath.Join(c.configFolder(), value)
 		}
 		c.conf[key] = value
 	}
-	if s := c.setting("server", "FLASKPASTE_SERVER"); s != "" {
-		if c.server, err = parseServer(s, c.has("insecure-http")); err != nil {
+	if s, _ := c.setting("server"); s != "" {
+		if c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http")); err != nil {
 			return usage("", "%v", err)
 		}
 	}
 	return nil
 }
 
-func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+// identity names the files of the certificate in force. A key counts if its rank is not below the certificate's; else
+// both are in one file: an option's certificate never meets the config's key.
+func (c *cli) identity() (cert, key string, rank int) {
+	cert, rank = c.setting("cert")
+	key, keyRank := c.setting("key")
+	if keyRank < rank || key == "" {
+		key = cert
+	}
+	return cert, key, rank
+}
+
+// loadPair loads a certificate and its key; who has them in another form is told how to make PEM of it.
+func loadPair(cert, key string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err == nil {
+		return &pair, nil
+	}
+	hint := ""
+	for _, path := range []string{cert, key} {
+		text, _ := os.ReadFile(path)
+		block, _ := pem.Decode(text)
+		_, notDER := x509.ParseCertificate(text)
+		switch {
+		case bytes.Contains(text, []byte("ENCRYPTED")):
+			hint = fmt.Sprintf("the key is encrypted: openssl pkey -in %s -out plain.key makes a plain one for --key", path)
+		case block == nil && notDER == nil:
+			hint = fmt.Sprintf("it is not PEM: openssl x509 -inform der -in %s -out client.crt", path)
+		case block == nil && len(text) > 0 && text[0] == 0x30: // a DER sequence
+			hint = fmt.Sprintf("it is not PEM: openssl pkcs12 -in %s -nodes -out client.pem, then --cert client.pem", path)
+		}
+	}
+	return nil, &cliError{1, fmt.Sprintf("loading the certificate: %v", err), hint}
+}
+
+// pair loads the certificate for the configured server. One that only the config names stops nothing when it can't be had.
+func (c *cli) pair() (*tls.Certificate, error) {
+	cert, key, rank := c.identity()
+	if cert == "" || c.command.bare {
+		return nil, nil
+	} else if c.server.Scheme == "http" {
+		c.unsent = "the server's URL is http, use https"
+		return nil, nil
+	}
+	pair, err := loadPair(cert, key)
+	if err != nil && rank == 1 {
+		_, what, hint := explain(err)
+		c.unsent = what
+		c.note("going on without your certificate: %s %s", what, hint)
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	c.remind(pair)
+	return pair, nil
+}
+
+// remind says once a day that the certificate ends soon.
+func (c *cli) remind(pair *tls.Certificate) {
+	now, end, dir := c.clock(), pair.Leaf.NotAfter, c.folder("XDG_STATE_HOME", ".local/state")
+	stamp := filepath.Join(dir, "reminded")
+	if end.Sub(now) > renewFrom || c.has("quiet") || c.command.name == "renew" {
+		return
+	}
+	if info, err := os.Stat(stamp); err == nil && now.Sub(info.ModTime()).Abs() < 24*time.Hour {
+		return
+	}
+	if os.MkdirAll(dir, 0o700) == nil && os.WriteFile(stamp, nil, 0o600) == nil {
+		os.Chtimes(stamp, now, now)
+	}
+	c.note("your certificate ends %s: %s", c.when(end.Unix()), renewal(pair))
+}
+
+// renewal is what to type for a certificate that ends.
+func renewal(pair *tls.Certificate) string {
+	if bytes.Equal(pair.Leaf.RawIssuer, pair.Leaf.RawSubject) {
+		return "it is self-signed, fpaste cert NAME -f makes another (and another pseudonym)"
+	}
+	return "fpaste renew"
+}
 
 // client returns a client for base: with the certificate if base has the configured origin, else without anything of ours.
 func (c *cli) client(base *url.URL) (*apiClient, error) {
 	if api := c.clients[base.String()]; api != nil {
 		return api, nil
 	}
-	trusted := c.server != nil && origin(base) == origin(c.server)
+	trusted := c.server != nil && base.Scheme == c.server.Scheme && base.Host == c.server.Host
 	var pair *tls.Certificate
 	var roots *x509.CertPool
-	if cert := c.setting("cert", "FPASTE_CERT"); trusted && cert != "" && base.Scheme == "https" {
-		p, err := tls.LoadX509KeyPair(cert, cmp.Or(c.setting("key", "FPASTE_KEY"), cert))
-		if err != nil {
-			return nil, fmt.Errorf("loading the certificate: %w", err)
+	var err error
+	if trusted {
+		if pair, err = c.pair(); err != nil {
+			return nil, err
 		}
-		pair = &p
-	}
-	if ca := c.setting("cacert", "FPASTE_CACERT"); trusted && ca != "" {
-		text, err := os.ReadFile(ca)
-		if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no certificate in %q", ca)))
+		if ca, _ := c.setting("cacert"); ca != "" {
+			text, err := os.ReadFile(ca)
+			if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
+				return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no PEM certificate in %q", ca)))
+			}
 		}
+		base.User = c.server.User
 	}
 	api := newAPIClient(base, trusted, pair, roots)
 	api.note = func(s string) { c.note("%s", s) }
 	api.work = c.work
 	if c.has("verbose") {
 		api.trace = func(method, path, status, id string) {
-			fmt.Fprintf(c.std.err, "fpaste: %s %s: %s (request %s)\n", method, oneLine(path), oneLine(status), oneLine(id))
+			fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(fmt.Sprintf("%s %s: %s (request %s)", method, path, status, id)))
 		}
 	}
-	c.clients[base.String()] = api
+	c.clients[api.base.String()] = api
 	return api, nil
 }
 
 // own returns the client of the configured server.
 func (c *cli) own() (*apiClient, error) {
 	if c.server == nil {
-		return nil, usage(`fpaste --server https://paste.example.org ..., FLASKPASTE_SERVER, or a line "server = https://..." in `+cmp.Or(filepath.Join(c.configFolder(), "config"), "the config"), "no server is configured")
+		return nil, usage(fmt.Sprintf("fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER "+
+			"(or FLASKPASTE_SERVER), or a line \"server = https://...\" in %s/config", cmp.Or(c.configFolder(), "~/.config/fpaste")),
+			"no server is configured")
 	}
-	return c.client(c.server)
+	base := *c.server
+	return c.client(&base)
 }
+
+// ---- links ----
 
 // pasteRef is a link or an id taken apart; key and token may come from the history.
 type pasteRef struct {
 	api   *apiClient
+	place string // the link without its key
 	id    string
 	key   *sealKey
 	token string
-	past  *historyEntry
+	past  historyEntry
 }
 
 func (r pasteRef) link() string {
 	if r.key == nil {
-		return r.api.base.String() + "/" + r.id
+		return r.place
 	}
-	return r.api.base.String() + "/" + r.id + "#" + r.key.fragment()
+	return r.place + "#" + r.key.fragment()
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request.
-func (c *cli) resolve(arg string, shaped func(string) bool, below string) (r pasteRef, err error) {
+// linkish tells what is meant as a link from what is meant as a file.
+func linkish(s string) bool {
+	s = strings.Trim(s, blankish)
+	return strings.Contains(s, "://") || pastePath.MatchString("/"+keyMark.Split(s, 2)[0]) || mailedKey.MatchString(s) ||
+		keyBehind.MatchString(s)
+}
+
+// resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath or
+// shortPath.
+func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
+	arg = strings.Trim(arg, blankish)
+	if m := mailedKey.FindStringSubmatch(arg); m != nil { // mailers write # so
+		arg = m[1] + "#" + m[2]
+	}
 	place, fragment, keyed := strings.Cut(arg, "#")
 	if keyed {
 		key, err := parseSealKey(fragment)
@@ -510,37 +696,48 @@ func (c *cli) resolve(arg string, shaped func(string) bool, below string) (r pas
 		}
 		r.key = &key
 	}
-	if r.id = place; strings.Contains(place, "://") {
-		u, err := parseServer(place, c.has("insecure-http"))
-		if err != nil {
+	below := map[*regexp.Regexp]string{shortPath: "/s"}[form]
+	path, server := below+"/"+place, c.server
+	if strings.Contains(place, "://") {
+		if server, err = parseServer(place, c.has("insecure-http")); err != nil {
 			return r, usage("", "%v", err)
 		}
-		path := strings.TrimSuffix(u.Path, "/raw")
-		cut := strings.LastIndexByte(path, '/')
-		r.id = path[cut+1:]
-		u.Path = strings.TrimSuffix(path[:max(cut, 0)], below)
-		r.api, err = c.client(u)
-		if err != nil {
-			return r, err
-		}
-	} else if r.api, err = c.own(); err != nil {
+		path = server.Path
+	}
+	m := form.FindStringSubmatch(path)
+	if m == nil || server == c.server && m[1] != "" {
+		return r, usage("a link as it was printed, or the id alone", "%q is neither a link nor an id", hide(place))
+	}
+	if server == c.server {
+		r.api, err = c.own()
+	} else {
+		server.Path = m[1]
+		r.api, err = c.client(server)
+	}
+	if err != nil {
 		return r, err
 	}
-	if !shaped(r.id) {
-		return r, usage("a link as create printed it, or the id alone", "%q is neither a link nor an id", place)
-	}
-	for _, e := range c.readHistory() {
-		if link, fragment, _ := strings.Cut(e.Link, "#"); link == r.api.base.String()+below+"/"+r.id {
-			r.past, r.token = &e, e.Token
-			if key, err := parseSealKey(fragment); err == nil && r.key == nil {
-				r.key = &key
-			}
+	r.id = m[2]
+	r.place = r.api.base.String() + below + "/" + r.id
+	r.past = c.known()[r.place]
+	r.token = cmp.Or(c.opt["token"], r.past.Token)
+	if _, fragment, _ := strings.Cut(r.past.Link, "#"); r.key == nil {
+		if key, err := parseSealKey(fragment); err == nil {
+			r.key = &key
 		}
 	}
 	return r, nil
 }
 
-func (c *cli) resolvePaste(arg string) (pasteRef, error) { return c.resolve(arg, idShaped, "") }
+// gone passes an error on, and has the history forget what the paste's own server says is not there.
+func (c *cli) gone(r pasteRef, err error) error {
+	if f, ok := errors.AsType[*apiFailure](err); ok && f.Status == 404 && f.Code == "not_found" {
+		c.forget(r.place)
+	}
+	return err
+}
+
+// ---- create, update ----
 
 // sealing tells whether content is encrypted: option, then config, and on if nothing is said.
 func (c *cli) sealing() bool {
@@ -550,18 +747,22 @@ func (c *cli) sealing() bool {
 // header collects the options that the server has to know. Changing a paste, an empty one removes what was set.
 func (c *cli) header(ctx context.Context, sealed, changing bool) (map[string]string, error) {
 	h := map[string]string{}
-	if v := cmp.Or(c.opt["expiry"], c.conf["expiry"]); v != "" || changing && c.has("expiry") {
+	if v := c.expiry(); v != "" && !changing || c.has("expiry") {
 		h["X-Expiry"] = v
 	}
 	if c.has("burn") {
 		h["X-Burn-After-Read"] = "true"
 	}
-	// The name always travels sealed; certificate holders have it in their own list too, where the server reads it.
-	if c.has("name") && (!sealed || c.setting("cert", "FPASTE_CERT") != "") {
+	if !sealed && c.has("name") { // else it travels sealed, and the history knows it
 		h["X-Display-Name"] = c.opt["name"]
 	}
 	if !sealed && c.has("type") {
 		h["Content-Type"] = c.opt["type"]
+	}
+	for name, v := range h {
+		if oneLine(v) != v || strings.HasPrefix(strings.ToLower(v), "multipart/") {
+			return nil, usage("", "%s can't be %q", strings.TrimPrefix(name, "X-"), v)
+		}
 	}
 	if c.has("password") {
 		var err error
@@ -569,47 +770,71 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (map[string]str
 			return nil, err
 		}
 	}
-	for name, v := range h {
-		if oneLine(v) != v {
-			return nil, usage("", "%s must be one line of UTF-8 without control characters", strings.TrimPrefix(name, "X-"))
-		}
-	}
 	return h, nil
+}
+
+func (c *cli) expiry() string {
+	if v, given := c.opt["expiry"]; given {
+		return v
+	}
+	return c.conf["expiry"]
+}
+
+// clamped says so when the server gives less life than was asked for.
+func (c *cli) clamped(created int64, ends int64) {
+	asked := c.expiry()
+	end, err := strconv.ParseInt(strings.TrimPrefix(asked, "@"), 10, 64)
+	if t, e := time.Parse(time.RFC3339, asked); e == nil {
+		end = t.Unix()
+	} else if spanForm.MatchString(asked) {
+		end = created
+		for _, m := range spanPart.FindAllStringSubmatch(asked, -1) {
+			n, _ := strconv.ParseInt(m[1], 10, 64)
+			end += n * map[string]int64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[m[2]]
+		}
+	} else if err == nil && !strings.HasPrefix(asked, "@") {
+		end += created
+	} else if err != nil {
+		return
+	}
+	if ends < end-60 {
+		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
+			"may raise it)", c.when(ends), asked)
+	}
 }
 
 // password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could read.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
-	pw, ok := c.std.env("FPASTE_PASSWORD")
-	var err error
-	if !ok {
-		if pw, err = readPassword(ctx, "Password: "); err == nil && twice {
+	pw, given := c.std.env("FPASTE_PASSWORD")
+	if !given {
+		var err error
+		if pw, err = askTerminal(ctx, "Password: ", true); err == nil && twice {
 			var again string
-			if again, err = readPassword(ctx, "Once more: "); err == nil && again != pw {
+			if again, err = askTerminal(ctx, "Once more: ", true); err == nil && again != pw {
 				return "", &cliError{4, "the two passwords differ", ""}
 			}
 		}
+		if err != nil {
+			return "", &cliError{4, "asking for the password: " + err.Error(), "or put it into the environment's FPASTE_PASSWORD"}
+		}
 	}
-	if err != nil {
-		return "", &cliError{4, "asking for the password: " + err.Error(), "put it into the environment variable FPASTE_PASSWORD"}
-	}
-	if pw == "" && !(ok && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
+	if pw == "" && !(given && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
 		return "", usage("", "a password has 1 to 1024 bytes, no control characters and no blank at either end")
 	}
 	return pw, nil
 }
 
-// content prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try; a pipe is kept as
-// ciphertext: its own, or if it is to be sent readable under a key that nobody else has.
-func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(), err error) {
+// source prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try, a pipe is
+// kept as ciphertext.
+func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(), err error) {
 	in, release := c.std.in, func() {}
 	if arg != "-" {
 		f, err := os.Open(arg)
-		if err != nil {
-			link, fragment, _ := strings.Cut(arg, "#")
-			if _, keyless := parseSealKey(fragment); strings.Contains(link, "://") || idShaped(link) || keyless == nil { // the key of a link stays out of sight
-				return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
-			}
-			return nil, release, &cliError{2, err.Error(), "fpaste help lists the commands"}
+		switch {
+		case err != nil && linkish(arg):
+			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", hide(strings.Trim(arg, blankish)))
+		case err != nil:
+			return nil, release, &cliError{2, hide(err.Error()), "fpaste help lists the commands"}
 		}
 		in, release = f, func() { f.Close() }
 	}
@@ -620,111 +845,145 @@ func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealT
 	if f, ok := in.(*os.File); ok {
 		info, err := f.Stat()
 		if err == nil && info.IsDir() {
-			err = fmt.Errorf("%s is a folder: fpaste takes files, such as tar's", arg)
+			err = usage("tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files, such as tar's", arg)
 		}
 		if err != nil {
 			return nil, release, err
 		}
 		at, err := f.Seek(0, io.SeekCurrent)
-		if size := info.Size() - at; err == nil && info.Mode().IsRegular() && size > sealSegment { // the size of a small one says nothing in /proc and /sys
+		// The size of a small one says nothing in /proc and /sys.
+		if n := info.Size() - at; err == nil && info.Mode().IsRegular() && n > sealSegment {
 			return func() (io.Reader, int64, error) {
-				r, err := seal(io.NewSectionReader(f, at, size))
+				r, err := seal(io.NewSectionReader(f, at, n))
 				if key != nil {
-					return r, sealedSize(size, title), err
+					return r, sealedSize(n, title), err
 				}
-				return r, size, err
+				return r, n, err
 			}, release, nil
 		}
 		if isTerminal(f) {
 			c.note("reading from the terminal; Ctrl-D on an empty line ends it")
 		}
 	}
-	counted := &countReader{Reader: interruptible{ctx, in}}
-	plain := newSealKey()
-	stream, err := sealFrom(counted, *cmp.Or(key, &plain), title)
+	counted := &countReader{Reader: interruptible(ctx, in)}
+	stream, err := seal(counted)
 	if err != nil {
 		return nil, release, err
 	}
-	kept, size, forget, err := spool(stream)
+	kept, again, err := keep(stream, key != nil)
 	if err == nil && counted.n == 0 {
 		err = errors.New("there is nothing to send: it is empty")
 	}
-	closeFile := release
 	return func() (io.Reader, int64, error) {
 		if key != nil {
-			return kept(), size, nil
+			return again(), kept.size(), nil
 		}
-		r, _, err := openFrom(kept(), plain)
-		return r, counted.n, err
-	}, func() { forget(); closeFile() }, err
+		return again(), counted.n, nil
+	}, release, err
 }
 
-func (c *cli) create(ctx context.Context, args []string) error {
-	switch {
-	case c.has("raw") && c.sealing():
-		return usage("fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
-	case len(args) == 0:
-		args = []string{"-"}
-	}
-	header, err := c.header(ctx, c.sealing(), false)
-	if err != nil {
-		return err
-	}
-	return c.each(args, func(arg string) error {
-		r := pasteRef{api: c.api}
-		if c.sealing() {
-			key := newSealKey()
-			r.key = &key
+// keep holds what r gives, as ciphertext: r's own, or made under a key that nobody else has. again reads it from the start
+// as it came, and ends with the error that ended r.
+func keep(r io.Reader, sealed bool) (kept *held, again func() io.Reader, err error) {
+	key := newSealKey()
+	if !sealed {
+		if r, err = sealFrom(r, key, sealTitle{}); err != nil {
+			return nil, nil, err
 		}
-		info, err := c.send(ctx, arg, r.key, func(body bodySource) (apiItem, error) {
-			return c.api.create(ctx, body, r.key, maps.Clone(header))
-		})
+	}
+	kept = new(held)
+	_, err = io.Copy(kept, r)
+	return kept, func() io.Reader {
+		again := io.MultiReader(kept.reader(), failing{cmp.Or(err, io.EOF)})
+		if sealed {
+			return again
+		}
+		plain, _, err := openFrom(again, key)
 		if err != nil {
-			return err
+			return failing{err}
 		}
-		r.id = info.ID
-		c.remember(historyEntry{Link: r.link(), Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
-		return c.link(r, info)
-	})
+		return plain
+	}, err
 }
+
+type failing struct{ error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.error }
 
 // send prepares the content of arg and has it sent.
 func (c *cli) send(ctx context.Context, arg string, key *sealKey, call func(bodySource) (apiItem, error)) (apiItem, error) {
-	var title sealTitle
-	if key != nil {
-		if title = (sealTitle{Name: c.opt["name"], Type: c.opt["type"]}); arg != "-" && title.Name == "" {
-			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-		}
-		if _, err := title.encode(); err != nil {
-			return apiItem{}, err
-		}
+	title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
+	if title.Name == "" && arg != "-" {
+		title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 	}
-	body, release, err := c.content(ctx, arg, key, title)
+	body, release, err := c.source(ctx, arg, key, title)
 	defer release()
 	if err != nil {
 		return apiItem{}, err
 	}
 	defer c.status("")
-	return call(func() (io.Reader, int64, error) {
-		r, size, err := body()
-		return &countReader{Reader: r, see: c.meter("uploading", size)}, size, err
+	info, err := call(func() (io.Reader, int64, error) {
+		r, n, err := body()
+		return &countReader{Reader: r, see: c.meter("uploading", n)}, n, err
+	})
+	info.Known = title.Name
+	return info, err
+}
+
+func (c *cli) create(ctx context.Context, args []string) error {
+	if c.has("raw") && c.sealing() {
+		return usage("fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
+	}
+	api, err := c.own()
+	if err != nil {
+		return err
+	}
+	header, err := c.header(ctx, c.sealing(), false)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		args = []string{"-"}
+	}
+	return c.each(args, func(arg string) error {
+		r := pasteRef{api: api}
+		if c.sealing() {
+			key := newSealKey()
+			r.key = &key
+		}
+		info, err := c.send(ctx, arg, r.key, func(body bodySource) (apiItem, error) {
+			return api.create(ctx, body, r.key, maps.Clone(header))
+		})
+		if err != nil {
+			return err
+		}
+		if len(args) > 1 {
+			info.File = arg
+		}
+		r.place = api.base.String() + "/" + info.ID
+		return c.made(r, info, info.CreatedAt, true)
 	})
 }
 
-// link prints what a creation or an update is for: the link.
-func (c *cli) link(r pasteRef, info apiItem) error {
+// made is the end of a creation or a change: into the history, then the link that it is for. An asked-for life counts from
+// since.
+func (c *cli) made(r pasteRef, info apiItem, since int64, ours bool) error {
+	c.clamped(since, info.ExpiresAt)
+	if ours {
+		c.remember(historyEntry{r.link(), info.Known, info.DeleteToken, info.CreatedAt, info.ExpiresAt, "", 0})
+	}
 	info.Link = r.link()
 	if c.has("raw") {
 		info.Link += "/raw"
 	}
 	if c.has("json") {
-		return c.show(info)
+		return c.printJSON(info)
 	}
 	return c.print("%s\n", info.Link)
 }
 
 func (c *cli) update(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
+	r, err := c.resolve(args[0], pastePath)
 	optionsOnly := len(args) == 1 && (c.has("expiry") || c.has("password") || c.has("name") || c.has("type"))
 	switch {
 	case err != nil:
@@ -748,63 +1007,86 @@ func (c *cli) update(ctx context.Context, args []string) error {
 		info, err = r.api.replace(ctx, r.id, r.token, nil, r.key, header)
 	} else {
 		info, err = c.send(ctx, append(args, "-")[1], r.key, func(body bodySource) (apiItem, error) {
-			return r.api.replace(ctx, r.id, r.token, body, r.key, header)
+			return r.api.replace(ctx, r.id, r.token, body, r.key, maps.Clone(header))
 		})
 	}
-	if err != nil {
+	if c.gone(r, err) != nil {
 		return err
 	}
-	if r.past != nil && r.past.Expires != info.ExpiresAt {
-		c.remember(historyEntry{Link: r.past.Link, Token: r.token, Expires: info.ExpiresAt}, r.past)
-	}
-	return c.link(r, info)
+	info.Known = cmp.Or(info.Known, r.past.Name)
+	return c.made(r, info, c.clock().Unix(), r.past.Link != "")
 }
+
+// ---- meta, get ----
 
 func (c *cli) meta(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
+	r, err := c.resolve(args[0], pastePath)
 	if err != nil {
 		return err
 	}
-	info, err := r.api.meta(ctx, r.id)
-	if err != nil {
+	info, text, err := r.api.meta(ctx, r.id)
+	if c.gone(r, err) != nil {
 		return err
 	}
-	return c.show(info)
+	if c.has("json") {
+		return c.print("%s\n", strings.TrimSpace(text))
+	}
+	lines := []string{what(info) + ", " + size(info.Size), "ends " + c.when(info.ExpiresAt)}
+	if name := cmp.Or(r.past.Name, info.Display); name != "" {
+		lines = append([]string{name}, lines...)
+	}
+	if info.Password {
+		lines = append(lines, "needs a password")
+	}
+	if info.Burn {
+		lines = append(lines, "burns: the first read is the last")
+	}
+	for _, line := range lines {
+		if err := c.print("%s\n", oneLine(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// fetch asks for the content, which burns a burning paste: call it when nothing else can go wrong. Sealed content comes opened,
-// its first segment verified, with the sender's name for it.
-func (c *cli) fetch(ctx context.Context, r pasteRef, password, name string) (content io.Reader, _ string, release func(), err error) {
-	resp, err := r.api.raw(ctx, r.id, r.key, password)
-	if err != nil {
-		return nil, "", func() {}, err
+func what(info apiItem) string {
+	if info.Proof {
+		return "encrypted"
 	}
-	show := c.meter("downloading", resp.ContentLength)
-	release = func() { resp.Body.Close(); c.status("") }
-	content = &countReader{Reader: resp.Body, see: show}
-	if r.key != nil {
-		stream, title, err := openFrom(content, *r.key)
-		return stream, title.Name, release, err
-	}
-	return content, name, release, nil
+	return info.MIME
 }
 
 func (c *cli) get(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
+	r, err := c.resolve(args[0], pastePath)
 	if err != nil {
 		return err
 	}
+	info, _, err := r.api.meta(ctx, r.id)
+	if c.gone(r, err) != nil {
+		return err
+	}
+	dir, name := filepath.Split(c.opt["output"])
 	toFile := c.has("remote-name") || c.has("output") && c.opt["output"] != "-"
 	terminal := !toFile && c.outTTY
-	info, err := r.api.meta(ctx, r.id)
 	textual := strings.HasPrefix(info.MIME, "text/") || strings.HasPrefix(info.MIME, "application/json")
 	switch {
-	case err != nil:
-		return err
 	case info.Proof && r.key == nil:
 		return &cliError{4, "this paste is encrypted and its key, the link's part after #, is missing", "give the whole link, in quotes"}
+	case info.Burn && !info.Proof && r.key != nil:
+		return &cliError{7, "the link has a key, but this paste is not encrypted; it was not read, and so not burned",
+			"fpaste get " + r.place}
 	case terminal && r.key == nil && !textual && !c.has("force"):
 		return &cliError{1, "not showing " + info.MIME + " on a terminal", "-o FILE or -O to keep it, -f to show it"}
+	}
+	var file *outFile
+	if toFile {
+		if file, err = stage(dir, c.has("force")); err != nil {
+			return err
+		}
+		defer file.abort()
+		if err := file.free(name); err != nil {
+			return err
+		}
 	}
 	password := ""
 	if info.Password || c.has("password") {
@@ -815,127 +1097,190 @@ func (c *cli) get(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	// The place for the output stands before the request; for a burning paste also the one where it goes if it can't be shown.
-	var file *outFile
-	if toFile || terminal && info.Burn {
-		dir, name := filepath.Split(c.opt["output"])
-		if file, err = stage(dir); err != nil && !toFile {
-			file, err = stage(os.TempDir())
-		}
-		if err != nil {
-			return err
-		}
-		defer file.abort()
-		if name != "" {
-			if err := file.claim(name, c.has("force")); err != nil {
-				return err
-			}
-		}
+	resp, err := r.api.raw(ctx, r.id, r.key, password)
+	if c.gone(r, err) != nil {
+		return err
 	}
-	content, name, release, err := c.fetch(ctx, r, password, info.Name)
-	defer release()
+	defer resp.Body.Close()
+	defer c.status("")
+	stored := func() io.Reader {
+		return &countReader{Reader: resp.Body, see: c.meter("downloading", resp.ContentLength)}
+	}
+	if info.Burn { // it is nowhere else any more: all of it is here before anything is done with it
+		_, stored, _ = keep(stored(), r.key != nil)
+	}
+	content, sender, err := opened(stored(), r.key, info.Display)
 	if err != nil {
 		return err
 	}
-	if !toFile {
-		if c.status(""); terminal { // what follows is the content's: a status line, even taking it away, would overwrite its last line
-			c.errTTY = false
-		}
-		head := bufio.NewReaderSize(content, peekSize)
-		seen, _ := head.Peek(peekSize) // its error comes again with the copy
-		content = head
-		switch {
-		case !terminal || c.has("force") || !isBinary(seen):
-			_, err := io.Copy(c.out, content)
-			if plain, ok := c.out.(*plainWriter); ok && err == nil {
-				err = plain.flush()
-			}
-			return err
-		case file == nil:
-			return &cliError{1, "not showing binary content on a terminal", "-o FILE or -O to keep it, -f to show it"}
-		}
+	name = cmp.Or(name, safeName(sender, r.id))
+	switch {
+	case toFile:
+		err = file.fill(content, name)
+	default:
+		err = c.show(content, terminal)
 	}
-	if err := file.keep(content, name, r.id, c.has("force"), info.Burn); err != nil {
-		return err
+	if err != nil && info.Burn && ctx.Err() == nil && (errors.Is(err, errBinary) || toFile && !errors.Is(err, errSealBroken)) {
+		if content, _, err = opened(stored(), r.key, ""); err == nil {
+			file, err = rescue(content, safeName(sender, r.id), r.id)
+		}
+	} else if errors.Is(err, errBinary) {
+		return &cliError{1, "not showing binary content on a terminal", "-o FILE or -O to keep it, -f to show it"}
 	}
-	if filepath.Base(c.opt["output"]) != filepath.Base(file.final) {
+	if err == nil && file != nil && c.opt["output"] != file.final {
 		fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(file.final))
 	}
-	return nil
+	return err
 }
+
+// opened decrypts what is stored if there is a key, and returns the sender's name for it: other if there is none.
+func opened(stored io.Reader, key *sealKey, other string) (io.Reader, string, error) {
+	if key == nil {
+		return stored, other, nil
+	}
+	content, title, err := openFrom(stored, *key)
+	return content, title.Name, err
+}
+
+var errBinary = errors.New("binary content")
+
+// show writes content to standard output. A terminal gets no binary unless that is asked for: errBinary.
+func (c *cli) show(content io.Reader, terminal bool) error {
+	if c.status(""); !terminal {
+		_, err := io.Copy(c.std.out, content)
+		return err
+	}
+	c.errTTY = false // what follows is the content's: a status line would overwrite its last line
+	head := bufio.NewReaderSize(content, peekSize)
+	if seen, _ := head.Peek(peekSize); isBinary(seen) && !c.has("force") { // its error comes again with the copy
+		return errBinary
+	}
+	_, err := io.Copy(c.out, head)
+	if plain, ok := c.out.(*plainWriter); ok && err == nil {
+		err = plain.flush()
+	}
+	return err
+}
+
+// rescue keeps the only copy of a burned paste where it can, here or with the temporary files, under the first free name.
+func rescue(content io.Reader, name, id string) (file *outFile, err error) {
+	for _, dir := range []string{"", os.TempDir()} {
+		if file, err = stage(dir, false); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.abort()
+	if _, err = io.Copy(file.File, content); err != nil {
+		return nil, err
+	}
+	for n := 1; n < 1000; n++ {
+		if err = file.commit(name); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+		name = id + "-" + strconv.Itoa(n)
+	}
+	return file, err
+}
+
+// ---- delete, list ----
 
 func (c *cli) remove(ctx context.Context, args []string) error {
+	return c.removeAll(ctx, args, pastePath, "/")
+}
+
+func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp, below string) error {
 	if len(args) == 1 && args[0] == "-" {
-		args = nil
-		lines := bufio.NewScanner(interruptible{ctx, c.std.in})
-		for lines.Scan() {
-			if s := strings.TrimSpace(lines.Text()); s != "" {
-				args = append(args, s)
-			}
-		}
-		if err := lines.Err(); err != nil {
+		text, err := io.ReadAll(interruptible(ctx, c.std.in))
+		if err != nil {
 			return fmt.Errorf("reading what to delete: %w", err)
 		}
+		args = strings.Fields(string(text))
 	}
 	return c.each(args, func(arg string) error {
-		r, err := c.resolvePaste(arg)
-		if err == nil {
-			err = c.removeRef(ctx, r, "")
+		r, err := c.resolve(arg, form)
+		if err != nil {
+			return err
+		} else if !r.api.trusted {
+			return errElsewhere
 		}
-		return err
+		if err := c.gone(r, r.api.remove(ctx, below+r.id, r.token)); err != nil {
+			return err
+		}
+		c.note("deleted %s", r.id)
+		c.forget(r.place)
+		return nil
 	})
 }
 
-func (c *cli) removeRef(ctx context.Context, r pasteRef, below string) error {
-	if !r.api.trusted {
-		return errElsewhere
-	}
-	if err := r.api.remove(ctx, below+"/"+r.id, r.token); err != nil {
-		return err
-	}
-	c.note("deleted %s", r.id)
-	return c.forget(r.past)
-}
-
-func (c *cli) list(ctx context.Context, _ []string) error {
-	query := url.Values{"limit": {"200"}}
-	for option, name := range map[string]string{"query": "q", "type": "type", "after": "after", "before": "before", "owner": "owner"} {
-		if c.has(option) {
-			query.Set(name, c.opt[option])
-		}
-	}
-	return c.listed(ctx, "/pastes", query, "ID\tSIZE\tTYPE\tCREATED\tEXPIRES\t\tNAME\n", func(p apiItem) string {
-		marks := []string{}
-		for i, on := range []bool{p.Burn, p.Password, p.Proof} {
-			if on {
-				marks = append(marks, []string{"burns", "password", "encrypted"}[i])
+func (c *cli) list(ctx context.Context, args []string) error {
+	query, text := url.Values{"limit": {"200"}}, strings.ToLower(strings.Join(args, " "))
+	for _, name := range []string{"type", "after", "before", "owner"} {
+		if c.has(name) {
+			value := c.opt[name]
+			if day, err := time.ParseInLocation(time.DateOnly, value, time.Local); err == nil {
+				value = strconv.FormatInt(day.Unix(), 10)
 			}
+			query.Set(name, value)
 		}
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", oneLine(p.ID), humanSize(p.Size), oneLine(p.MIME), date(p.CreatedAt), date(p.ExpiresAt), strings.Join(marks, " "), oneLine(p.Name))
+	}
+	// The server does not know the names of encrypted pastes: where the history has one that fits, all are looked at here.
+	known, here := c.known(), false
+	for _, e := range known {
+		here = here || text != "" && strings.Contains(strings.ToLower(e.Name), text)
+	}
+	if text != "" && !here {
+		query.Set("q", args[0])
+	}
+	head := []string{"ID", "SIZE", "CREATED", "ENDS", "NAME", "TYPE"}
+	return c.listed(ctx, "/pastes", query, head, func(base string, p *apiItem) []string {
+		p.Known = known[base+"/"+p.ID].Name
+		if here && !strings.Contains(strings.ToLower(p.ID+"\n"+p.Display+"\n"+p.Known), text) {
+			return nil
+		}
+		marks := what(*p)
+		if p.Burn {
+			marks += " burns"
+		}
+		if p.Password {
+			marks += " password"
+		}
+		return []string{p.ID, size(p.Size), date(p.CreatedAt)[:10], date(p.ExpiresAt), c.fit(cmp.Or(p.Known, p.Display, "-"), 16), marks}
 	})
 }
 
-// listed prints a list page by page: ids, JSON, or a table.
-func (c *cli) listed(ctx context.Context, path string, query url.Values, head string, row func(apiItem) string) error {
+// listed prints a list page by page: ids, JSON, or a table of the rows that are not nil.
+func (c *cli) listed(ctx context.Context, path string, query url.Values, head []string, row func(string, *apiItem) []string) error {
+	api, err := c.own()
+	if err != nil {
+		return err
+	}
 	comma := "["
-	err := c.api.pages(ctx, path, query, func(items []apiItem) error {
-		table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	err = api.pages(ctx, path, query, func(items []apiItem) error {
+		var rows [][]string
 		for _, item := range items {
+			cells := row(api.base.String(), &item)
 			switch {
+			case cells == nil:
 			case c.has("ids"):
-				fmt.Fprintln(table, oneLine(item.ID))
+				err = c.print("%s\n", oneLine(item.ID))
 			case c.has("json"):
 				text, _ := json.Marshal(item) // strings, numbers and booleans cannot fail
-				if err := c.print("%s%s", comma, text); err != nil {
-					return err
-				}
+				err = c.print("%s%s", comma, text)
 				comma = ",\n"
+			case head != nil:
+				rows, head = append(rows, head), nil
+				fallthrough
 			default:
-				fmt.Fprintf(table, "%s%s\n", head, row(item))
-				head = ""
+				rows = append(rows, cells)
+			}
+			if err != nil {
+				return err
 			}
 		}
-		return table.Flush()
+		return c.table(rows)
 	})
 	if err == nil && c.has("json") {
 		err = c.print("%s]\n", strings.TrimPrefix(comma, ",\n"))
@@ -943,81 +1288,53 @@ func (c *cli) listed(ctx context.Context, path string, query url.Values, head st
 	return err
 }
 
-func (c *cli) export(ctx context.Context, args []string) error {
-	if err := os.MkdirAll(args[0], 0o700); err != nil {
-		return err
-	}
-	failed, spared := errTold(0), 0
-	err := c.api.pages(ctx, "/pastes", url.Values{"limit": {"200"}}, func(items []apiItem) error {
-		for _, p := range items {
-			if p.Burn && !c.has("burning") {
-				spared++
-				continue
-			}
-			if err := c.exportOne(ctx, p, args[0]); ctx.Err() != nil {
-				return ctx.Err()
-			} else if err != nil {
-				if code := c.report(fmt.Errorf("could not open %s: %w", p.ID, err)); failed == 0 {
-					failed = errTold(code)
-				}
-			}
+// table prints rows in columns; on a terminal no line is wider than it.
+func (c *cli) table(rows [][]string) error {
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, cells := range rows {
+		for i, cell := range cells {
+			cells[i] = oneLine(cell)
 		}
-		return nil
-	})
-	if spared > 0 {
-		c.note("left %d burning pastes alone (--burning fetches them too)", spared)
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
-	if err == nil && failed != 0 {
-		return failed
-	}
-	return err
-}
-
-func (c *cli) exportOne(ctx context.Context, p apiItem, dir string) error {
-	if !idShaped(p.ID) { // a link would be followed to its server, and burned there with the key that the history has for it
-		return &apiFailure{Status: 200}
-	}
-	r, err := c.resolvePaste(p.ID)
-	if err != nil {
-		return err
-	}
-	password := ""
-	if p.Proof && r.key == nil {
-		return &cliError{4, "it is encrypted and the history has no key for it", ""}
-	}
-	if p.Password {
-		if password = c.getenv("FPASTE_PASSWORD"); password == "" {
-			return &cliError{4, "it has a password: put it into FPASTE_PASSWORD", ""}
+	w.Flush()
+	for line := range strings.Lines(b.String()) {
+		if err := c.print("%s\n", c.fit(strings.TrimRight(line, "\n"), tableWidth)); err != nil {
+			return err
 		}
 	}
-	file, err := stage(dir)
-	if err != nil {
-		return err
-	}
-	defer file.abort()
-	content, name, release, err := c.fetch(ctx, r, password, p.Name)
-	defer release()
-	if err != nil {
-		return err
-	}
-	if name = safeName(name, ""); name == "" || len(name)+len(r.id) > 254 {
-		name = r.id
-	} else {
-		name = r.id + "-" + name
-	}
-	return file.keep(content, name, r.id, c.has("force"), p.Burn)
+	return nil
 }
 
-// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and blanked in place, so that
-// programs running side by side need no lock. at and size are where it lies.
+// fit cuts what is too wide for a terminal.
+func (c *cli) fit(s string, width int) string {
+	if r := []rune(s); c.outTTY && len(r) > width {
+		return string(r[:width-2]) + ".."
+	}
+	return s
+}
+
+// ---- history ----
+
+// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and, for what is gone, blanked
+// in place, so that programs running side by side need no lock. A later line on the same link adds to an earlier one.
 type historyEntry struct {
 	Link    string `json:"link"`
+	Name    string `json:"name,omitempty"`
 	Token   string `json:"token,omitempty"`
+	Created int64  `json:"created,omitempty"`
 	Expires int64  `json:"expires"`
-	at      int64
-	size    int
+	line    string // as it lies in the file
+	at      int64  // where
 }
 
+func (e historyEntry) place() string {
+	place, _, _ := strings.Cut(e.Link, "#")
+	return place
+}
+
+// historyPath returns "" where there is no home.
 func (c *cli) historyPath() string {
 	if folder := c.folder("XDG_STATE_HOME", ".local/state"); folder != "" {
 		return filepath.Join(folder, "history")
@@ -1025,32 +1342,34 @@ func (c *cli) historyPath() string {
 	return ""
 }
 
-// remember appends to the history, in place of old if there is one. Failing is no failure of the creation, which has happened.
-func (c *cli) remember(e historyEntry, old *historyEntry) {
-	if c.conf["history"] == "off" || c.historyPath() == "" {
+// remember appends to the history. Failing is no failure of the creation, which has happened.
+func (c *cli) remember(e historyEntry) {
+	path := c.historyPath()
+	if c.conf["history"] == "off" || path == "" {
 		return
 	}
-	line, _ := json.Marshal(e) // strings and a number cannot fail
-	err := os.MkdirAll(filepath.Dir(c.historyPath()), 0o700)
-	var f *os.File
+	line, _ := json.Marshal(e) // strings and numbers cannot fail
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
-		f, err = os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
-	}
-	if err == nil {
-		end := []byte("\n")
-		size, _ := f.Seek(0, io.SeekEnd)
-		if f.ReadAt(end, size-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
-			line = append([]byte("\n"), line...)
-		}
-		_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
-		err = cmp.Or(f.Chmod(0o600), err, f.Close())
-	}
-	if err == nil {
-		err = c.forget(old)
+		err = appendLine(path, line)
 	}
 	if err != nil {
-		c.note("not in the history, so deleting takes the certificate or the token that -j prints: %v", err)
+		c.note("not in the history, so keep the link; deleting takes the certificate or the token that -j prints: %v", err)
 	}
+}
+
+func appendLine(path string, line []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	end := []byte("\n")
+	length, _ := f.Seek(0, io.SeekEnd)
+	if f.ReadAt(end, length-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
+		line = append([]byte("\n"), line...)
+	}
+	_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
+	return errors.Join(err, f.Chmod(0o600), f.Close())
 }
 
 func (c *cli) readHistory() []historyEntry {
@@ -1058,174 +1377,223 @@ func (c *cli) readHistory() []historyEntry {
 		return c.past
 	}
 	c.past = []historyEntry{}
-	text, err := os.ReadFile(c.historyPath())
-	if err != nil {
-		return nil // none yet, or none at all
-	}
+	text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
 	at := int64(0)
-	for line := range bytes.Lines(text) {
-		e := historyEntry{at: at, size: len(bytes.TrimRight(line, "\n"))}
-		if at += int64(len(line)); json.Unmarshal(line, &e) == nil {
+	for line := range strings.Lines(string(text)) {
+		e := historyEntry{}
+		if json.Unmarshal([]byte(line), &e) == nil {
+			e.line, e.at = strings.TrimRight(line, "\n"), at
 			c.past = append(c.past, e)
 		}
+		at += int64(len(line))
 	}
 	return c.past
 }
 
-// forget overwrites an entry with blanks: key and token are gone from the file, and no other line moves.
-func (c *cli) forget(e *historyEntry) error {
-	if e == nil {
-		return nil
+// known is the history by link without key, each link's lines as one.
+func (c *cli) known() map[string]historyEntry {
+	all := map[string]historyEntry{}
+	for _, e := range c.readHistory() {
+		before := all[e.place()]
+		e.Name, e.Token = cmp.Or(e.Name, before.Name), cmp.Or(e.Token, before.Token)
+		if e.Created = cmp.Or(before.Created, e.Created); !strings.Contains(e.Link, "#") {
+			e.Link = cmp.Or(before.Link, e.Link)
+		}
+		all[e.place()] = e
 	}
-	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
-	if err != nil {
-		return nil // cleared meanwhile, or read-only: what it names is gone all the same
-	}
-	defer f.Close()
-	line, still := make([]byte, e.size), historyEntry{}
-	if _, err := f.ReadAt(line, e.at); err != nil || json.Unmarshal(line, &still) != nil || still.Link != e.Link {
-		return nil // another program was faster
-	}
-	_, err = f.WriteAt(bytes.Repeat([]byte(" "), e.size), e.at)
-	return err
+	return all
 }
 
-func (c *cli) history(context.Context, []string) error {
+// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line moves.
+func (c *cli) forget(place string) {
+	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
+	if err != nil {
+		return // cleared meanwhile, or read-only: what it names is gone all the same
+	}
+	defer f.Close()
+	for _, e := range c.readHistory() {
+		still := make([]byte, len(e.line))
+		if _, err := f.ReadAt(still, e.at); e.place() == place && err == nil && string(still) == e.line {
+			f.WriteAt(bytes.Repeat([]byte(" "), len(e.line)), e.at)
+		}
+	}
+}
+
+func (c *cli) history(ctx context.Context, _ []string) error {
 	if c.has("clear") {
+		if isTerminal(c.std.in) && !c.has("force") {
+			answer, err := askTerminal(ctx, "Forget all keys and delete tokens? They exist nowhere else. [y/N] ", false)
+			if err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+				return cmp.Or(err, error(&cliError{1, "nothing was forgotten", ""}))
+			}
+		}
 		if err := os.Remove(c.historyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) && c.historyPath() != "" {
 			return err
 		}
 		return nil
 	}
-	for _, e := range c.readHistory() {
-		if e.Expires < c.clock().Unix() {
-			if err := c.forget(&e); err != nil {
+	var rows [][]string
+	shown, all := map[string]bool{}, c.known()
+	for _, line := range c.readHistory() {
+		e := all[line.place()]
+		if shown[e.place()] {
+			continue
+		}
+		shown[e.place()] = true
+		if c.has("json") {
+			if err := c.printJSON(e); err != nil {
 				return err
 			}
 			continue
 		}
-		var err error
-		if c.has("json") {
-			err = c.show(e)
-		} else {
-			err = c.print("%s  %s  %s\n", oneLine(e.Link), cmp.Or(oneLine(e.Token), "-"), date(e.Expires))
+		ends := date(e.Expires)
+		if e.Expires < c.clock().Unix() {
+			ends = "ended?" // reads may have renewed it: only the server knows
 		}
-		if err != nil {
+		rows = append(rows, []string{date(e.Created), ends, cmp.Or(e.Name, "-"), e.Link})
+	}
+	for _, cells := range rows { // links are never cut
+		if err := c.print("%s  %-16s  %-16s  %s\n", cells[0], cells[1], oneLine(c.fit(cells[2], 16)), oneLine(cells[3])); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// ---- short URLs ----
+
 func (c *cli) short(ctx context.Context, args []string) error {
-	rest := args[1:]
-	if (args[0] == "info" || args[0] == "delete") != (len(rest) > 0) {
-		return usage("fpaste help short", "short takes a URL, list, info ID or delete ID...: an argument is missing or unexpected")
+	verb, rest := args[0], args[1:]
+	if (verb == "info" || verb == "delete") != (len(rest) > 0) {
+		return usage("fpaste help short", "short takes a URL, list, info ID... or delete ID...")
 	}
-	switch args[0] {
+	switch verb {
 	case "list":
 		query := url.Values{"limit": {"200"}}
 		if c.has("owner") {
 			query.Set("owner", c.opt["owner"])
 		}
-		return c.listed(ctx, "/s", query, "ID\tCREATED\tEXPIRES\tURL\n", func(u apiItem) string {
-			return oneLine(u.ID) + "\t" + date(u.CreatedAt) + "\t" + date(u.ExpiresAt) + "\t" + oneLine(u.Target)
+		return c.listed(ctx, "/s", query, []string{"ID", "CREATED", "ENDS", "URL"}, func(_ string, u *apiItem) []string {
+			return []string{u.ID, date(u.CreatedAt)[:10], date(u.ExpiresAt), u.Target}
 		})
-	case "info", "delete":
+	case "delete":
+		return c.removeAll(ctx, rest, shortPath, "/s/")
+	case "info":
 		return c.each(rest, func(arg string) error {
-			r, err := c.resolve(arg, shortIDShape.MatchString, "/s")
-			if err == nil && args[0] == "delete" {
-				return c.removeRef(ctx, r, "/s")
-			}
+			r, err := c.resolve(arg, shortPath)
 			if err != nil {
 				return err
 			}
 			info, err := ask[apiItem](ctx, r.api, apiCall{method: "GET", path: "/s/" + r.id + "/info"})
-			if err != nil {
+			if c.gone(r, err) != nil {
 				return err
+			} else if c.has("json") {
+				return c.printJSON(info)
 			}
-			return c.show(info)
+			return c.print("%s\nleads to %s\nends %s\n", r.place, oneLine(info.Target), c.when(info.ExpiresAt))
 		})
 	}
-	wish := map[string]string{"url": args[0]}
-	if v := cmp.Or(c.opt["expiry"], c.conf["expiry"]); v != "" {
+	target := strings.Trim(verb, blankish)
+	if keyBehind.MatchString(target) {
+		return usage("shorten the part before #, then add # and the key to the short link yourself",
+			"the link has a key, which the server must not see: %s was not sent", hide(target))
+	}
+	api, err := c.own()
+	if err != nil {
+		return err
+	}
+	wish := map[string]string{"url": target}
+	if v := c.expiry(); v != "" {
 		wish["expiry"] = v
 	}
 	text, _ := json.Marshal(wish) // strings cannot fail
-	info, err := ask[apiItem](ctx, c.api, apiCall{method: "POST", path: "/s", header: map[string]string{"Content-Type": "application/json"}, body: textBody(string(text))})
-	if err == nil && !shortIDShape.MatchString(info.ID) {
+	info, err := ask[apiItem](ctx, api, apiCall{method: "POST", path: "/s", body: textBody(string(text)),
+		header: map[string]string{"Content-Type": "application/json"}})
+	if err == nil && !shortIDForm.MatchString(info.ID) {
 		err = &apiFailure{Status: 200}
 	}
 	if err != nil {
 		return err
 	}
-	info.Link = c.api.base.String() + "/s/" + info.ID
-	c.remember(historyEntry{Link: info.Link, Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
-	if c.has("json") {
-		return c.show(info)
-	}
-	return c.print("%s\n", info.Link)
+	info.Known = hide(target)
+	return c.made(pasteRef{api: api, place: api.base.String() + "/s/" + info.ID}, info, info.CreatedAt, true)
 }
 
-// newIdentity makes a key and a place for its certificate, which certify fetches or makes. Both files appear together or not at all.
-func (c *cli) newIdentity(certify func(key *ecdsa.PrivateKey) (string, error)) error {
+// ---- certificates ----
+
+// newIdentity makes a key, has it certified, and puts both files in place: together or not at all, whatever fails between.
+func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) (string, error)) error {
 	dir := c.configFolder()
 	if dir == "" {
 		return &cliError{1, "there is no folder for the key", "set XDG_CONFIG_HOME or HOME"}
+	} else if oneLine(name) != name || name == "" || len(name) > 64 {
+		return usage("fpaste help "+c.command.name, "a name has 1 to 64 letters, digits, blanks and . _ - @")
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var files [2]*outFile
+	var err error
+	paths := [2]string{filepath.Join(dir, "client.key"), filepath.Join(dir, "client.crt")}
+	for i, path := range paths {
+		if files[i], err = stage(dir, c.has("force")); err != nil {
+			return err
+		}
+		defer files[i].abort()
+		if err := files[i].free(filepath.Base(path)); err != nil {
+			return err
+		}
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err = cmp.Or(err, os.MkdirAll(dir, 0o700)); err != nil {
+	if err != nil {
 		return err
 	}
 	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	files := [2]*outFile{}
-	for i, file := range []string{"client.key", "client.crt"} {
-		if files[i], err = stage(dir); err != nil {
-			return err
-		}
-		defer files[i].abort()
-		if err := files[i].claim(file, c.has("force")); err != nil {
-			return err
-		}
+	text, err := certify(key)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair([]byte(text), keyText) // the certificate is for this key
+	if err != nil {
+		return fmt.Errorf("checking the new certificate: %w", err)
 	}
 	_, err = files[0].Write(keyText)
-	text := ""
-	if err == nil {
-		text, err = certify(key)
+	_, errCert := files[1].WriteString(text)
+	old, errOld := os.ReadFile(paths[0])
+	if err = errors.Join(err, errCert, files[1].Sync()); err != nil {
+		return err
 	}
-	if err == nil {
-		_, err = tls.X509KeyPair([]byte(text), keyText) // the certificate is for this key
-	}
-	if err == nil {
-		_, err = files[1].WriteString(text)
-	}
-	for _, f := range files {
-		if err == nil {
-			err = f.commit()
+	if err = files[0].commit("client.key"); err == nil {
+		if err = files[1].commit("client.crt"); err != nil && errOld == nil { // the new key is nothing without it
+			err = errors.Join(err, replaceFile(paths[0], old))
+		} else if err != nil {
+			os.Remove(paths[0])
 		}
 	}
 	if err != nil {
 		return err
 	}
-	c.note("wrote %s and %s", files[0].final, files[1].final)
-	wanted := map[string]string{"cert": files[1].final, "key": files[0].final}
-	if c.server != nil && c.conf["server"] == "" {
+	c.note("wrote %s and %s: %s, good until %s", paths[0], paths[1], pair.Leaf.Subject.CommonName, date(pair.Leaf.NotAfter.Unix()))
+	wanted := map[string]string{"cert": paths[1], "key": paths[0]}
+	if c.server != nil && (c.command.name == "register" || c.conf["server"] == "") {
 		wanted["server"] = c.server.String()
 	}
+	if ca, _ := c.setting("cacert"); ca != "" {
+		wanted["cacert"], _ = filepath.Abs(ca)
+	}
 	if err := c.writeConfig(wanted); err != nil {
-		return &cliError{1, "the config was not changed: " + err.Error(), "use --cert " + files[1].final + " --key " + files[0].final}
+		return &cliError{1, "the config was not changed: " + err.Error(), "use --cert " + paths[1] + " --key " + paths[0]}
 	}
 	return nil
 }
 
 // writeConfig sets keys and leaves every other line as it is.
 func (c *cli) writeConfig(wanted map[string]string) error {
-	dir := c.configFolder()
-	text, err := os.ReadFile(filepath.Join(dir, "config"))
+	path := filepath.Join(c.configFolder(), "config")
+	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -1239,29 +1607,35 @@ func (c *cli) writeConfig(wanted map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
 	}
-	return replaceFile(filepath.Join(dir, "config"), b.String())
+	return replaceFile(path, []byte(b.String()))
 }
 
-func certRequest(name string, key any) (string, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
+func certRequest(name string, key crypto.PrivateKey) (string, error) {
+	wish := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
+	der, err := x509.CreateCertificateRequest(rand.Reader, wish, key)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), err
 }
 
 func (c *cli) register(ctx context.Context, args []string) error {
-	return c.newIdentity(func(key *ecdsa.PrivateKey) (string, error) {
+	api, err := c.own()
+	if err != nil {
+		return err
+	}
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) (string, error) {
 		csr, err := certRequest(args[0], key)
 		if err != nil {
 			return "", err
 		}
-		return c.api.enrol(ctx, csr)
+		return api.enrol(ctx, csr)
 	})
 }
 
 func (c *cli) cert(_ context.Context, args []string) error {
-	return c.newIdentity(func(key *ecdsa.PrivateKey) (string, error) {
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) (string, error) {
 		now := c.clock()
-		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(certLife), // the serial is drawn
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true}
+		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, // the serial is drawn
+			NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(certLife), BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), err
 	})
@@ -1269,193 +1643,280 @@ func (c *cli) cert(_ context.Context, args []string) error {
 
 // renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing would fit.
 func (c *cli) renew(ctx context.Context, _ []string) error {
-	path := c.setting("cert", "FPASTE_CERT")
+	path, keyPath, _ := c.identity()
 	if path == "" {
 		return usage("fpaste register NAME makes one", "no certificate is configured")
 	}
-	keyPath := cmp.Or(c.setting("key", "FPASTE_KEY"), path)
-	pair, err := tls.LoadX509KeyPair(path, keyPath)
+	pair, err := loadPair(path, keyPath)
 	if err != nil {
-		return fmt.Errorf("loading the certificate: %w", err)
+		return err
+	}
+	api, err := c.own()
+	if err != nil {
+		return err
 	}
 	csr, err := certRequest(pair.Leaf.Subject.CommonName, pair.PrivateKey)
 	if err != nil {
 		return err
 	}
-	text, err := c.api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr)}, certBegin)
+	fresh, err := api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr), certified: true}, certBegin)
 	if err != nil {
 		return err
 	}
-	key, err := os.ReadFile(keyPath)
-	if err == nil {
-		pair, err = tls.X509KeyPair([]byte(text), key)
-	}
-	old, oldErr := os.ReadFile(path)
-	if err = cmp.Or(err, oldErr); err != nil {
-		return fmt.Errorf("checking the new certificate: %w", err)
-	}
-	const end = "-----END CERTIFICATE-----"
-	before, rest, _ := strings.Cut(string(old), certBegin) // it loaded: there is one
-	_, after, _ := strings.Cut(rest, end+"\n")
-	if err := replaceFile(path, before+strings.TrimRight(text, "\n")+"\n"+after); err != nil { // a bundle keeps its other blocks: key and CA
+	old, err := os.ReadFile(path)
+	if err != nil {
 		return err
 	}
-	c.note("%s is good until %s", path, date(pair.Leaf.NotAfter.Unix()))
+	text, err := replaceCertificate(old, []byte(fresh))
+	if err != nil {
+		return err
+	}
+	key := text // in the same file
+	if keyPath != path {
+		if key, err = os.ReadFile(keyPath); err != nil {
+			return err
+		}
+	}
+	renewed, err := tls.X509KeyPair(text, key)
+	if err != nil {
+		return fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
+	}
+	if err := replaceFile(path, text); err != nil {
+		return err
+	}
+	c.note("%s is good until %s", path, date(renewed.Leaf.NotAfter.Unix()))
 	return nil
 }
 
-func (c *cli) pki(ctx context.Context, args []string) error {
-	query := url.Values{}
-	for _, option := range []string{"days", "reason"} {
-		if c.has(option) {
-			query.Set(option, c.opt[option])
+// replaceCertificate puts the first certificate of fresh in the place of the first that old has; all else stays as it is.
+func replaceCertificate(old, fresh []byte) ([]byte, error) {
+	block, _ := pem.Decode(fresh)
+	for rest := old; block != nil; {
+		found, after := pem.Decode(rest)
+		if found == nil {
+			break
 		}
-	}
-	verb, arg := args[0], strings.Join(args[1:], "")
-	call := apiCall{method: "GET", path: map[string]string{"status": "/pki", "list": "/pki/certs", "ca": "/pki/ca.crt"}[verb]}
-	if (call.path == "") != (len(args) == 2) {
-		return usage("fpaste help pki", "pki takes status, ca, list, issue CSR-FILE or revoke SERIAL")
-	}
-	switch verb {
-	case "issue":
-		csr, err := os.ReadFile(arg)
-		if err != nil {
-			return err
+		rest = after
+		if found.Type != "CERTIFICATE" {
+			continue
 		}
-		call = apiCall{method: "POST", path: "/pki/issue", query: query, body: textBody(string(csr))}
-	case "revoke":
-		if !serialShape.MatchString(arg) {
-			return usage("fpaste pki list shows them", "%q is not a serial", arg)
+		const end = "-----END CERTIFICATE-----"
+		begin := bytes.LastIndex(old[:len(old)-len(after)], []byte(certBegin))
+		text := bytes.TrimRight(pem.EncodeToMemory(block), "\n")
+		behind := old[begin+bytes.Index(old[begin:], []byte(end))+len(end):]
+		if bytes.Contains(old[begin:len(old)-len(behind)], []byte("\r\n")) {
+			text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
 		}
-		call = apiCall{method: "POST", path: "/pki/revoke/" + strings.ToLower(arg), query: query}
-	case "status", "ca", "list":
-	default:
-		return usage("fpaste help pki", "unknown argument %q for pki", verb)
+		return slices.Concat(old[:begin], text, behind), nil
 	}
-	if verb == "issue" || verb == "ca" {
-		text, err := c.api.text(ctx, call, certBegin)
-		if err != nil {
-			return err
-		}
-		return c.print("%s", text)
-	}
-	if verb == "list" {
-		return c.listed(ctx, call.path, url.Values{}, "SERIAL\tNAME\tISSUED\tEXPIRES\t\n", func(k apiItem) string {
-			marks := map[bool]string{true: "admin "}[k.Admin] + map[bool]string{true: "revoked"}[k.Revoked]
-			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", oneLine(k.Serial), oneLine(k.CommonName), date(k.IssuedAt), date(k.ExpiresAt), marks)
-		})
-	}
-	answer, err := ask[map[string]any](ctx, c.api, call)
-	if err != nil {
-		return err
-	}
-	return c.show(answer)
+	return nil, errStrange
 }
+
+// ---- info, help ----
 
 func (c *cli) info(ctx context.Context, _ []string) error {
-	header, begin := map[string]string{"Accept": "text/plain"}, "FlaskPaste"
-	if c.has("json") {
-		header, begin = nil, "{"
-	}
-	text, err := c.api.text(ctx, apiCall{method: "GET", path: "/", header: header}, begin)
+	api, err := c.own()
 	if err != nil {
 		return err
 	}
-	return c.print("%s\n", strings.TrimRight(text, "\n"))
-}
-
-// show prints a value as JSON (-j), else a line for each member, dates readable.
-func (c *cli) show(v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil || c.has("json") {
-		return cmp.Or(err, c.print("%s", b.Bytes()))
+	text, err := api.text(ctx, apiCall{method: "GET", path: "/"}, "{")
+	var about struct {
+		Name, Version string
+		Limits        map[string]json.RawMessage
+		You           *struct{ Tier, Owner string }
 	}
-	var members map[string]any
-	dec := json.NewDecoder(&b)
-	dec.UseNumber()
-	if err := dec.Decode(&members); err != nil {
+	if err == nil && json.Unmarshal([]byte(text), &about) != nil {
+		err = &apiFailure{Status: 200}
+	}
+	if err != nil {
 		return err
+	} else if c.has("json") {
+		return c.print("%s\n", strings.TrimSpace(text))
 	}
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		text := fmt.Sprint(members[name])
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil && strings.HasSuffix(name, "_at") {
-			text = date(n)
-		}
-		if err := c.print("%-20s %s\n", oneLine(name), oneLine(text)); err != nil {
-			return err
+	tier, owner, certificate := "anonymous", "", "none: fpaste register NAME, or fpaste cert NAME"
+	if about.You != nil {
+		tier, owner = about.You.Tier, about.You.Owner
+	} else if api.pair != nil {
+		tier = "the server does not say"
+	}
+	if api.pair != nil {
+		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + c.when(api.pair.Leaf.NotAfter.Unix())
+	} else if c.unsent != "" {
+		certificate = "not sent: " + c.unsent
+	}
+	var may struct {
+		Size    int64 `json:"max_size"`
+		Life    int64 `json:"default_expiry"`
+		Longest int64 `json:"max_expiry"`
+	}
+	var work struct {
+		Difficulty int
+		Free       int `json:"free_per_hour"`
+	}
+	json.Unmarshal(about.Limits[tier], &may)
+	json.Unmarshal(about.Limits["work"], &work)
+	rows := [][2]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version}, {"you are", tier}, {"owner", owner},
+		{"certificate", certificate}}
+	if may.Size > 0 {
+		rows = append(rows, [2]string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s", size(may.Size), span(may.Life),
+			span(may.Longest))})
+	}
+	if work.Difficulty > 0 {
+		rows = append(rows, [2]string{"work", fmt.Sprintf("%d bits for each paste after %d in an hour; fpaste does it",
+			work.Difficulty, work.Free)})
+	}
+	for _, row := range rows {
+		if row[1] != "" {
+			if err := c.print("%-12s %s\n", row[0], oneLine(row[1])); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (c *cli) help(_ context.Context, args []string) error {
-	if len(args) == 0 {
-		c.print("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n")
-		for _, k := range clientCommands() {
-			c.print("  %-11s %s\n", k.name, k.brief)
-		}
-		return c.print("\nfpaste help COMMAND shows options and an example. Exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption.\n")
-	}
-	k, ok := findCommand(args[0])
-	if !ok {
-		return usage("fpaste help", "unknown command %q", args[0])
-	}
-	c.print("usage: fpaste %s\n%s\n\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args), k.brief)
-	for _, f := range k.flagsFor() {
-		short := "    "
-		if f.short != "" {
-			short = "-" + f.short + ", "
-		}
-		c.print("  %s%-22s %s\n", short, strings.TrimSpace("--"+f.long+" "+f.value), f.help)
-	}
-	return c.print("\nexample: %s\n", k.example)
-}
+func (c *cli) version(context.Context, []string) error { return c.print("fpaste %s\n", version) }
 
-// completion writes a script for a shell from the same table that dispatches. zsh runs bash's.
-func (c *cli) completion(_ context.Context, args []string) error {
+func (c *cli) help(_ context.Context, args []string) error {
+	k := clientCommands()[0]
 	var b strings.Builder
-	all := clientCommands()
-	switch args[0] {
-	case "bash", "zsh":
-		if args[0] == "zsh" {
-			b.WriteString("autoload -Uz bashcompinit && bashcompinit\n")
+	if len(args) == 0 {
+		b.WriteString("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n")
+		for _, k := range clientCommands() {
+			fmt.Fprintf(&b, "  %-11s %s\n", k.name, k.brief)
 		}
-		b.WriteString("_fpaste() {\n  local cur=${COMP_WORDS[COMP_CWORD]} options words\n  case ${COMP_WORDS[1]} in\n")
-		names := ""
-		for _, k := range append(all, cliCommand{name: "*", flags: all[0].flags}) {
-			fmt.Fprintf(&b, "    %s) words='%s' options='", k.name, k.words)
-			for _, f := range k.flagsFor() {
-				b.WriteString("--" + f.long + " ")
-			}
-			b.WriteString("' ;;\n")
-			names += strings.Trim(k.name, "*") + " "
+		b.WriteString("\nfpaste help COMMAND shows its options and an example. Without a command: create.\n\n")
+	} else if found, ok := findCommand(args[0]); !ok {
+		return usage("fpaste help lists the commands", "unknown command %q", hide(args[0]))
+	} else {
+		k = found
+		fmt.Fprintf(&b, "usage: fpaste %s\n%s\n\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args), k.brief)
+	}
+	own, text := k.own()
+	for _, o := range own {
+		letter := "    "
+		if o.short != "" {
+			letter = "-" + o.short + ", "
 		}
-		fmt.Fprintf(&b, "  esac\n  ((COMP_CWORD == 1)) && words='%s'\n  [[ $cur == -* ]] && words=$options\n", strings.TrimSpace(names))
-		b.WriteString("  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -o default -F _fpaste fpaste\n")
-	case "fish":
-		for _, k := range all {
-			fmt.Fprintf(&b, "complete -c fpaste -n __fish_use_subcommand -a %s -d \"%s\"\n", k.name, k.brief)
-			seen := "complete -c fpaste -n '__fish_seen_subcommand_from " + k.name + "'"
-			if k.words != "" {
-				fmt.Fprintf(&b, "%s -a '%s'\n", seen, k.words)
-			}
-			for _, f := range k.flagsFor() {
-				fmt.Fprintf(&b, "%s -l %s -d \"%s\"", seen, f.long, f.help)
-				if f.short != "" {
-					b.WriteString(" -s " + f.short)
-				}
-				if f.value != "" {
-					b.WriteString(" -r")
-				}
-				b.WriteByte('\n')
-			}
-		}
-	default:
-		return usage("bash, zsh or fish", "unknown shell %q", args[0])
+		fmt.Fprintf(&b, "  %s%-17s %s\n", letter, strings.TrimSpace("--"+o.long+" "+o.value), text[o.long])
+	}
+	fmt.Fprintf(&b, "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n"+
+		"  -v/--verbose (each request), --insecure-http, -h/--help, -V/--version\n\nexample: %s\n", k.example)
+	if len(args) == 0 {
+		b.WriteString("exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption\n")
 	}
 	return c.print("%s", b.String())
+}
+
+// completion writes a script for a shell from the same table that dispatches.
+func (c *cli) completion(_ context.Context, args []string) error {
+	var cases, fish strings.Builder
+	var names []string
+	for _, k := range clientCommands() {
+		names = append(names, k.name)
+	}
+	for _, k := range append(clientCommands(), cliCommand{name: "*", options: clientCommands()[0].options}) {
+		own, text := k.own()
+		if k.name == "help" {
+			k.words = strings.Join(names, " ")
+		}
+		condition := "'__fish_seen_subcommand_from " + k.name + "'"
+		if k.name == "*" {
+			condition = "__fish_use_subcommand"
+		} else {
+			fmt.Fprintf(&fish, "complete -c fpaste -n __fish_use_subcommand -a %s -d \"%s\"\n", k.name, k.brief)
+		}
+		if k.words != "" {
+			fmt.Fprintf(&fish, "complete -c fpaste -n %s -f -a '%s'\n", condition, k.words)
+		}
+		var flags []string
+		for _, o := range append(own, cliOptions()[:commonOptions]...) {
+			flags = append(flags, "--"+o.long)
+			fmt.Fprintf(&fish, "complete -c fpaste -n %s -l %s -d \"%s\"", condition, o.long, text[o.long])
+			if o.short != "" {
+				fish.WriteString(" -s " + o.short)
+			}
+			if o.value != "" {
+				fish.WriteString(" -r")
+			}
+			fish.WriteByte('\n')
+		}
+		fmt.Fprintf(&cases, "    %s) fixed='%s' flags='%s' ;;\n", k.name, k.words, strings.Join(flags, " "))
+	}
+	switch all := strings.Join(names, " "); args[0] {
+	case "bash":
+		return c.print("_fpaste() {\n  local fixed flags cur=${COMP_WORDS[COMP_CWORD]}\n  case ${COMP_WORDS[1]} in\n%s  esac\n"+
+			"  ((COMP_CWORD == 1)) && fixed='%s'\n  [[ $cur == -* ]] && fixed=$flags\n"+
+			"  COMPREPLY=($(compgen -W \"$fixed\" -- \"$cur\"))\n}\ncomplete -o default -F _fpaste fpaste\n", cases.String(), all)
+	case "zsh":
+		return c.print("#compdef fpaste\n_fpaste() {\n  local fixed flags\n  case ${words[2]} in\n%s  esac\n"+
+			"  (( CURRENT == 2 )) && fixed='%s'\n  [[ $PREFIX == -* ]] && fixed=$flags\n"+
+			"  [[ -n $fixed ]] && compadd -- ${=fixed}\n  [[ $PREFIX == -* ]] || _files\n}\n"+
+			"if [[ $funcstack[1] == _fpaste ]]; then _fpaste \"$@\"; else\n"+
+			"  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n  compdef _fpaste fpaste\nfi\n", cases.String(), all)
+	case "fish":
+		return c.print("%s", fish.String())
+	}
+	return usage("bash, zsh or fish", "unknown shell %q", args[0])
+}
+
+// ---- terminal ----
+
+// isTerminal knows a terminal by its kind: a character device that is none of those which are no terminal.
+func isTerminal(x any) bool {
+	f, ok := x.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"} {
+		if other, err := os.Stat(path); err == nil && info.Sys().(*syscall.Stat_t).Rdev == other.Sys().(*syscall.Stat_t).Rdev {
+			return false
+		}
+	}
+	return true
+}
+
+// askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent question is
+// not shown; the echo is back however it ends.
+func askTerminal(ctx context.Context, question string, silent bool) (string, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", errors.New("there is no terminal")
+	}
+	defer tty.Close()
+	stty := func(arg string) ([]byte, error) {
+		cmd := exec.Command("stty", arg)
+		cmd.Stdin, cmd.Env = tty, []string{"PATH=" + os.Getenv("PATH")} // nothing of the environment's secrets
+		return cmd.Output()
+	}
+	if silent {
+		before, err := stty("-g")
+		if err == nil {
+			defer stty(strings.TrimSpace(string(before)))
+			_, err = stty("-echo")
+		}
+		if err != nil {
+			return "", errors.New("the terminal can't hide it")
+		}
+		defer tty.WriteString("\n")
+	}
+	tty.WriteString(question)
+	typed := make(chan string, 1)
+	go func() {
+		line := make([]byte, 4096) // the kernel's longest line
+		n, _ := tty.Read(line)
+		typed <- strings.TrimRight(string(line[:n]), "\r\n")
+	}()
+	select {
+	case s := <-typed:
+		return s, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // work solves a challenge on all cores; a terminal sees bits, rate and the time to expect.
@@ -1466,7 +1927,8 @@ func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, e
 		if now := c.clock(); tried > 0 && now.Sub(last) >= progressStep {
 			last = now
 			rate := float64(tried) / max(now.Sub(start).Seconds(), 1e-3)
-			c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6, float64(uint64(1)<<difficulty)/rate))
+			c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6,
+				float64(uint64(1)<<difficulty)/rate))
 		}
 	})
 }
@@ -1478,109 +1940,111 @@ func (c *cli) meter(what string, total int64) func(int64) {
 	return func(done int64) {
 		if now := c.clock(); total >= progressFrom && now.Sub(last) >= progressStep {
 			last = now
-			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, humanSize(total), humanSize(int64(float64(done)/now.Sub(start).Seconds()))))
+			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, size(total),
+				size(int64(float64(done)/now.Sub(start).Seconds()))))
 		}
 	}
 }
 
-// status shows one line that the next one overwrites, on a terminal only.
+// status shows one line that the next one overwrites, on a terminal only; "" takes it away.
 func (c *cli) status(line string) {
-	if !c.errTTY || c.has("quiet") {
-		return
+	if c.errTTY && !c.has("quiet") && line+c.shown != "" {
+		fmt.Fprintf(c.std.err, "\r%-*.*s\r", tableWidth, tableWidth, line)
+		c.shown = line
 	}
-	width := max(terminalWidth(c.std.err)-1, 20)
-	fmt.Fprintf(c.std.err, "\r%-*.*s\r", width, width, line)
 }
 
 // outFile is a file that appears whole under its name or not at all: temporary beside it until commit.
 type outFile struct {
 	*os.File
 	dir, final string
-	held       bool // final is empty and ours: it holds the name
+	force      bool // it may take a regular file's place
 }
 
 // stage makes the temporary file, mode 0600, in dir ("" for here).
-func stage(dir string) (*outFile, error) {
-	dir = cmp.Or(dir, ".")
-	f, err := os.CreateTemp(dir, ".fpaste-*")
-	return &outFile{File: f, dir: dir}, err
+func stage(dir string, force bool) (*outFile, error) {
+	f, err := os.CreateTemp(cmp.Or(dir, "."), ".fpaste-*")
+	return &outFile{File: f, dir: dir, force: force}, err
 }
 
-// claim takes the name: a new one, or with force that of a regular file.
-func (o *outFile) claim(name string, force bool) error {
+// free tells whether commit could have the name; "" is not known yet.
+func (o *outFile) free(name string) error {
 	path := filepath.Join(o.dir, name)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err == nil {
-		o.final, o.held = path, true
-		return f.Close()
-	}
-	if errors.Is(err, fs.ErrExist) && !force {
+	info, err := os.Lstat(path)
+	switch {
+	case name == "" || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && !o.force:
 		return &cliError{1, path + " exists", "-f overwrites it"}
-	}
-	if info, e := os.Stat(path); e != nil || !info.Mode().IsRegular() {
+	case err == nil && !info.Mode().IsRegular():
 		return &cliError{1, path + " is not a file that can be replaced", ""}
-	}
-	o.final = path
-	return nil
-}
-
-// keep names, fills and commits the file. With must, a name that can't be had gives way to a new one made of the id.
-func (o *outFile) keep(content io.Reader, name, id string, force, must bool) error {
-	for n := 0; o.final == ""; n++ {
-		err := o.claim(safeName(name, id), force)
-		if name = id + "-" + strconv.Itoa(n+1); err != nil && (!must || n > 1000) {
-			return err
-		}
-		force = false
-	}
-	if _, err := io.Copy(o.File, content); err != nil {
-		return err
-	}
-	return o.commit()
-}
-
-// commit makes the file durable under its name.
-func (o *outFile) commit() error {
-	err := o.Sync()
-	if err = cmp.Or(err, o.Close()); err == nil {
-		err = os.Rename(o.Name(), o.final)
-	}
-	if err == nil {
-		o.File = nil
-		_ = syncDir(o.dir) // the content is safe already; not every system can sync a folder
 	}
 	return err
 }
 
+// fill writes content and commits.
+func (o *outFile) fill(content io.Reader, name string) error {
+	if err := o.free(name); err != nil {
+		return err
+	}
+	if _, err := io.Copy(o.File, content); err != nil {
+		return err
+	}
+	return o.commit(name)
+}
+
+// commit makes the file durable under its name. Without force the name must be new: fs.ErrExist.
+func (o *outFile) commit(name string) error {
+	if err := o.Sync(); err != nil {
+		return err
+	}
+	path := filepath.Join(o.dir, name)
+	if !o.force {
+		holder, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600) // whoever comes now finds the name taken
+		if err != nil {
+			return err
+		}
+		holder.Close()
+	}
+	if err := os.Rename(o.Name(), path); err != nil {
+		if !o.force {
+			os.Remove(path)
+		}
+		return err
+	}
+	o.final = path
+	o.Close()
+	if folder, err := os.Open(cmp.Or(o.dir, ".")); err == nil { // the content is safe; not every system can sync a folder
+		folder.Sync()
+		folder.Close()
+	}
+	return nil
+}
+
 // abort removes what commit has not made final.
 func (o *outFile) abort() {
-	if o.File == nil {
-		return
-	}
-	o.Close()
-	os.Remove(o.Name())
-	if o.held {
-		os.Remove(o.final)
+	if o.final == "" {
+		o.Close()
+		os.Remove(o.Name())
 	}
 }
 
-// replaceFile rewrites a file in one step; a link is followed, so that it stays one.
-func replaceFile(path, text string) error {
+// replaceFile rewrites a file in one step, its mode kept; a link is followed, so that it stays one.
+func replaceFile(path string, text []byte) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	o, err := stage(filepath.Dir(path))
+	o, err := stage(filepath.Dir(path), true)
 	if err != nil {
 		return err
 	}
 	defer o.abort()
-	if err := o.claim(filepath.Base(path), true); err != nil {
-		return err
+	if info, err := os.Stat(path); err == nil {
+		if err := o.Chmod(info.Mode().Perm()); err != nil {
+			return err
+		}
 	}
-	if _, err := o.WriteString(text); err != nil {
-		return err
-	}
-	return o.commit()
+	return o.fill(bytes.NewReader(text), filepath.Base(path))
 }
 
 // safeName makes a file name of what the sender chose: the last path element, or other if that could leave the folder, hide,
@@ -1605,8 +2069,8 @@ func isBinary(b []byte) bool {
 	return false
 }
 
-// appendClean appends b with control characters, bidirectional marks and bytes that are no UTF-8 in visible form, and returns
-// what was cut in the middle: a character, or a CR that may belong to a line end.
+// appendClean appends b with control characters, bidirectional marks and bytes that are no UTF-8 in visible form, and
+// returns what was cut in the middle: a character, or a CR that may belong to a line end.
 func appendClean(out, b []byte, lines bool) (_, rest []byte) {
 	for len(b) > 0 && utf8.FullRune(b) {
 		r, n := utf8.DecodeRune(b)
@@ -1670,40 +2134,48 @@ func (c *countReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// interruptible ends a read when ctx does, although nobody writes to the pipe or types on the terminal. The read goes on in its
-// goroutine until the program ends.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i interruptible) Read(p []byte) (int, error) {
-	type result struct {
-		n   int
-		err error
-	}
-	done := make(chan result, 1)
+// interruptible is r, ending when ctx does, although nobody writes to the pipe or types on the terminal.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	in, out := io.Pipe()
 	go func() {
-		n, err := i.r.Read(p)
-		done <- result{n, err}
+		_, err := io.Copy(out, r)
+		out.CloseWithError(err) // nil is io.EOF
 	}()
-	select {
-	case r := <-done:
-		return r.n, r.err
-	case <-i.ctx.Done():
-		return 0, i.ctx.Err()
-	}
+	context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
+	return in
 }
 
 func date(unix int64) string { return time.Unix(unix, 0).Format("2006-01-02 15:04") }
 
-func humanSize(n int64) string {
-	size, unit := float64(n), 0
-	for ; size >= 1000 && unit < 4; unit++ {
-		size /= 1024
+// when is a date and how far it is: "2026-11-28 22:57 (in 23 h)".
+func (c *cli) when(unix int64) string {
+	left := unix - c.clock().Unix()
+	if left < 0 {
+		return date(unix) + " (" + span(-left) + " ago)"
+	}
+	return date(unix) + " (in " + span(left) + ")"
+}
+
+// span is a number of seconds in words.
+func span(seconds int64) string {
+	switch {
+	case seconds < 120:
+		return fmt.Sprintf("%d s", seconds)
+	case seconds < 120*60:
+		return fmt.Sprintf("%d min", seconds/60)
+	case seconds < 48*3600:
+		return fmt.Sprintf("%d h", seconds/3600)
+	}
+	return fmt.Sprintf("%d d", seconds/86400)
+}
+
+func size(n int64) string {
+	value, unit := float64(n), 0
+	for ; value >= 1000 && unit < 4; unit++ {
+		value /= 1024
 	}
 	if unit == 0 {
 		return fmt.Sprintf("%d B", n)
 	}
-	return fmt.Sprintf("%.1f %ciB", size, "KMGT"[unit-1])
+	return strings.Replace(fmt.Sprintf("%.1f %ciB", value, "KMGT"[unit-1]), ".0 ", " ", 1)
 }

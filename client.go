@@ -1,29 +1,20 @@
 package main
 
-// The client of the wire, shared by the command line and the integration tests, and the sealing of pastes (format FPE1).
+// The client of the wire: one server, its API as typed calls, work, retries, and what may go where.
 //
-// Invariants: a paste's key never enters a request, a log or an error; what leaves sealed is checked once more to be ciphertext
-// under the paste's own key; memory is one segment whatever the size; nothing unverified is ever handed to a caller.
-// Certificate, tokens and passwords go to the configured server alone and no redirect is followed, so that neither a link
-// nor a hostile answer can lead them elsewhere. Work, Retry-After and "busy" are each honoured once for a call, visibly.
+// Invariants: a paste's key never enters a request; what leaves sealed is checked once more to be ciphertext under that key.
+// Certificate, tokens and passwords go to the configured server alone: no redirect is followed, no proxy is shown the
+// certificate, and neither a link nor a hostile answer can lead them elsewhere. Work, Retry-After, "busy" and a refused
+// certificate are each answered once for a call, visibly. An answer is believed only in the shape that was asked for.
 // Never: plaintext on a disk that the user did not name, an answer of unbounded size, a link made of what the server says.
-// RFC 5869 (HKDF), NIST SP 800-38D (GCM), the STREAM construction (Hoang et al. 2015), RFC 9110 (100-continue, Retry-After).
+// RFC 9110 (100-continue, Retry-After), RFC 8555's idea of a challenge that comes with the refusal.
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,306 +25,56 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 )
 
 const (
-	sealMagic   = "FPE1"      // format and version in one: another last byte is another format
-	sealHead    = 4 + 16 + 32 // magic, salt, commitment; the additional data of every segment
-	sealSegment = 64 << 10    // plaintext bytes
-	sealTag     = 16          // bytes
-	sealMost    = 1 << 32     // segments under one key and salt, far below GCM's bounds
-	titleMost   = 1024        // bytes of the header's JSON
-	workMost    = 32          // bits: anti-flood ends at 28, above this a server only burns our electricity
-	stallMost   = time.Minute // for an answer to begin, and between two parts of it or of what is sent
-	waitMost    = 9           // seconds of Retry-After that are waited for, once
-	answerMost  = 4 << 20     // bytes of JSON; a page of 200 pastes has a tenth of a MiB
-	spoolMemory = 1 << 20     // bytes of a pipe kept in memory, more goes to a file
-	certBegin   = "-----BEGIN CERTIFICATE-----"
-	expectFrom  = sealSegment // bytes of a body from which we ask before we send it (Expect: 100-continue)
+	workMost   = 32               // bits: anti-flood ends at 28; above this a server only burns our electricity
+	dialMost   = 15 * time.Second // to connect, and again for TLS
+	stallMost  = time.Minute      // in which at least a byte must move, either way
+	waitMost   = 9                // seconds of Retry-After that are waited for
+	answerMost = 4 << 20          // bytes of JSON; a page of 200 pastes has a tenth of a MiB
+	holdMemory = 1 << 20          // bytes kept in memory before a file is used
+	holdMost   = 64 << 20         // bytes kept in memory when there is no file: what servers take is 50 MiB
+	expectFrom = sealSegment      // bytes of a body from which we ask before we send it (Expect: 100-continue)
+	certBegin  = "-----BEGIN CERTIFICATE-----"
 )
 
 var (
-	errWrongKey   = errors.New("wrong key")
-	errSealBroken = errors.New("the content is damaged, cut short, or was never encrypted by fpaste")
-	errSealKey    = errors.New("the part after # must be the key's 43 characters, exactly as the link had them")
-	errTitle      = errors.New("name and type are too long, or not UTF-8")
-	errNotSealed  = errors.New("refusing to send what is not encrypted under the paste's own key")
-	errElsewhere  = errors.New("passwords and tokens go only to the configured server")
-	errStalled    = errors.New("no byte moved for a minute")
-	errStrange    = errors.New("the answer is not one that FlaskPaste gives")
+	errNotSealed = errors.New("refusing to send what is not encrypted under the paste's own key")
+	errElsewhere = errors.New("passwords and tokens go only to the configured server")
+	errStalled   = errors.New("no byte moved for a minute")
+	errStrange   = errors.New("the answer is not one that FlaskPaste gives")
+
+	pasteIDShape  = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+	shortIDForm   = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
+	nonceForm     = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	jsonForm      = regexp.MustCompile(`(?i)application/json`)
+	keyMark       = regexp.MustCompile(`#|%(?:25)*23`)
+	certRefusedBy = regexp.MustCompile(`remote error: tls: \w+ certificate`) // a proxy's alert in the handshake
 )
 
-// sealKey is a paste's secret: 32 random bytes, in the link's fragment as 43 characters of base64url, never sent.
-type sealKey [32]byte
-
-// Format prints nothing of the key, whatever the verb.
-func (sealKey) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
-
-func newSealKey() (k sealKey) {
-	rand.Read(k[:]) // never fails: crypto/rand ends the program instead
-	return k
-}
-
-// parseSealKey is strict: one spelling a key, so the last character's spare bits must be zero.
-func parseSealKey(s string) (k sealKey, err error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(s) != 43 || len(raw) != 32 { // the decoder skips line ends: both lengths must fit
-		return k, errSealKey
-	}
-	return sealKey(raw), nil
-}
-
-func (k sealKey) fragment() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
-
-// derive returns 32 bytes for one use of the key.
-func (k sealKey) derive(salt []byte, use string) []byte {
-	out, err := hkdf.Key(sha256.New, k[:], salt, "flaskpaste/1 "+use, 32)
-	if err != nil {
-		panic(err) // only for lengths above 8,160
-	}
-	return out
-}
-
-// readProof is what a reader shows (64 hex), proofHash what the server keeps of it. Both come from the key alone, so that the
-// link goes on working after an update with its fresh salt.
-func (k sealKey) readProof() string { return hex.EncodeToString(k.derive(nil, "read")) }
-
-func (k sealKey) proofHash() string {
-	sum := sha256.Sum256(k.derive(nil, "read"))
-	return hex.EncodeToString(sum[:])
-}
-
-// sealTitle is the header at the start of the plaintext: what the sender says of the content, to be judged as hostile.
-type sealTitle struct {
-	Name string `json:"name,omitempty"`
-	Type string `json:"type,omitempty"`
-}
-
-func (t sealTitle) encode() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b) // ends the object with the newline that the format asks for
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(t); err != nil || b.Len() > titleMost+1 || !utf8.ValidString(t.Name+t.Type) {
-		return nil, errTitle
-	}
-	return b.Bytes(), nil
-}
-
-// parseTitle takes the header off a verified first segment.
-func parseTitle(b []byte) (t sealTitle, rest []byte, err error) {
-	line, rest, ok := bytes.Cut(b, []byte("\n"))
-	var all map[string]json.RawMessage // by exact name: encoding/json would take "NAME" for "name" in a struct
-	if !ok || len(line) > titleMost || !utf8.Valid(line) || !bytes.HasPrefix(line, []byte("{")) || json.Unmarshal(line, &all) != nil {
-		return t, nil, errSealBroken
-	}
-	for name, into := range map[string]*string{"name": &t.Name, "type": &t.Type} {
-		if raw, ok := all[name]; ok && (raw[0] != '"' || json.Unmarshal(raw, into) != nil) {
-			return t, nil, errSealBroken
-		}
-	}
-	return t, rest, nil
-}
-
-// sealStream seals or opens as it is read, one segment in memory. It owns its buffer; the source must return io.EOF only where
-// the content truly ends (a cut connection is another error), because that is how the last segment is told from the others.
-type sealStream struct {
-	src     io.Reader
-	aead    cipher.AEAD
-	head    []byte
-	opening bool
-	nonce   [12]byte
-	count   uint64
-	buf     []byte // a segment being worked on in place, and one byte read ahead
-	have    int    // bytes at the start of buf read so far
-	ahead   byte
-	out     []byte // ready for the reader
-	last    bool
-	err     error
-}
-
-func newSealStream(src io.Reader, key sealKey, head []byte, opening bool) *sealStream {
-	block, err := aes.NewCipher(key.derive(head[4:20], "content"))
-	if err != nil {
-		panic(err) // only for wrong key sizes
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err) // only for other block sizes
-	}
-	return &sealStream{src: src, aead: aead, head: head, opening: opening, buf: make([]byte, sealSegment+sealTag+1)}
-}
-
-// sealFrom encrypts src under key with a fresh salt.
-func sealFrom(src io.Reader, key sealKey, title sealTitle) (*sealStream, error) {
-	salt := make([]byte, 16)
-	rand.Read(salt)
-	return sealWith(src, key, title, salt)
-}
-
-func sealWith(src io.Reader, key sealKey, title sealTitle, salt []byte) (*sealStream, error) {
-	line, err := title.encode()
-	if err != nil {
-		return nil, err
-	}
-	head := append(append([]byte(sealMagic), salt...), key.derive(salt, "commit")...)
-	s := newSealStream(src, key, head, false)
-	s.have, s.out = copy(s.buf, line), head
-	return s, nil
-}
-
-// openFrom reads head, first segment and title; content follows by reading the stream. errWrongKey, errSealBroken, or the source's error.
-func openFrom(src io.Reader, key sealKey) (*sealStream, sealTitle, error) {
-	head, title := make([]byte, sealHead), sealTitle{}
-	if _, err := io.ReadFull(src, head); err == io.EOF || err == io.ErrUnexpectedEOF {
-		return nil, title, errSealBroken
-	} else if err != nil {
-		return nil, title, err
-	}
-	if string(head[:4]) != sealMagic {
-		return nil, title, errSealBroken
-	}
-	if subtle.ConstantTimeCompare(head[20:], key.derive(head[4:20], "commit")) != 1 {
-		return nil, title, errWrongKey
-	}
-	s := newSealStream(src, key, head, true)
-	err := s.advance()
-	if err == nil {
-		title, s.out, err = parseTitle(s.out)
-	}
-	return s, title, err
-}
-
-// advance works one segment; it is the last if and only if the source ends after it.
-func (s *sealStream) advance() error {
-	if s.last {
-		return io.EOF
-	}
-	size := sealSegment
-	if s.opening {
-		size += sealTag
-	}
-	if s.count > 0 {
-		s.buf[0], s.have = s.ahead, 1
-	}
-	for s.have <= size && !s.last {
-		n, err := s.src.Read(s.buf[s.have : size+1])
-		if s.have += n; err != nil && err != io.EOF {
-			return err
-		}
-		s.last = err == io.EOF
-	}
-	if s.have > size { // the read-ahead byte belongs to the next segment, even if it came together with EOF
-		s.have, s.last, s.ahead = size, false, s.buf[size]
-	}
-	if s.count == sealMost || s.opening && s.have <= sealTag {
-		return errSealBroken
-	}
-	binary.BigEndian.PutUint64(s.nonce[3:11], s.count)
-	if s.last {
-		s.nonce[11] = 1
-	}
-	s.count++
-	if !s.opening {
-		s.out = s.aead.Seal(s.buf[:0], s.nonce[:], s.buf[:s.have], s.head)
-		return nil
-	}
-	var err error
-	if s.out, err = s.aead.Open(s.buf[:0], s.nonce[:], s.buf[:s.have], s.head); err != nil {
-		return errSealBroken
-	}
-	return nil
-}
-
-func (s *sealStream) Read(p []byte) (int, error) {
-	for len(s.out) == 0 && s.err == nil {
-		s.err = s.advance()
-	}
-	n := copy(p, s.out)
-	if s.out = s.out[n:]; n == 0 && len(p) > 0 {
-		return 0, s.err
-	}
-	return n, nil
-}
-
-// WriteTo spares io.Copy a second buffer.
-func (s *sealStream) WriteTo(w io.Writer) (total int64, err error) {
-	for s.err == nil || len(s.out) > 0 {
-		n, err := w.Write(s.out)
-		if total, s.out = total+int64(n), s.out[n:]; err != nil {
-			return total, err
-		}
-		if s.err == nil {
-			s.out = nil
-			s.err = s.advance()
-		}
-	}
-	if s.err == io.EOF {
-		return total, nil
-	}
-	return total, s.err
-}
-
-// sealedSize returns the stored bytes for n bytes of content.
-func sealedSize(n int64, title sealTitle) int64 {
-	line, _ := title.encode()
-	n += int64(len(line))
-	return sealHead + n + (n+sealSegment-1)/sealSegment*sealTag
-}
-
-// bodySource gives the same body again for every try: a reader from the start and its length in bytes.
-type bodySource func() (io.Reader, int64, error)
-
-// spool keeps what comes through a pipe, so that it can be sent a second time: little in memory, more in an unlinked 0600 file
-// (where the system can't unlink an open file, close removes it). It must be given ciphertext only.
-func spool(r io.Reader) (body func() io.Reader, size int64, close func(), err error) {
-	head, err := io.ReadAll(io.LimitReader(r, spoolMemory))
-	if err != nil || len(head) < spoolMemory {
-		return func() io.Reader { return bytes.NewReader(head) }, int64(len(head)), func() {}, err
-	}
-	f, err := os.CreateTemp("", ".fpaste-*")
-	if err != nil {
-		return nil, 0, func() {}, err
-	}
-	os.Remove(f.Name())
-	size, err = io.Copy(f, io.MultiReader(bytes.NewReader(head), r))
-	return func() io.Reader { return io.NewSectionReader(f, 0, size) }, size, func() { f.Close(); os.Remove(f.Name()) }, err
-}
-
-// apiItem is what the server says of a paste, a short URL or a certificate, new or in a list. Times are Unix seconds.
+// apiItem is what the server says of a paste or a short URL, new or in a list, and what we know beside it. Unix seconds.
 type apiItem struct {
 	ID          string `json:"id,omitempty"`
+	File        string `json:"file,omitempty"` // ours: which of several was sent
 	Link        string `json:"link,omitempty"` // ours, never the server's: it has the key
+	Known       string `json:"name,omitempty"` // ours: the name that the server must not know
 	Target      string `json:"target_url,omitempty"`
 	MIME        string `json:"mime_type,omitempty"`
 	Size        int64  `json:"size,omitempty"`
 	SHA256      string `json:"sha256,omitempty"`
-	Serial      string `json:"serial,omitempty"`
-	CommonName  string `json:"common_name,omitempty"`
-	IssuedAt    int64  `json:"issued_at,omitempty"`
 	CreatedAt   int64  `json:"created_at,omitempty"`
 	ExpiresAt   int64  `json:"expires_at"`
 	Owner       string `json:"owner,omitempty"`
-	Name        string `json:"display_name,omitempty"`
+	Display     string `json:"display_name,omitempty"`
 	Burn        bool   `json:"burn_after_read,omitempty"`
 	Password    bool   `json:"password_protected,omitempty"`
 	Proof       bool   `json:"read_proof,omitempty"`
-	Revoked     bool   `json:"revoked,omitempty"`
-	Admin       bool   `json:"admin,omitempty"`
 	DeleteToken string `json:"delete_token,omitempty"`
-}
-
-// listPage is one page of any list; only one of the three has entries.
-type listPage struct {
-	Pastes []apiItem `json:"pastes"`
-	URLs   []apiItem `json:"urls"`
-	Certs  []apiItem `json:"certificates"`
-	Next   string    `json:"next_cursor"`
 }
 
 // workOrder is a challenge as the server gives it; the signature inside token is the server's own matter.
@@ -344,13 +85,14 @@ type workOrder struct {
 	Token      string `json:"token"`
 }
 
-// apiFailure is a refusal in the server's own words (hostile on a terminal), or with Status alone an answer that isn't FlaskPaste's.
+// apiFailure is a refusal in the server's own words (hostile on a terminal), or with Status alone an answer that isn't ours.
 type apiFailure struct {
 	Status    int        `json:"-"`
 	Message   string     `json:"error"`
 	Code      string     `json:"code"`
 	Hint      string     `json:"hint"`
 	RequestID string     `json:"request_id"`
+	Limit     int64      `json:"limit"` // bytes, of a 413
 	Challenge *workOrder `json:"challenge"`
 	After     int        `json:"-"` // Retry-After in seconds
 }
@@ -367,28 +109,44 @@ type netFailure struct{ error }
 
 func (n netFailure) Unwrap() error { return n.error }
 
-// apiClient speaks to one server. It is used by one goroutine at a time.
-type apiClient struct {
-	base    *url.URL // with the prefix, without a slash at the end
-	trusted bool     // base has the configured origin: certificate, tokens and passwords may go there
-	http    *http.Client
-	note    func(string)                                                            // tells the user what is waited for
-	work    func(ctx context.Context, nonce string, difficulty int) (string, error) // solves a challenge
-	trace   func(method, path, status, requestID string)                            // nil unless asked for
+func networkError(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // without the URL: who prints this names the host
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errStalled
+	} else if errors.Is(err, syscall.EPIPE) {
+		err = errors.New(err.Error()) // the server's end, not the pipe behind our output that closes quietly
+	}
+	return netFailure{err}
 }
 
-// parseServer takes a server's URL apart: scheme, host and prefix, host in lower case, the scheme's own port left out.
+// hide takes out of what a sentence quotes what nobody may read there: a link's key and a URL's user part.
+func hide(s string) string {
+	if at := keyMark.FindStringIndex(s); at != nil {
+		s = s[:at[0]]
+	}
+	scheme, rest, ok := strings.Cut(s, "://")
+	if at := strings.LastIndexByte(s, '@'); !ok && at >= 0 && strings.Contains(s[:at], ":") {
+		return s[at+1:]
+	} else if ok {
+		return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+	}
+	return s
+}
+
+// parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, the scheme's own port left out.
 func parseServer(s string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(s)
-	s, _, _ = strings.Cut(s, "#") // the key of a link stays out of sight
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return nil, fmt.Errorf("%q is not the URL of a server, such as https://paste.example.org", s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery ||
+		keyMark.MatchString(s) {
+		return nil, fmt.Errorf("%q is not the URL of a server, such as https://paste.example.org", hide(s))
 	}
-	host := strings.ToLower(u.Hostname())
-	if addr, err := netip.ParseAddr(host); u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
-		return nil, fmt.Errorf("%q would send everything in the clear: use https, or --insecure-http", s)
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	addr, err := netip.ParseAddr(host)
+	if u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
+		return nil, fmt.Errorf("%q would send everything in the clear: use https, or --insecure-http", hide(s))
 	}
-	port := u.Port()
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
@@ -399,29 +157,88 @@ func parseServer(s string, plain bool) (*url.URL, error) {
 	return u, nil
 }
 
-// newAPIClient makes a client for base; pair and roots (PEM, nil for the system's) belong to a trusted one only.
+// apiClient speaks to one server. It is used by one goroutine at a time.
+type apiClient struct {
+	base    *url.URL // with the prefix, without a slash at the end or a user
+	trusted bool     // base has the configured origin: certificate, tokens and passwords may go there
+	login   *url.Userinfo
+	pair    *tls.Certificate // nil once the server has refused it
+	roots   *x509.CertPool   // nil for the system's
+	http    *http.Client
+	note    func(string)                                                            // tells the user what is waited for
+	work    func(ctx context.Context, nonce string, difficulty int) (string, error) // solves a challenge
+	trace   func(method, path, status, requestID string)                            // nil unless asked for
+}
+
+// newAPIClient makes a client for base; user part, pair and roots belong to a trusted one only.
 func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x509.CertPool) *apiClient {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	naked := *base
+	naked.User = nil
+	c := &apiClient{base: &naked, trusted: trusted, note: func(string) {}}
 	if trusted {
-		conf.RootCAs = roots
+		c.login, c.pair, c.roots = base.User, pair, roots
 	}
-	if trusted && pair != nil {
-		// Always this one: by default Go stays silent when a proxy names CAs that a self-signed certificate is not of.
+	c.work = func(ctx context.Context, nonce string, difficulty int) (string, error) {
+		return solve(ctx, nonce, difficulty, 1, nil)
+	}
+	c.http = &http.Client{Transport: c.transport(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c
+}
+
+// transport makes connections with what the client has now. HTTP/1.1 only: one request at a time has nothing to gain from
+// streams. No compression: answers stay as they were hashed.
+func (c *apiClient) transport() *http.Transport {
+	conf := &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12}
+	if pair := c.pair; pair != nil {
+		// Always this one: by default Go is silent when a proxy names CAs that a self-signed certificate is not of.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}
-	return &apiClient{base: base, trusted: trusted, note: func(string) {},
-		http: &http.Client{
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			// HTTP/1.1 only: one request at a time has nothing to gain from streams. No compression: answers stay as they were hashed.
-			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 15 * time.Second}).DialContext,
-				TLSClientConfig: conf, TLSHandshakeTimeout: 15 * time.Second, ExpectContinueTimeout: 3 * time.Second, ResponseHeaderTimeout: stallMost,
-				DisableCompression: true, MaxResponseHeaderBytes: 64 << 10},
-		},
-		work: func(ctx context.Context, nonce string, difficulty int) (string, error) {
-			return solve(ctx, nonce, difficulty, 1, func(uint64) {})
-		},
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, TLSHandshakeTimeout: dialMost,
+		ExpectContinueTimeout: 3 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10}
+	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Timeout: dialMost}).DialContext(ctx, network, addr)
+		return patient{conn}, err
 	}
+	// The first TLS of a connection is the server's, or an https:// proxy's: that one gets neither certificate nor roots.
+	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := t.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		first := conf.Clone()
+		if proxy, err := t.Proxy(&http.Request{URL: c.base}); proxy != nil || err != nil {
+			first = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		first.ServerName, _, _ = net.SplitHostPort(addr)
+		ctx, cancel := context.WithTimeout(ctx, dialMost)
+		defer cancel()
+		secure := tls.Client(conn, first)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secure, nil
+	}
+	return t
 }
+
+// patient is a connection that ends when nothing moves: whatever is read or written puts that off for both directions,
+// because an answer waits for the upload before it.
+type patient struct{ net.Conn }
+
+func (p patient) Read(b []byte) (int, error) { p.wait(); return p.Conn.Read(b) }
+
+func (p patient) Write(b []byte) (int, error) { p.wait(); return p.Conn.Write(b) }
+
+func (p patient) wait() {
+	now := time.Now()
+	p.SetWriteDeadline(now.Add(stallMost))
+	p.SetReadDeadline(now.Add(stallMost + time.Second)) // behind it: a read that failed first would hide the reason
+}
+
+// bodySource gives the same body again for every try: a reader from the start and its length in bytes.
+type bodySource func() (io.Reader, int64, error)
 
 // apiCall is one request to be made, repeatable.
 type apiCall struct {
@@ -430,10 +247,11 @@ type apiCall struct {
 	header       map[string]string // an empty value is sent too: for a password it means "remove"
 	body         bodySource
 	sealed       *sealKey // the body must be ciphertext under this key
+	certified    bool     // makes no sense without the certificate
 }
 
-// do makes the call: 2xx, or an error. A challenge is solved, a short Retry-After and "busy" are waited for, each once.
-// The caller closes the body.
+// do makes the call: 2xx, or an error. What can be mended (work, a short wait, a certificate that is refused though it is
+// not needed) is mended once each. The caller closes the body.
 func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 	if q.header == nil {
 		q.header = map[string]string{}
@@ -443,21 +261,37 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 			return nil, errElsewhere
 		}
 	}
-	var worked, waited, busied bool
-	for {
+	for mended := map[string]bool{}; ; {
 		resp, err := c.try(ctx, q)
-		var f *apiFailure
-		if err == nil || !errors.As(err, &f) {
-			return resp, err
+		if err == nil {
+			return resp, nil
 		}
-		switch {
-		case f.Status == 400 && f.Challenge != nil && !worked:
-			worked = true
+		f, _ := errors.AsType[*apiFailure](err)
+		if f == nil {
+			f = new(apiFailure)
+		}
+		var how string
+		switch badCert := f.Code == "certificate_revoked" || f.Code == "certificate_expired"; {
+		case f.Challenge != nil && f.Status == 400:
+			how = "work"
+		case f.After <= waitMost && (f.Status == 429 || f.Status == 503 && f.Code == "busy"):
+			how = f.Code
+		case c.pair != nil && !q.certified && (badCert || certRefusedBy.MatchString(err.Error())):
+			how = "certificate"
+		}
+		if how == "" || mended[how] {
+			return nil, err
+		}
+		switch mended[how] = true; how {
+		case "work":
 			if err := c.workOn(ctx, *f.Challenge, q.header); err != nil {
 				return nil, err
 			}
-		case f.Status == 429 && f.After <= waitMost && !waited, f.Status == 503 && f.Code == "busy" && f.After <= waitMost && !busied:
-			waited, busied = waited || f.Status == 429, busied || f.Status == 503
+		case "certificate":
+			c.note(fmt.Sprintf("going on without your certificate, the server refuses it: %v", err))
+			c.pair = nil
+			c.http.Transport = c.transport() // no connection that has shown it
+		default:
 			pause := time.Duration(max(f.After, 1)) * time.Second
 			c.note(fmt.Sprintf("the server says %q: trying once more in %v", f.Message, pause))
 			select {
@@ -465,16 +299,15 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
-		default:
-			return nil, err
 		}
 	}
 }
 
 // workOn solves a challenge into the headers of the next try.
 func (c *apiClient) workOn(ctx context.Context, w workOrder, header map[string]string) error {
-	if !isHex(w.Nonce, 32) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
-		return &apiFailure{Status: 429, Code: "pow_required", Message: fmt.Sprintf("the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)}
+	if !nonceForm.MatchString(w.Nonce) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
+		return &apiFailure{Status: 429, Code: "pow_required",
+			Message: fmt.Sprintf("the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)}
 	}
 	solution, err := c.work(ctx, w.Nonce, w.Difficulty)
 	header["X-PoW-Token"], header["X-PoW-Solution"] = w.Token, solution
@@ -482,15 +315,7 @@ func (c *apiClient) workOn(ctx context.Context, w workOrder, header map[string]s
 }
 
 // try makes the call once.
-func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stall := time.AfterFunc(stallMost, func() { cancel(errStalled) })
-	defer func() {
-		if err != nil {
-			stall.Stop()
-			cancel(nil)
-		}
-	}()
+func (c *apiClient) try(ctx context.Context, q apiCall) (*http.Response, error) {
 	target := *c.base
 	target.Path, target.RawQuery = c.base.Path+q.path, q.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, q.method, target.String(), nil)
@@ -502,6 +327,10 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 	for name, value := range q.header {
 		req.Header.Set(name, value)
 	}
+	if c.login != nil {
+		password, _ := c.login.Password()
+		req.SetBasicAuth(c.login.Username(), password)
+	}
 	if q.body != nil {
 		var body io.Reader
 		if body, req.ContentLength, err = q.body(); err == nil && q.sealed != nil {
@@ -510,7 +339,7 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 		if err != nil {
 			return nil, err
 		}
-		if req.Body = io.NopCloser(moving{body, stall}); req.ContentLength == 0 {
+		if req.Body = io.NopCloser(body); req.ContentLength == 0 {
 			req.Body = http.NoBody
 		} else if req.ContentLength >= expectFrom {
 			req.Header.Set("Expect", "100-continue")
@@ -518,94 +347,49 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (_ *http.Response, err e
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err // without the URL: who prints this names the host
-		}
-		if errors.Is(err, syscall.EPIPE) {
-			err = errors.New(err.Error()) // the server's end, not the pipe behind our output that closes quietly
-		}
-		return nil, netFailure{cmp.Or(context.Cause(ctx), err)}
+		return nil, networkError(err)
 	}
 	if c.trace != nil {
 		c.trace(q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
 	}
-	stall.Reset(stallMost)
-	resp.Body = &receiving{moving{resp.Body, stall}, resp.Body, ctx, cancel}
+	resp.Body = netBody{resp.Body}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
 	f := &apiFailure{Status: resp.StatusCode}
-	if raw, err := io.ReadAll(io.LimitReader(resp.Body, sealSegment)); err != nil || json.Unmarshal(raw, f) != nil || f.Code == "" || f.Message == "" {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, sealSegment))
+	if err != nil || json.Unmarshal(raw, f) != nil || f.Code == "" || f.Message == "" {
 		*f = apiFailure{Status: resp.StatusCode} // whatever it was, nothing of it is believed
 	}
+	f.After = waitMost + 1 // absent or a date: not short
 	if n, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
 		f.After = int(n)
-	} else {
-		f.After = waitMost + 1 // absent or a date: not short
 	}
 	return nil, f
 }
 
-// moving is a body, of a request or an answer: each part of it puts off the end of the call by stallMost.
-type moving struct {
-	io.Reader
-	stall *time.Timer
-}
+// netBody is an answer's body: what goes wrong with it is the network's.
+type netBody struct{ io.ReadCloser }
 
-func (m moving) Read(p []byte) (int, error) {
-	n, err := m.Reader.Read(p)
-	m.stall.Reset(stallMost)
-	return n, err
-}
-
-// receiving is an answer's body. Its errors are netFailures.
-type receiving struct {
-	moving
-	io.Closer
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-}
-
-func (r *receiving) Read(p []byte) (int, error) {
-	n, err := r.moving.Read(p)
+func (b netBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = netFailure{cmp.Or(context.Cause(r.ctx), err)}
+		err = networkError(err)
 	}
 	return n, err
-}
-
-func (r *receiving) Close() error {
-	r.stall.Stop()
-	r.cancel(nil)
-	return r.Closer.Close()
 }
 
 // ownCiphertext refuses a body that does not begin with a head under key: the last gate before the wire.
 func ownCiphertext(r io.Reader, key sealKey) (io.Reader, error) {
 	head := make([]byte, sealHead)
-	if _, err := io.ReadFull(r, head); err != nil || string(head[:4]) != sealMagic || subtle.ConstantTimeCompare(head[20:], key.derive(head[4:20], "commit")) != 1 {
+	if _, err := io.ReadFull(r, head); err != nil || string(head[:4]) != sealMagic || !key.commits(head) {
 		return nil, errNotSealed
 	}
 	return io.MultiReader(bytes.NewReader(head), r), nil
 }
 
-// ask makes a call whose answer is JSON of a known shape.
-func ask[T any](ctx context.Context, c *apiClient, q apiCall) (answer T, err error) {
-	resp, err := c.do(ctx, q)
-	if err != nil {
-		return answer, err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
-	if err == nil && json.Unmarshal(raw, &answer) != nil {
-		err = &apiFailure{Status: resp.StatusCode}
-	}
-	return answer, err
-}
-
-// text makes a call whose answer is text that begins as it must, such as a certificate.
+// text makes a call whose answer is bounded text that begins as it must, such as a certificate.
 func (c *apiClient) text(ctx context.Context, q apiCall, begin string) (string, error) {
 	resp, err := c.do(ctx, q)
 	if err != nil {
@@ -619,47 +403,57 @@ func (c *apiClient) text(ctx context.Context, q apiCall, begin string) (string, 
 	return string(raw), err
 }
 
-// create stores body. With a key the body must be ciphertext under it; the server gets the hash of the read proof.
-func (c *apiClient) create(ctx context.Context, body bodySource, key *sealKey, header map[string]string) (apiItem, error) {
-	return c.store(ctx, "POST", "/", body, key, header)
+// ask makes a call whose answer is a JSON object of a known shape.
+func ask[T any](ctx context.Context, c *apiClient, q apiCall) (answer T, err error) {
+	text, err := c.text(ctx, q, "{")
+	if err == nil && json.Unmarshal([]byte(text), &answer) != nil {
+		err = &apiFailure{Status: 200}
+	}
+	return answer, err
 }
 
-// replace changes what id names; a nil body changes only what the header says. token may be empty: then the certificate must do.
-func (c *apiClient) replace(ctx context.Context, id, token string, body bodySource, key *sealKey, header map[string]string) (apiItem, error) {
+// create stores body. With a key the body must be ciphertext under it; the server gets the hash of the read proof.
+func (c *apiClient) create(ctx context.Context, body bodySource, key *sealKey, header map[string]string) (apiItem, error) {
+	return c.store(ctx, apiCall{method: "POST", path: "/", header: header, body: body, sealed: key})
+}
+
+// replace changes what id names; a nil body changes only what the header says. Without a token the certificate must do.
+func (c *apiClient) replace(ctx context.Context, id, token string, body bodySource, key *sealKey,
+	header map[string]string) (apiItem, error) {
 	if token != "" {
 		header["X-Delete-Token"] = token
 	}
-	return c.store(ctx, "PUT", "/"+id, body, key, header)
+	return c.store(ctx, apiCall{method: "PUT", path: "/" + id, header: header, body: body, sealed: key, certified: token == ""})
 }
 
-func (c *apiClient) store(ctx context.Context, method, path string, body bodySource, key *sealKey, header map[string]string) (apiItem, error) {
-	if key != nil && body != nil {
-		header["X-Read-Proof-SHA256"], header["Content-Type"] = key.proofHash(), "application/octet-stream"
-	}
-	// What the server would take for a form of its own goes as a part of one.
-	if kind := header["Content-Type"]; key == nil && body != nil && formLike.MatchString(kind) {
-		boundary, plain := rand.Text(), body
-		head, tail := "--"+boundary+"\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: "+kind+"\r\n\r\n", "\r\n--"+boundary+"--\r\n"
-		header["Content-Type"] = "multipart/form-data; boundary=" + boundary
-		body = func() (io.Reader, int64, error) {
+func (c *apiClient) store(ctx context.Context, q apiCall) (apiItem, error) {
+	kind := q.header["Content-Type"]
+	if q.body != nil && q.sealed != nil {
+		q.header["X-Read-Proof-SHA256"], q.header["Content-Type"] = q.sealed.proofHash(), "application/octet-stream"
+	} else if plain := q.body; plain != nil && jsonForm.MatchString(kind) { // the server would take it for a form of its own
+		boundary := rand.Text()
+		head := "--" + boundary + "\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: " + kind + "\r\n\r\n"
+		tail := "\r\n--" + boundary + "--\r\n"
+		q.header["Content-Type"] = "multipart/form-data; boundary=" + boundary
+		q.body = func() (io.Reader, int64, error) {
 			r, size, err := plain()
 			return io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail)), int64(len(head)+len(tail)) + size, err
 		}
 	}
-	info, err := ask[apiItem](ctx, c, apiCall{method: method, path: path, header: header, body: body, sealed: key})
-	if err == nil && (!idShaped(info.ID) || method == "PUT" && path != "/"+info.ID) {
+	info, err := ask[apiItem](ctx, c, q)
+	if err == nil && (!pasteIDShape.MatchString(info.ID) || q.method == "PUT" && q.path != "/"+info.ID) {
 		err = &apiFailure{Status: 200}
 	}
 	return info, err
 }
 
-// meta asks for what may be said of a paste without reading it; it never burns.
-func (c *apiClient) meta(ctx context.Context, id string) (apiItem, error) {
-	info, err := ask[apiItem](ctx, c, apiCall{method: "GET", path: "/" + id})
-	if err == nil && info.ID != id {
+// meta asks for what may be said of a paste without reading it; it never burns. The text is the server's own JSON.
+func (c *apiClient) meta(ctx context.Context, id string) (info apiItem, text string, err error) {
+	text, err = c.text(ctx, apiCall{method: "GET", path: "/" + id}, "{")
+	if err == nil && (json.Unmarshal([]byte(text), &info) != nil || info.ID != id) {
 		err = &apiFailure{Status: 200}
 	}
-	return info, err
+	return info, text, err
 }
 
 // raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if unknown.
@@ -673,9 +467,8 @@ func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password s
 		header["X-Paste-Password"] = password
 	}
 	resp, err := c.do(ctx, apiCall{method: "GET", path: "/" + id + "/raw", header: header})
-	var f *apiFailure
-	if key != nil && errors.As(err, &f) && f.Code == "read_proof_required" { // the proof is made of the key
-		err = errWrongKey
+	if f, ok := errors.AsType[*apiFailure](err); ok && key != nil && f.Code == "read_proof_required" {
+		err = errWrongKey // the proof is made of the key
 	}
 	return resp, err
 }
@@ -686,28 +479,31 @@ func (c *apiClient) remove(ctx context.Context, path, token string) error {
 	if token != "" {
 		header["X-Delete-Token"] = token
 	}
-	info, err := ask[apiItem](ctx, c, apiCall{method: "DELETE", path: path, header: header})
+	info, err := ask[apiItem](ctx, c, apiCall{method: "DELETE", path: path, header: header, certified: token == ""})
 	if err == nil && (info.ID == "" || !strings.HasSuffix(path, "/"+info.ID)) {
 		err = &apiFailure{Status: 200}
 	}
 	return err
 }
 
-// pages walks a list, each page once; a server that turns in circles is stopped.
+// pages walks a list, each page once (one may be empty and have a next); a server that turns in circles is stopped.
 func (c *apiClient) pages(ctx context.Context, path string, query url.Values, each func([]apiItem) error) error {
-	for last := ""; ; {
-		page, err := ask[listPage](ctx, c, apiCall{method: "GET", path: path, query: query})
-		items := slices.Concat(page.Pastes, page.URLs, page.Certs)
+	for seen := map[string]bool{}; ; {
+		page, err := ask[struct {
+			Pastes []apiItem `json:"pastes"`
+			URLs   []apiItem `json:"urls"`
+			Next   string    `json:"next_cursor"`
+		}](ctx, c, apiCall{method: "GET", path: path, query: query, certified: true})
 		if err == nil {
-			err = each(items)
+			err = each(append(page.Pastes, page.URLs...))
 		}
 		if err != nil || page.Next == "" {
 			return err
 		}
-		if page.Next == last || len(items) == 0 {
+		if seen[page.Next] {
 			return &apiFailure{Status: 200}
 		}
-		last = page.Next
+		seen[page.Next] = true
 		query.Set("cursor", page.Next)
 	}
 }
@@ -725,8 +521,43 @@ func (c *apiClient) enrol(ctx context.Context, csr string) (string, error) {
 	return c.text(ctx, apiCall{method: "POST", path: "/csr", header: header, body: textBody(csr)}, certBegin)
 }
 
-var formLike = regexp.MustCompile(`(?i)^\s*(application/json|multipart/)`)
-
 func textBody(s string) bodySource {
 	return func() (io.Reader, int64, error) { return strings.NewReader(s), int64(len(s)), nil }
+}
+
+// held keeps bytes that can't be had again, a pipe's or a burned paste's, so that they can be read more than once: the first
+// in memory, more in an unlinked 0600 file, and where that fails in memory again. It must be given ciphertext only.
+type held struct {
+	head, tail bytes.Buffer
+	file       *os.File // between the two
+	filed      int64    // bytes in file
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	n := len(b)
+	if h.filed == 0 && h.tail.Len() == 0 && h.head.Len()+n <= holdMemory {
+		return h.head.Write(b)
+	}
+	if h.file == nil && h.tail.Len() == 0 {
+		if f, err := os.CreateTemp("", ".fpaste-*"); err == nil {
+			h.file = f
+			os.Remove(f.Name())
+		}
+	}
+	if h.file != nil && h.tail.Len() == 0 {
+		done, _ := h.file.WriteAt(b, h.filed)
+		h.filed, b = h.filed+int64(done), b[done:]
+	}
+	if h.tail.Len()+len(b) > holdMost {
+		return n - len(b), errors.New("there is no room for it in the folder for temporary files (TMPDIR)")
+	}
+	h.tail.Write(b)
+	return n, nil
+}
+
+func (h *held) size() int64 { return int64(h.head.Len()) + h.filed + int64(h.tail.Len()) }
+
+func (h *held) reader() io.Reader {
+	return io.MultiReader(bytes.NewReader(h.head.Bytes()), io.NewSectionReader(h.file, 0, h.filed),
+		bytes.NewReader(h.tail.Bytes()))
 }
