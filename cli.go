@@ -56,8 +56,8 @@ const (
 
 var (
 	configKeys  = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
-	spanForm    = regexp.MustCompile(`^([0-9]+[smhdw])+$`)
-	spanPart    = regexp.MustCompile(`([0-9]+)([smhdw])`)
+	spanForm    = regexp.MustCompile(`^([0-9]+[smhdw]?)+$`)
+	spanPart    = regexp.MustCompile(`([0-9]+)([smhdw]?)`)
 	keyBehind   = regexp.MustCompile(`(?:#|%(?:25)*23)[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|/[0-9a-f]{8,64}(?:#|%(?:25)*23).`)
 	pastePath   = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
 	shortPath   = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
@@ -229,9 +229,10 @@ type cli struct {
 	clock          func() time.Time
 	server         *url.URL // configured; nil if it is not
 	clients        map[string]*apiClient
-	past           []historyEntry // as read, nil before that
-	shown          string         // as status
-	unsent         string         // why the certificate was not sent, "" if it was or there is none
+	past           map[string]historyEntry // the history by link without key; nil before it was read
+	order          []string                // of past
+	shown          string                  // as status
+	unsent         string                  // why the certificate was not sent, "" if it was or there is none
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
@@ -402,12 +403,14 @@ func explainRefusal(what string, f *apiFailure) (code int, _, hint string) {
 		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
 		"bad_url":                 "fpaste short https://...",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
-		"rate_limited":            fmt.Sprintf("try again in %s", span(int64(f.After))),
-		"duplicate_content":       fmt.Sprintf("it is there already, see fpaste history; else try again in %s", span(int64(f.After))),
+		"rate_limited":            "try again in " + span(int64(f.After)),
+		"too_many_transfers":      "try again in " + span(int64(f.After)),
+		"busy":                    "try again in " + span(int64(f.After)),
+		"duplicate_content":       "it is there already, see fpaste history; else try again in " + span(int64(f.After)),
 		"storage_full":            "try again later, or another server: -s URL",
 		"not_found":               "it never was, has expired, was burned or deleted",
 	}[f.Code]
-	if !ours {
+	if !ours && !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // curl's words are not ours
 		hint = f.Hint
 	}
 	switch {
@@ -435,10 +438,8 @@ func (c *cli) each(args []string, step func(string) error) error {
 		if err != nil && (len(args) == 1 || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE)) {
 			return err
 		}
-		if code := errTold(0); err != nil {
-			if code = errTold(c.report(fmt.Errorf("%s: %w", hide(arg), err))); first == 0 {
-				first = code
-			}
+		if err != nil {
+			first = cmp.Or(first, errTold(c.report(fmt.Errorf("%s: %w", hide(arg), err))))
 		}
 	}
 	if first != 0 {
@@ -780,24 +781,20 @@ func (c *cli) expiry() string {
 	return c.conf["expiry"]
 }
 
-// clamped says so when the server gives less life than was asked for.
-func (c *cli) clamped(created int64, ends int64) {
+// clamped says so when the server gives less life than was asked for: a time, or a span from since on.
+func (c *cli) clamped(since, ends int64) {
 	asked := c.expiry()
-	end, err := strconv.ParseInt(strings.TrimPrefix(asked, "@"), 10, 64)
-	if t, e := time.Parse(time.RFC3339, asked); e == nil {
+	end, _ := strconv.ParseInt(strings.TrimPrefix(asked, "@"), 10, 64)
+	if t, err := time.Parse(time.RFC3339, asked); err == nil {
 		end = t.Unix()
 	} else if spanForm.MatchString(asked) {
-		end = created
+		end = since
 		for _, m := range spanPart.FindAllStringSubmatch(asked, -1) {
 			n, _ := strconv.ParseInt(m[1], 10, 64)
-			end += n * map[string]int64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[m[2]]
+			end += n * map[string]int64{"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[m[2]]
 		}
-	} else if err == nil && !strings.HasPrefix(asked, "@") {
-		end += created
-	} else if err != nil {
-		return
 	}
-	if ends < end-60 {
+	if ends < end-60 { // our clock is not the server's
 		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
 			"may raise it)", c.when(ends), asked)
 	}
@@ -970,7 +967,7 @@ func (c *cli) create(ctx context.Context, args []string) error {
 func (c *cli) made(r pasteRef, info apiItem, since int64, ours bool) error {
 	c.clamped(since, info.ExpiresAt)
 	if ours {
-		c.remember(historyEntry{r.link(), info.Known, info.DeleteToken, info.CreatedAt, info.ExpiresAt, "", 0})
+		c.remember(historyEntry{r.link(), info.Known, info.DeleteToken, info.CreatedAt, info.ExpiresAt})
 	}
 	info.Link = r.link()
 	if c.has("raw") {
@@ -1325,8 +1322,6 @@ type historyEntry struct {
 	Token   string `json:"token,omitempty"`
 	Created int64  `json:"created,omitempty"`
 	Expires int64  `json:"expires"`
-	line    string // as it lies in the file
-	at      int64  // where
 }
 
 func (e historyEntry) place() string {
@@ -1372,50 +1367,46 @@ func appendLine(path string, line []byte) error {
 	return errors.Join(err, f.Chmod(0o600), f.Close())
 }
 
-func (c *cli) readHistory() []historyEntry {
+// known is the history by link without key, each link's lines as one; order is that of creation.
+func (c *cli) known() map[string]historyEntry {
 	if c.past != nil {
 		return c.past
 	}
-	c.past = []historyEntry{}
+	c.past = map[string]historyEntry{}
 	text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
-	at := int64(0)
-	for line := range strings.Lines(string(text)) {
-		e := historyEntry{}
-		if json.Unmarshal([]byte(line), &e) == nil {
-			e.line, e.at = strings.TrimRight(line, "\n"), at
-			c.past = append(c.past, e)
+	for line := range bytes.Lines(text) {
+		var e historyEntry
+		if json.Unmarshal(line, &e) != nil {
+			continue
 		}
-		at += int64(len(line))
+		before, again := c.past[e.place()]
+		if e.Name, e.Token = cmp.Or(e.Name, before.Name), cmp.Or(e.Token, before.Token); !again {
+			c.order = append(c.order, e.place())
+		} else if e.Created = before.Created; !strings.Contains(e.Link, "#") {
+			e.Link = before.Link
+		}
+		c.past[e.place()] = e
 	}
 	return c.past
 }
 
-// known is the history by link without key, each link's lines as one.
-func (c *cli) known() map[string]historyEntry {
-	all := map[string]historyEntry{}
-	for _, e := range c.readHistory() {
-		before := all[e.place()]
-		e.Name, e.Token = cmp.Or(e.Name, before.Name), cmp.Or(e.Token, before.Token)
-		if e.Created = cmp.Or(before.Created, e.Created); !strings.Contains(e.Link, "#") {
-			e.Link = cmp.Or(before.Link, e.Link)
-		}
-		all[e.place()] = e
-	}
-	return all
-}
-
 // forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line moves.
+// Where it can't be written nothing is lost: what it names is gone all the same.
 func (c *cli) forget(place string) {
+	text, _ := os.ReadFile(c.historyPath())
 	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
 	if err != nil {
-		return // cleared meanwhile, or read-only: what it names is gone all the same
+		return
 	}
 	defer f.Close()
-	for _, e := range c.readHistory() {
-		still := make([]byte, len(e.line))
-		if _, err := f.ReadAt(still, e.at); e.place() == place && err == nil && string(still) == e.line {
-			f.WriteAt(bytes.Repeat([]byte(" "), len(e.line)), e.at)
+	at := int64(0)
+	for line := range bytes.Lines(text) {
+		var e historyEntry
+		still := make([]byte, len(line)) // --clear may have been faster
+		if _, err := f.ReadAt(still, at); json.Unmarshal(line, &e) == nil && e.place() == place && bytes.Equal(still, line) && err == nil {
+			f.WriteAt(bytes.Repeat([]byte(" "), len(bytes.TrimRight(line, "\n"))), at)
 		}
+		at += int64(len(line))
 	}
 }
 
@@ -1432,28 +1423,19 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 		}
 		return nil
 	}
-	var rows [][]string
-	shown, all := map[string]bool{}, c.known()
-	for _, line := range c.readHistory() {
-		e := all[line.place()]
-		if shown[e.place()] {
-			continue
-		}
-		shown[e.place()] = true
-		if c.has("json") {
-			if err := c.printJSON(e); err != nil {
-				return err
+	all := c.known()
+	for _, place := range c.order {
+		e, err := all[place], error(nil)
+		if ends := date(e.Expires); c.has("json") {
+			err = c.printJSON(e)
+		} else {
+			if e.Expires < c.clock().Unix() {
+				ends = "ended?" // reads may have renewed it: only the server knows
 			}
-			continue
+			name := c.fit(oneLine(cmp.Or(e.Name, "-")), 16)
+			err = c.print("%s  %-16s  %-16s  %s\n", date(e.Created), ends, name, oneLine(e.Link)) // links are never cut
 		}
-		ends := date(e.Expires)
-		if e.Expires < c.clock().Unix() {
-			ends = "ended?" // reads may have renewed it: only the server knows
-		}
-		rows = append(rows, []string{date(e.Created), ends, cmp.Or(e.Name, "-"), e.Link})
-	}
-	for _, cells := range rows { // links are never cut
-		if err := c.print("%s  %-16s  %-16s  %s\n", cells[0], cells[1], oneLine(c.fit(cells[2], 16)), oneLine(cells[3])); err != nil {
+		if err != nil {
 			return err
 		}
 	}
