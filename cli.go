@@ -2,11 +2,13 @@ package main
 
 // The command line: commands, options, config file, history, and what a terminal is shown.
 //
-// Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked for, and
-// afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it holds the only
-// copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What others wrote (names,
-// content, the server's sentences) reaches a terminal only with its control characters made visible.
-// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary file.
+// Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked
+// for, and afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it
+// holds the only copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What
+// others wrote (names, content, the server's sentences) reaches a terminal only with its control characters made
+// visible.
+// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary
+// file.
 // XDG Base Directory (config, state), NO_COLOR (there are no colours at all).
 
 import (
@@ -55,10 +57,12 @@ const (
 )
 
 var (
-	configKeys  = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
-	spanForm    = regexp.MustCompile(`^([0-9]+[smhdw]?)+$`)
-	spanPart    = regexp.MustCompile(`([0-9]+)([smhdw]?)`)
-	keyBehind   = regexp.MustCompile(`(?:#|%(?:25)*23)[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|/[0-9a-f]{8,64}(?:#|%(?:25)*23).`)
+	configKeys = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
+	spanForm   = regexp.MustCompile(`^([0-9]+[smhdw]?)+$`)
+	spanPart   = regexp.MustCompile(`([0-9]+)([smhdw]?)`)
+	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
+	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
+		`/[0-9a-f]{8,64}(?:/raw)?(?:` + keyMark.String() + `).`)
 	pastePath   = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
 	shortPath   = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
 	mailedKey   = regexp.MustCompile(`^([^#]*)%23([0-9A-Za-z_-]{43})$`)
@@ -105,8 +109,8 @@ func cliOptions() []cliOption {
 
 const commonOptions = 9 // of cliOptions
 
-// cliCommand is one command: its words and how many, what it does, an example, its own options as lines of name and help,
-// and the fixed words that its first may be. bare: it never presents a certificate.
+// cliCommand is one command: its words and how many, what it does, an example, its own options as lines of name and
+// help, and the fixed words that its first may be. bare: it never presents a certificate.
 type cliCommand struct {
 	name, args     string
 	least, most    int
@@ -116,7 +120,8 @@ type cliCommand struct {
 	run            func(*cli, context.Context, []string) error
 }
 
-// clientCommands is the table that dispatch, help and completion are made of. The first one is meant when none is named.
+// clientCommands is the table that dispatch, help and completion are made of. The first one is meant when none is
+// named.
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
@@ -141,7 +146,8 @@ password ask for the paste's password (or FPASTE_PASSWORD)`},
 			example: "fpaste meta 0123456789abcdef", options: `
 json the server's JSON`},
 		{name: "update", args: "LINK|ID [FILE|-]", least: 1, most: 2, run: (*cli).update,
-			brief: "replace the content (the link stays good), or only the options named", example: "fpaste update LINK notes.txt", options: `
+			brief:   "replace the content (the link stays good), or only the options named",
+			example: "fpaste update LINK notes.txt", options: `
 no-encrypt send it readable, to a paste that is
 expiry new life, as for create; '' removes it
 password new password; an empty FPASTE_PASSWORD removes it
@@ -183,12 +189,14 @@ force replace the key and certificate that you have`},
 			brief: "make a self-signed certificate, offline: a pseudonym", example: "fpaste cert alice", options: `
 force replace the key and certificate that you have`},
 		{name: "renew", run: (*cli).renew, brief: "have the certificate renewed, for the same key", example: "fpaste renew"},
-		{name: "info", run: (*cli).info, brief: "the server, who you are there, what you may send", example: "fpaste info", options: `
+		{name: "info", run: (*cli).info, example: "fpaste info",
+			brief: "the server, who you are there, what you may send", options: `
 json the server's JSON`},
 		{name: "completion", args: "bash | zsh | fish", least: 1, most: 1, run: (*cli).completion, words: "bash zsh fish",
 			brief: "a completion script", example: "source <(fpaste completion bash)"},
 		{name: "version", run: (*cli).version, brief: "version of this program", example: "fpaste version"},
-		{name: "help", args: "[COMMAND]", most: 1, run: (*cli).help, brief: "this list, or one command", example: "fpaste help get"},
+		{name: "help", args: "[COMMAND]", most: 1, run: (*cli).help, brief: "this list, or one command",
+			example: "fpaste help get"},
 	}
 }
 
@@ -399,7 +407,7 @@ func explainRefusal(what string, f *apiFailure) (code int, _, hint string) {
 		"password_required":       "-p asks for it, or put it into FPASTE_PASSWORD",
 		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
 		"read_proof_required":     "give the whole link, in quotes: its key is the part after #",
-		"bad_expiry":              "-x takes 90s, 15m, 12h, 7d, 2w, sums such as 1d12h, an RFC 3339 time or @unix, in the future",
+		"bad_expiry":              "-x takes 90s, 15m, 12h, 7d, 2w, 1d12h, an RFC 3339 time or @unix, in the future",
 		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
 		"bad_url":                 "fpaste short https://...",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
@@ -566,7 +574,8 @@ func loadPair(cert, key string) (*tls.Certificate, error) {
 	return nil, &cliError{1, fmt.Sprintf("loading the certificate: %v", err), hint}
 }
 
-// pair loads the certificate for the configured server. One that only the config names stops nothing when it can't be had.
+// pair loads the certificate for the configured server. One that only the config names stops nothing when it can't
+// be had.
 func (c *cli) pair() (*tls.Certificate, error) {
 	cert, key, rank := c.identity()
 	if cert == "" || c.command.bare {
@@ -612,7 +621,8 @@ func renewal(pair *tls.Certificate) string {
 	return "fpaste renew"
 }
 
-// client returns a client for base: with the certificate if base has the configured origin, else without anything of ours.
+// client returns a client for base: with the certificate if base has the configured origin, else without anything of
+// ours.
 func (c *cli) client(base *url.URL) (*apiClient, error) {
 	if api := c.clients[base.String()]; api != nil {
 		return api, nil
@@ -648,8 +658,8 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 // own returns the client of the configured server.
 func (c *cli) own() (*apiClient, error) {
 	if c.server == nil {
-		return nil, usage(fmt.Sprintf("fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER "+
-			"(or FLASKPASTE_SERVER), or a line \"server = https://...\" in %s/config", cmp.Or(c.configFolder(), "~/.config/fpaste")),
+		return nil, usage("fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER (or "+
+			"FLASKPASTE_SERVER), or a line \"server = https://...\" in "+cmp.Or(c.configFolder(), "~/.config/fpaste")+"/config",
 			"no server is configured")
 	}
 	base := *c.server
@@ -682,8 +692,8 @@ func linkish(s string) bool {
 		keyBehind.MatchString(s)
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath or
-// shortPath.
+// resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath
+// or shortPath.
 func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
 	arg = strings.Trim(arg, blankish)
 	if m := mailedKey.FindStringSubmatch(arg); m != nil { // mailers write # so
@@ -800,7 +810,8 @@ func (c *cli) clamped(since, ends int64) {
 	}
 }
 
-// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could read.
+// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
+// read.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
 	pw, given := c.std.env("FPASTE_PASSWORD")
 	if !given {
@@ -812,7 +823,7 @@ func (c *cli) password(ctx context.Context, twice, removable bool) (string, erro
 			}
 		}
 		if err != nil {
-			return "", &cliError{4, "asking for the password: " + err.Error(), "or put it into the environment's FPASTE_PASSWORD"}
+			return "", &cliError{4, "asking for the password: " + err.Error(), "put it into the environment's FPASTE_PASSWORD"}
 		}
 	}
 	if pw == "" && !(given && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
@@ -821,15 +832,17 @@ func (c *cli) password(ctx context.Context, twice, removable bool) (string, erro
 	return pw, nil
 }
 
-// source prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try, a pipe is
-// kept as ciphertext.
-func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(), err error) {
+// source prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try, a
+// pipe is kept as ciphertext.
+func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(),
+	err error) {
 	in, release := c.std.in, func() {}
 	if arg != "-" {
 		f, err := os.Open(arg)
 		switch {
 		case err != nil && linkish(arg):
-			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", hide(strings.Trim(arg, blankish)))
+			link := hide(strings.Trim(arg, blankish))
+			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
 		case err != nil:
 			return nil, release, &cliError{2, hide(err.Error()), "fpaste help lists the commands"}
 		}
@@ -879,8 +892,8 @@ func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTi
 	}, release, err
 }
 
-// keep holds what r gives, as ciphertext: r's own, or made under a key that nobody else has. again reads it from the start
-// as it came, and ends with the error that ended r.
+// keep holds what r gives, as ciphertext: r's own, or made under a key that nobody else has. again reads it from the
+// start as it came, and ends with the error that ended r.
 func keep(r io.Reader, sealed bool) (kept *held, again func() io.Reader, err error) {
 	key := newSealKey()
 	if !sealed {
@@ -908,7 +921,8 @@ type failing struct{ error }
 func (f failing) Read([]byte) (int, error) { return 0, f.error }
 
 // send prepares the content of arg and has it sent.
-func (c *cli) send(ctx context.Context, arg string, key *sealKey, call func(bodySource) (apiItem, error)) (apiItem, error) {
+func (c *cli) send(ctx context.Context, arg string, key *sealKey,
+	call func(bodySource) (apiItem, error)) (apiItem, error) {
 	title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
 	if title.Name == "" && arg != "-" {
 		title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
@@ -962,8 +976,8 @@ func (c *cli) create(ctx context.Context, args []string) error {
 	})
 }
 
-// made is the end of a creation or a change: into the history, then the link that it is for. An asked-for life counts from
-// since.
+// made is the end of a creation or a change: into the history, then the link that it is for. An asked-for life
+// counts from since.
 func (c *cli) made(r pasteRef, info apiItem, since int64, ours bool) error {
 	c.clamped(since, info.ExpiresAt)
 	if ours {
@@ -1068,7 +1082,8 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	textual := strings.HasPrefix(info.MIME, "text/") || strings.HasPrefix(info.MIME, "application/json")
 	switch {
 	case info.Proof && r.key == nil:
-		return &cliError{4, "this paste is encrypted and its key, the link's part after #, is missing", "give the whole link, in quotes"}
+		return &cliError{4, "this paste is encrypted and its key, the link's part after #, is missing",
+			"give the whole link, in quotes"}
 	case info.Burn && !info.Proof && r.key != nil:
 		return &cliError{7, "the link has a key, but this paste is not encrypted; it was not read, and so not burned",
 			"fpaste get " + r.place}
@@ -1117,11 +1132,12 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	default:
 		err = c.show(content, terminal)
 	}
-	if err != nil && info.Burn && ctx.Err() == nil && (errors.Is(err, errBinary) || toFile && !errors.Is(err, errSealBroken)) {
+	binary, damaged := errors.Is(err, errBinary), errors.Is(err, errSealBroken)
+	if err != nil && info.Burn && ctx.Err() == nil && (binary || toFile && !damaged) {
 		if content, _, err = opened(stored(), r.key, ""); err == nil {
 			file, err = rescue(content, safeName(sender, r.id), r.id)
 		}
-	} else if errors.Is(err, errBinary) {
+	} else if binary {
 		return &cliError{1, "not showing binary content on a terminal", "-o FILE or -O to keep it, -f to show it"}
 	}
 	if err == nil && file != nil && c.opt["output"] != file.final {
@@ -1159,7 +1175,8 @@ func (c *cli) show(content io.Reader, terminal bool) error {
 	return err
 }
 
-// rescue keeps the only copy of a burned paste where it can, here or with the temporary files, under the first free name.
+// rescue keeps the only copy of a burned paste where it can, here or with the temporary files, under the first free
+// name.
 func rescue(content io.Reader, name, id string) (file *outFile, err error) {
 	for _, dir := range []string{"", os.TempDir()} {
 		if file, err = stage(dir, false); err == nil {
@@ -1223,7 +1240,8 @@ func (c *cli) list(ctx context.Context, args []string) error {
 			query.Set(name, value)
 		}
 	}
-	// The server does not know the names of encrypted pastes: where the history has one that fits, all are looked at here.
+	// The server does not know the names of encrypted pastes: where the history has one that fits, all are looked at
+	// here.
 	known, here := c.known(), false
 	for _, e := range known {
 		here = here || text != "" && strings.Contains(strings.ToLower(e.Name), text)
@@ -1244,12 +1262,14 @@ func (c *cli) list(ctx context.Context, args []string) error {
 		if p.Password {
 			marks += " password"
 		}
-		return []string{p.ID, size(p.Size), date(p.CreatedAt)[:10], date(p.ExpiresAt), c.fit(cmp.Or(p.Known, p.Display, "-"), 16), marks}
+		name := c.fit(cmp.Or(p.Known, p.Display, "-"), 16)
+		return []string{p.ID, size(p.Size), date(p.CreatedAt)[:10], date(p.ExpiresAt), name, marks}
 	})
 }
 
 // listed prints a list page by page: ids, JSON, or a table of the rows that are not nil.
-func (c *cli) listed(ctx context.Context, path string, query url.Values, head []string, row func(string, *apiItem) []string) error {
+func (c *cli) listed(ctx context.Context, path string, query url.Values, head []string,
+	row func(base string, item *apiItem) []string) error {
 	api, err := c.own()
 	if err != nil {
 		return err
@@ -1314,8 +1334,9 @@ func (c *cli) fit(s string, width int) string {
 
 // ---- history ----
 
-// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and, for what is gone, blanked
-// in place, so that programs running side by side need no lock. A later line on the same link adds to an earlier one.
+// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and, for what is gone,
+// blanked in place, so that programs running side by side need no lock. A later line on the same link adds to an
+// earlier one.
 type historyEntry struct {
 	Link    string `json:"link"`
 	Name    string `json:"name,omitempty"`
@@ -1390,8 +1411,8 @@ func (c *cli) known() map[string]historyEntry {
 	return c.past
 }
 
-// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line moves.
-// Where it can't be written nothing is lost: what it names is gone all the same.
+// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line
+// moves. Where it can't be written nothing is lost: what it names is gone all the same.
 func (c *cli) forget(place string) {
 	text, _ := os.ReadFile(c.historyPath())
 	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
@@ -1403,7 +1424,8 @@ func (c *cli) forget(place string) {
 	for line := range bytes.Lines(text) {
 		var e historyEntry
 		still := make([]byte, len(line)) // --clear may have been faster
-		if _, err := f.ReadAt(still, at); json.Unmarshal(line, &e) == nil && e.place() == place && bytes.Equal(still, line) && err == nil {
+		f.ReadAt(still, at)
+		if json.Unmarshal(line, &e) == nil && e.place() == place && bytes.Equal(still, line) {
 			f.WriteAt(bytes.Repeat([]byte(" "), len(bytes.TrimRight(line, "\n"))), at)
 		}
 		at += int64(len(line))
@@ -1503,7 +1525,8 @@ func (c *cli) short(ctx context.Context, args []string) error {
 
 // ---- certificates ----
 
-// newIdentity makes a key, has it certified, and puts both files in place: together or not at all, whatever fails between.
+// newIdentity makes a key, has it certified, and puts both files in place: together or not at all, whatever fails
+// between.
 func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) (string, error)) error {
 	dir := c.configFolder()
 	if dir == "" {
@@ -1558,7 +1581,7 @@ func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) (string, 
 	if err != nil {
 		return err
 	}
-	c.note("wrote %s and %s: %s, good until %s", paths[0], paths[1], pair.Leaf.Subject.CommonName, date(pair.Leaf.NotAfter.Unix()))
+	c.note("wrote %s and %s: good until %s", paths[0], paths[1], date(pair.Leaf.NotAfter.Unix()))
 	wanted := map[string]string{"cert": paths[1], "key": paths[0]}
 	if c.server != nil && (c.command.name == "register" || c.conf["server"] == "") {
 		wanted["server"] = c.server.String()
@@ -1623,7 +1646,8 @@ func (c *cli) cert(_ context.Context, args []string) error {
 	})
 }
 
-// renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing would fit.
+// renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
+// would fit.
 func (c *cli) renew(ctx context.Context, _ []string) error {
 	path, keyPath, _ := c.identity()
 	if path == "" {
@@ -1641,7 +1665,8 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr), certified: true}, certBegin)
+	call := apiCall{method: "POST", path: "/pki/renew", body: textBody(csr), certified: true}
+	fresh, err := api.text(ctx, call, certBegin)
 	if err != nil {
 		return err
 	}
@@ -1670,7 +1695,8 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 	return nil
 }
 
-// replaceCertificate puts the first certificate of fresh in the place of the first that old has; all else stays as it is.
+// replaceCertificate puts the first certificate of fresh in the place of the first that old has; all else stays as
+// it is.
 func replaceCertificate(old, fresh []byte) ([]byte, error) {
 	block, _ := pem.Decode(fresh)
 	for rest := old; block != nil; {
@@ -1701,6 +1727,7 @@ func (c *cli) info(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
+	mine := api.pair // it may be refused now
 	text, err := api.text(ctx, apiCall{method: "GET", path: "/"}, "{")
 	var about struct {
 		Name, Version string
@@ -1723,6 +1750,8 @@ func (c *cli) info(ctx context.Context, _ []string) error {
 	}
 	if api.pair != nil {
 		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + c.when(api.pair.Leaf.NotAfter.Unix())
+	} else if mine != nil {
+		certificate = "refused: fpaste renew, or fpaste register NAME -f"
 	} else if c.unsent != "" {
 		certificate = "not sent: " + c.unsent
 	}
@@ -1737,11 +1766,11 @@ func (c *cli) info(ctx context.Context, _ []string) error {
 	}
 	json.Unmarshal(about.Limits[tier], &may)
 	json.Unmarshal(about.Limits["work"], &work)
-	rows := [][2]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version}, {"you are", tier}, {"owner", owner},
-		{"certificate", certificate}}
+	rows := [][2]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version}, {"you are", tier},
+		{"owner", owner}, {"certificate", certificate}}
 	if may.Size > 0 {
-		rows = append(rows, [2]string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s", size(may.Size), span(may.Life),
-			span(may.Longest))})
+		rows = append(rows, [2]string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s",
+			size(may.Size), span(may.Life), span(may.Longest))})
 	}
 	if work.Difficulty > 0 {
 		rows = append(rows, [2]string{"work", fmt.Sprintf("%d bits for each paste after %d in an hour; fpaste does it",
@@ -1825,22 +1854,45 @@ func (c *cli) completion(_ context.Context, args []string) error {
 		}
 		fmt.Fprintf(&cases, "    %s) fixed='%s' flags='%s' ;;\n", k.name, k.words, strings.Join(flags, " "))
 	}
-	switch all := strings.Join(names, " "); args[0] {
-	case "bash":
-		return c.print("_fpaste() {\n  local fixed flags cur=${COMP_WORDS[COMP_CWORD]}\n  case ${COMP_WORDS[1]} in\n%s  esac\n"+
-			"  ((COMP_CWORD == 1)) && fixed='%s'\n  [[ $cur == -* ]] && fixed=$flags\n"+
-			"  COMPREPLY=($(compgen -W \"$fixed\" -- \"$cur\"))\n}\ncomplete -o default -F _fpaste fpaste\n", cases.String(), all)
-	case "zsh":
-		return c.print("#compdef fpaste\n_fpaste() {\n  local fixed flags\n  case ${words[2]} in\n%s  esac\n"+
-			"  (( CURRENT == 2 )) && fixed='%s'\n  [[ $PREFIX == -* ]] && fixed=$flags\n"+
-			"  [[ -n $fixed ]] && compadd -- ${=fixed}\n  [[ $PREFIX == -* ]] || _files\n}\n"+
-			"if [[ $funcstack[1] == _fpaste ]]; then _fpaste \"$@\"; else\n"+
-			"  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n  compdef _fpaste fpaste\nfi\n", cases.String(), all)
+	script := map[string]string{"bash": bashCompletion, "zsh": zshCompletion}[args[0]]
+	switch args[0] {
+	case "bash", "zsh":
+		fill := strings.NewReplacer("COMMANDS", strings.Join(names, " "), "CASES", cases.String())
+		return c.print("%s", fill.Replace(script))
 	case "fish":
 		return c.print("%s", fish.String())
 	}
 	return usage("bash, zsh or fish", "unknown shell %q", args[0])
 }
+
+const bashCompletion = `_fpaste() {
+  local fixed flags cur=${COMP_WORDS[COMP_CWORD]}
+  case ${COMP_WORDS[1]} in
+CASES  esac
+  ((COMP_CWORD == 1)) && fixed='COMMANDS'
+  [[ $cur == -* ]] && fixed=$flags
+  COMPREPLY=($(compgen -W "$fixed" -- "$cur"))
+}
+complete -o default -F _fpaste fpaste
+`
+
+const zshCompletion = `#compdef fpaste
+_fpaste() {
+  local fixed flags
+  case ${words[2]} in
+CASES  esac
+  (( CURRENT == 2 )) && fixed='COMMANDS'
+  [[ $PREFIX == -* ]] && fixed=$flags
+  [[ -n $fixed ]] && compadd -- ${=fixed}
+  [[ $PREFIX == -* ]] || _files
+}
+if [[ $funcstack[1] == _fpaste ]]; then
+  _fpaste "$@"
+else
+  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+  compdef _fpaste fpaste
+fi
+`
 
 // ---- terminal ----
 
@@ -1854,16 +1906,17 @@ func isTerminal(x any) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
+	device := func(i os.FileInfo) uint64 { return uint64(i.Sys().(*syscall.Stat_t).Rdev) }
 	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"} {
-		if other, err := os.Stat(path); err == nil && info.Sys().(*syscall.Stat_t).Rdev == other.Sys().(*syscall.Stat_t).Rdev {
+		if other, err := os.Stat(path); err == nil && device(info) == device(other) {
 			return false
 		}
 	}
 	return true
 }
 
-// askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent question is
-// not shown; the echo is back however it ends.
+// askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent
+// question is not shown; the echo is back however it ends.
 func askTerminal(ctx context.Context, question string, silent bool) (string, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -2029,11 +2082,12 @@ func replaceFile(path string, text []byte) error {
 	return o.fill(bytes.NewReader(text), filepath.Base(path))
 }
 
-// safeName makes a file name of what the sender chose: the last path element, or other if that could leave the folder, hide,
-// pass for an option or disturb a terminal.
+// safeName makes a file name of what the sender chose: the last path element, or other if that could leave the
+// folder, hide, pass for an option or disturb a terminal.
 func safeName(name, other string) string {
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
-	if name == "" || len(name) > 255 || strings.ContainsAny(name[:1], ".-") || strings.Contains(name, ":") || oneLine(name) != name {
+	if name == "" || len(name) > 255 || strings.ContainsAny(name[:1], ".-") || strings.Contains(name, ":") ||
+		oneLine(name) != name {
 		return other
 	}
 	return name

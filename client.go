@@ -2,11 +2,13 @@ package main
 
 // The client of the wire: one server, its API as typed calls, work, retries, and what may go where.
 //
-// Invariants: a paste's key never enters a request; what leaves sealed is checked once more to be ciphertext under that key.
-// Certificate, tokens and passwords go to the configured server alone: no redirect is followed, no proxy is shown the
-// certificate, and neither a link nor a hostile answer can lead them elsewhere. Work, Retry-After, "busy" and a refused
-// certificate are each answered once for a call, visibly. An answer is believed only in the shape that was asked for.
-// Never: plaintext on a disk that the user did not name, an answer of unbounded size, a link made of what the server says.
+// Invariants: a paste's key never enters a request; what leaves sealed is checked once more to be ciphertext under
+// that key. Certificate, tokens and passwords go to the configured server alone: no redirect is followed, no proxy
+// is shown the certificate, and neither a link nor a hostile answer can lead them elsewhere. Work, Retry-After,
+// "busy" and a refused certificate are each answered once for a call, visibly. An answer is believed only in the
+// shape that was asked for.
+// Never: plaintext on a disk that the user did not name, an answer of unbounded size, a link made of what the server
+// says.
 // RFC 9110 (100-continue, Retry-After), RFC 8555's idea of a challenge that comes with the refusal.
 
 import (
@@ -53,11 +55,12 @@ var (
 	shortIDForm   = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
 	nonceForm     = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	jsonForm      = regexp.MustCompile(`(?i)application/json`)
-	keyMark       = regexp.MustCompile(`#|%(?:25)*23`)
+	keyMark       = regexp.MustCompile(`(?:#|%(?:25)*23)`)
 	certRefusedBy = regexp.MustCompile(`remote error: tls: \w+ certificate`) // a proxy's alert in the handshake
 )
 
-// apiItem is what the server says of a paste or a short URL, new or in a list, and what we know beside it. Unix seconds.
+// apiItem is what the server says of a paste or a short URL, new or in a list, and what we know beside it. Unix
+// seconds.
 type apiItem struct {
 	ID          string `json:"id,omitempty"`
 	File        string `json:"file,omitempty"` // ours: which of several was sent
@@ -85,7 +88,8 @@ type workOrder struct {
 	Token      string `json:"token"`
 }
 
-// apiFailure is a refusal in the server's own words (hostile on a terminal), or with Status alone an answer that isn't ours.
+// apiFailure is a refusal in the server's own words (hostile on a terminal), or with Status alone an answer that
+// isn't ours.
 type apiFailure struct {
 	Status    int        `json:"-"`
 	Message   string     `json:"error"`
@@ -135,7 +139,8 @@ func hide(s string) string {
 	return s
 }
 
-// parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, the scheme's own port left out.
+// parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, the scheme's own port
+// left out.
 func parseServer(s string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery ||
@@ -186,8 +191,8 @@ func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x50
 	return c
 }
 
-// transport makes connections with what the client has now. HTTP/1.1 only: one request at a time has nothing to gain from
-// streams. No compression: answers stay as they were hashed.
+// transport makes connections with what the client has now. HTTP/1.1 only: one request at a time has nothing to gain
+// from streams. No compression: answers stay as they were hashed.
 func (c *apiClient) transport() *http.Transport {
 	conf := &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12}
 	if pair := c.pair; pair != nil {
@@ -200,7 +205,8 @@ func (c *apiClient) transport() *http.Transport {
 		conn, err := (&net.Dialer{Timeout: dialMost}).DialContext(ctx, network, addr)
 		return patient{conn}, err
 	}
-	// The first TLS of a connection is the server's, or an https:// proxy's: that one gets neither certificate nor roots.
+	// The first TLS of a connection is the server's, or an https:// proxy's: that one gets neither certificate nor
+	// roots.
 	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := t.DialContext(ctx, network, addr)
 		if err != nil {
@@ -223,8 +229,8 @@ func (c *apiClient) transport() *http.Transport {
 	return t
 }
 
-// patient is a connection that ends when nothing moves: whatever is read or written puts that off for both directions,
-// because an answer waits for the upload before it.
+// patient is a connection that ends when nothing moves: whatever is read or written puts that off for both
+// directions, because an answer waits for the upload before it.
 type patient struct{ net.Conn }
 
 func (p patient) Read(b []byte) (int, error) { p.wait(); return p.Conn.Read(b) }
@@ -250,8 +256,8 @@ type apiCall struct {
 	certified    bool     // makes no sense without the certificate
 }
 
-// do makes the call: 2xx, or an error. What can be mended (work, a short wait, a certificate that is refused though it is
-// not needed) is mended once each. The caller closes the body.
+// do makes the call: 2xx, or an error. What can be mended (work, a short wait, a certificate that is refused though
+// it is not needed) is mended once each. The caller closes the body.
 func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 	if q.header == nil {
 		q.header = map[string]string{}
@@ -413,24 +419,27 @@ func ask[T any](ctx context.Context, c *apiClient, q apiCall) (answer T, err err
 }
 
 // create stores body. With a key the body must be ciphertext under it; the server gets the hash of the read proof.
-func (c *apiClient) create(ctx context.Context, body bodySource, key *sealKey, header map[string]string) (apiItem, error) {
+func (c *apiClient) create(ctx context.Context, body bodySource, key *sealKey,
+	header map[string]string) (apiItem, error) {
 	return c.store(ctx, apiCall{method: "POST", path: "/", header: header, body: body, sealed: key})
 }
 
-// replace changes what id names; a nil body changes only what the header says. Without a token the certificate must do.
+// replace changes what id names; a nil body changes only what the header says. Without a token the certificate must
+// do.
 func (c *apiClient) replace(ctx context.Context, id, token string, body bodySource, key *sealKey,
 	header map[string]string) (apiItem, error) {
 	if token != "" {
 		header["X-Delete-Token"] = token
 	}
-	return c.store(ctx, apiCall{method: "PUT", path: "/" + id, header: header, body: body, sealed: key, certified: token == ""})
+	return c.store(ctx, apiCall{method: "PUT", path: "/" + id, header: header, body: body, sealed: key,
+		certified: token == ""})
 }
 
 func (c *apiClient) store(ctx context.Context, q apiCall) (apiItem, error) {
 	kind := q.header["Content-Type"]
 	if q.body != nil && q.sealed != nil {
 		q.header["X-Read-Proof-SHA256"], q.header["Content-Type"] = q.sealed.proofHash(), "application/octet-stream"
-	} else if plain := q.body; plain != nil && jsonForm.MatchString(kind) { // the server would take it for a form of its own
+	} else if plain := q.body; plain != nil && jsonForm.MatchString(kind) { // else the server takes it for its own form
 		boundary := rand.Text()
 		head := "--" + boundary + "\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: " + kind + "\r\n\r\n"
 		tail := "\r\n--" + boundary + "--\r\n"
@@ -456,7 +465,8 @@ func (c *apiClient) meta(ctx context.Context, id string) (info apiItem, text str
 	return info, text, err
 }
 
-// raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if unknown.
+// raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if
+// unknown.
 // errWrongKey: the server knows another read proof.
 func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password string) (*http.Response, error) {
 	header := map[string]string{"Accept": "*/*"}
@@ -525,8 +535,9 @@ func textBody(s string) bodySource {
 	return func() (io.Reader, int64, error) { return strings.NewReader(s), int64(len(s)), nil }
 }
 
-// held keeps bytes that can't be had again, a pipe's or a burned paste's, so that they can be read more than once: the first
-// in memory, more in an unlinked 0600 file, and where that fails in memory again. It must be given ciphertext only.
+// held keeps bytes that can't be had again, a pipe's or a burned paste's, so that they can be read more than once:
+// the first in memory, more in an unlinked 0600 file, and where that fails in memory again. It must be given
+// ciphertext only.
 type held struct {
 	head, tail bytes.Buffer
 	file       *os.File // between the two

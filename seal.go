@@ -1,13 +1,14 @@
 package main
 
-// The sealing of pastes, format FPE1: what leaves this machine encrypted, and the keys and proofs that are made for it.
+// The sealing of pastes, format FPE1: what leaves this machine encrypted, and the keys and proofs that are made for
+// it.
 //
-// A paste's key is 32 random bytes in the link's fragment; it never enters a request, a log or a sentence. Content streams
-// through one segment of memory whatever its size, and nothing unverified is ever handed to a caller: truncation,
-// reordering, splicing and a second key for the same bytes are all seen. This file takes and returns values and readers
-// only: it knows of no network, no file and no terminal.
-// RFC 5869 (HKDF), NIST SP 800-38D (GCM), the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015), and key
-// commitment because GCM alone lets one ciphertext open under two keys (Dodis et al. 2018).
+// A paste's key is 32 random bytes in the link's fragment; it never enters a request, a log or a sentence. Content
+// streams through one segment of memory whatever its size, and nothing unverified is ever handed to a caller:
+// truncation, reordering, splicing and a second key for the same bytes are all seen. This file takes and returns
+// values and readers only: it knows of no network, no file and no terminal.
+// RFC 5869 (HKDF), NIST SP 800-38D (GCM), the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015), and
+// key commitment because GCM alone lets one ciphertext open under two keys (Dodis et al. 2018).
 
 import (
 	"bytes"
@@ -74,8 +75,8 @@ func (k sealKey) derive(salt []byte, use string) []byte {
 	return out
 }
 
-// readProof is what a reader shows (64 hex), proofHash what the server keeps of it. Both come from the key alone, without
-// a salt, so that the link goes on working after an update with its fresh one.
+// readProof is what a reader shows (64 hex), proofHash what the server keeps of it. Both come from the key alone,
+// without a salt, so that the link goes on working after an update with its fresh one.
 func (k sealKey) readProof() string { return hex.EncodeToString(k.derive(nil, "read")) }
 
 func (k sealKey) proofHash() string {
@@ -88,7 +89,8 @@ func (k sealKey) commits(head []byte) bool {
 	return subtle.ConstantTimeCompare(head[20:], k.derive(head[4:20], "commit")) == 1
 }
 
-// sealTitle is the header at the start of the plaintext: what the sender says of the content, to be judged as hostile.
+// sealTitle is the header at the start of the plaintext: what the sender says of the content, to be judged as
+// hostile.
 type sealTitle struct {
 	Name string `json:"name,omitempty"`
 	Type string `json:"type,omitempty"`
@@ -121,8 +123,9 @@ func parseTitle(b []byte) (t sealTitle, rest []byte, err error) {
 	return t, rest, nil
 }
 
-// sealStream seals or opens as it is read, one segment in memory. Its source must return io.EOF only where the content
-// truly ends (a cut connection is another error), because that is how the last segment is told from the others.
+// sealStream seals or opens as it is read, one segment in memory. Its source must return io.EOF only where the
+// content truly ends (a cut connection is another error), because that is how the last segment is told from the
+// others.
 type sealStream struct {
 	src     io.Reader
 	aead    cipher.AEAD
