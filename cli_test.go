@@ -226,7 +226,7 @@ func standIn(t testing.TB, meta map[string]any, stored []byte, each func(*http.R
 		case "/" + someID + "/raw":
 			w.Write(stored)
 		default:
-			refuse(w, 404, "not_found", nil)
+			refuseWith(w, 404, "not_found", nil)
 		}
 	}))
 	t.Cleanup(srv.Close)
@@ -724,7 +724,7 @@ func TestCertificateStaysHome(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s
 	}
-	missing := func(w http.ResponseWriter, r *http.Request) { refuse(w, 404, "not_found", nil) }
+	missing := func(w http.ResponseWriter, r *http.Request) { refuseWith(w, 404, "not_found", nil) }
 	home, away := serve("home", missing), serve("away", missing)
 	proxy := serve("proxy", func(w http.ResponseWriter, r *http.Request) {
 		out := must(net.Dial("tcp", home.Listener.Addr().String()))
@@ -992,9 +992,9 @@ func TestWhichCertificate(t *testing.T) {
 		}
 		switch names = append(names, name); {
 		case name == revoked:
-			refuse(w, 403, "certificate_revoked", nil)
+			refuseWith(w, 403, "certificate_revoked", nil)
 		case r.URL.Path == "/pastes" && name == "-":
-			refuse(w, 401, "authentication_required", nil)
+			refuseWith(w, 401, "authentication_required", nil)
 		case r.URL.Path == "/pastes":
 			io.WriteString(w, `{"pastes":[]}`)
 		case strings.HasSuffix(r.URL.Path, "/raw"):
@@ -1332,7 +1332,7 @@ func TestIdentityIsWhole(t *testing.T) {
 		public := csr.PublicKey
 		switch mode {
 		case "closed":
-			refuse(w, 403, "registration_closed", nil)
+			refuseWith(w, 403, "registration_closed", nil)
 			return
 		case "foreign":
 			public = foreign.Public()
@@ -1444,10 +1444,10 @@ func TestInterrupt(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/work"):
-			refuse(w, 400, "pow_required", workAsked(32, strings.Repeat("ab", 16)))
+			refuseWith(w, 400, "pow_required", workAsked(32, strings.Repeat("ab", 16)))
 		case strings.HasPrefix(r.URL.Path, "/later"):
 			w.Header().Set("Retry-After", "9")
-			refuse(w, 429, "rate_limited", nil)
+			refuseWith(w, 429, "rate_limited", nil)
 		case strings.HasSuffix(r.URL.Path, "/raw"):
 			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 			w.Write(body[:len(body)/2])
@@ -1764,7 +1764,7 @@ func TestProgress(t *testing.T) {
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if first {
 			first = false
-			refuse(w, 400, "pow_required", workAsked(20, "5feceb66ffc86f38d952786c6d696c79"))
+			refuseWith(w, 400, "pow_required", workAsked(20, "5feceb66ffc86f38d952786c6d696c79"))
 			return
 		}
 		buf := make([]byte, 256<<10)

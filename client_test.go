@@ -35,7 +35,7 @@ func fake(t *testing.T, h http.HandlerFunc) *apiClient {
 	return newAPIClient(must(parseServer(ts.URL, false)), true, nil, nil)
 }
 
-func refuse(w http.ResponseWriter, status int, code string, more map[string]any) {
+func refuseWith(w http.ResponseWriter, status int, code string, more map[string]any) {
 	w.WriteHeader(status)
 	body := map[string]any{"error": "no: " + code, "code": code, "request_id": "r-1"}
 	for k, v := range more {
@@ -88,7 +88,7 @@ func TestRetries(t *testing.T) {
 					if s.after != "" {
 						w.Header().Set("Retry-After", s.after)
 					}
-					refuse(w, s.status, s.code, s.more)
+					refuseWith(w, s.status, s.code, s.more)
 					return
 				}
 				body, err := io.ReadAll(r.Body)
@@ -178,7 +178,7 @@ func TestStrangeAnswers(t *testing.T) {
 		{"HTML 502", say(502, "<html>bad gateway\x1b[2J</html>"), 1},
 		{"empty 200", say(200, ""), 1},
 		{"204", say(204, ""), 1},
-		{"500", func(w http.ResponseWriter, r *http.Request) { refuse(w, 500, "internal", nil) }, 1},
+		{"500", func(w http.ResponseWriter, r *http.Request) { refuseWith(w, 500, "internal", nil) }, 1},
 		{"array", say(200, "[]"), 1},
 		{"other id", say(200, `{"id":"../../etc/passwd"}`), 1},
 		{"wrong types", say(200, `{"id":7}`), 1},
@@ -386,7 +386,7 @@ func TestRefusedCertificate(t *testing.T) {
 	_, c := tlsFake(t, func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) > 0 {
 			shown++
-			refuse(w, 403, "certificate_revoked", nil)
+			refuseWith(w, 403, "certificate_revoked", nil)
 			return
 		}
 		io.WriteString(w, fakeCreated)
