@@ -26,10 +26,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -48,25 +50,27 @@ import (
 
 const (
 	progressFrom = 1 << 20                // bytes from which a transfer shows progress
-	progressStep = 200 * time.Millisecond // between two looks of it
-	peekSize     = 4096                   // bytes judged to be text or not before a terminal gets them
-	tableWidth   = 79                     // columns of a terminal's line
+	progressStep = 200 * time.Millisecond // between two lines of it
 	certLife     = 10 * 365 * 24 * time.Hour
 	renewFrom    = 14 * 24 * time.Hour // before the end of a certificate: it is mentioned
 	blankish     = " \t\r\n<>"         // what mail puts around links
+	makeCert     = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
 )
 
 var (
-	configKeys = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
-	spanForm   = regexp.MustCompile(`^([0-9]+[smhdw]?)+$`)
-	spanPart   = regexp.MustCompile(`([0-9]+)([smhdw]?)`)
+	configKeys = []string{"server", "cert", "key", "cacert", "expiry", "encrypt", "history"}
+	optionForm = regexp.MustCompile(`(?:-(\w)[,/] ?)?--([a-z-]+)(?: ([A-Z]+))?`)
 	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
 	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
-		`/[0-9a-f]{8,64}(?:/raw)?(?:` + keyMark.String() + `).`)
-	pastePath   = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
-	shortPath   = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
-	mailedKey   = regexp.MustCompile(`^([^#]*)%23([0-9A-Za-z_-]{43})$`)
-	secretParts = regexp.MustCompile(`(://)[^\s"'<>]*@|(?:#|%(?:25)*23)[0-9A-Za-z_%-][^\s"'<>]*`)
+		`/[0-9a-f]{8,64}(?:/raw)?` + keyMark.String() + `.`)
+	pastePath = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
+	shortPath = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
+	mailedKey = regexp.MustCompile(`%23([0-9A-Za-z_-]{43})$`)
+	certBlock = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`)
+	// What no sentence may hold: a URL's user part, and a key behind # to where the quotation ends.
+	secretParts = regexp.MustCompile(`(://)(?:[^"<>:]|:\S)*@|[^\s"':/]+:[^\s"'/]+@|` +
+		keyMark.String() + `[0-9A-Za-z_%-](?:[^"<>:]|:\S)*`)
+	errBinary = fail(1, "-o FILE or -O to keep it, -f to show it", "not showing binary content on a terminal")
 )
 
 // stdio is what a command may touch of its process; env is os.LookupEnv outside tests.
@@ -76,7 +80,7 @@ type stdio struct {
 	env      func(string) (string, bool)
 }
 
-// cliError is a refusal of our own, with its exit code and a second line that says what to type.
+// cliError is a refusal with its exit code, and a second line that says what to type.
 type cliError struct {
 	code       int
 	what, hint string
@@ -84,119 +88,105 @@ type cliError struct {
 
 func (e *cliError) Error() string { return e.what }
 
-func usage(hint, format string, args ...any) error {
-	return &cliError{2, fmt.Sprintf(format, args...), hint}
+func fail(code int, hint, format string, args ...any) error {
+	return &cliError{code, fmt.Sprintf(format, args...), hint}
 }
 
-// errTold carries the exit code of failures that were printed as they came.
-type errTold int
-
-func (errTold) Error() string { return "some failed" }
-
-// cliOption is an option: names, and that of its value ("" for a switch). A letter means one thing in all commands.
-type cliOption struct{ long, short, value string }
-
-func cliOptions() []cliOption {
-	return []cliOption{
-		{"server", "s", "URL"}, {"cert", "", "FILE"}, {"key", "", "FILE"}, {"cacert", "", "FILE"}, {"quiet", "q", ""},
-		{"verbose", "v", ""}, {"insecure-http", "", ""}, {"help", "h", ""}, {"version", "V", ""}, // these everywhere
-		{"no-encrypt", "E", ""}, {"encrypt", "e", ""}, {"expiry", "x", "TIME"}, {"burn", "b", ""}, {"password", "p", ""},
-		{"name", "n", "TEXT"}, {"type", "t", "MIME"}, {"raw", "r", ""}, {"json", "j", ""}, {"output", "o", "FILE"},
-		{"remote-name", "O", ""}, {"force", "f", ""}, {"token", "", "TOKEN"}, {"after", "", "TIME"}, {"before", "", "TIME"},
-		{"owner", "", "ID"}, {"ids", "", ""}, {"clear", "", ""},
-	}
-}
-
-const commonOptions = 9 // of cliOptions
-
-// cliCommand is one command: its words and how many, what it does, an example, its own options as lines of name and
-// help, and the fixed words that its first may be. bare: it never presents a certificate.
+// cliCommand is one command: its words and how many, what it does, an example, and its options as its help shows them:
+// dispatch, parsing and completion read the same text. A letter means one thing in all commands.
 type cliCommand struct {
-	name, args     string
-	least, most    int
-	brief, example string
-	options, words string
-	bare           bool
-	run            func(*cli, context.Context, []string) error
+	name, args              string
+	least, most             int
+	run                     func(*cli, context.Context, []string) error
+	brief, example, options string
 }
 
-// clientCommands is the table that dispatch, help and completion are made of. The first one is meant when none is
-// named.
+const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n" +
+	"  -v/--verbose (each request), --insecure-http, -h/--help, -V/--version\n"
+
+// clientCommands is the table of commands. The first one is meant when none is named.
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
-		{name: "create", args: "[FILE...]", most: many, run: (*cli).create,
-			brief: "encrypt and upload files or standard input, print links", example: "dmesg | fpaste -x 7d --burn", options: `
-no-encrypt send it readable: the server and whoever has the link can read it
-encrypt encrypt, even if the config says off
-expiry life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
-burn gone after the first read
-password readers must know a password, asked for here (or FPASTE_PASSWORD)
-name name for the reader; encrypted like the content
-type content type for the reader
-raw print the raw URL (with -E)
-json print JSON, with the delete token`},
-		{name: "get", args: "LINK|ID", least: 1, most: 1, run: (*cli).get, brief: "fetch and decrypt",
-			example: "fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt", options: `
-output write to FILE (- is standard output, DIR/ keeps the sender's name)
-remote-name write to a file of the sender's name
-force overwrite the file; show binary on a terminal
-password ask for the paste's password (or FPASTE_PASSWORD)`},
-		{name: "meta", args: "LINK|ID", least: 1, most: 1, run: (*cli).meta, brief: "type, size and end, without reading it",
-			example: "fpaste meta 0123456789abcdef", options: `
-json the server's JSON`},
-		{name: "update", args: "LINK|ID [FILE|-]", least: 1, most: 2, run: (*cli).update,
-			brief:   "replace the content (the link stays good), or only the options named",
-			example: "fpaste update LINK notes.txt", options: `
-no-encrypt send it readable, to a paste that is
-expiry new life, as for create; '' removes it
-password new password; an empty FPASTE_PASSWORD removes it
-name new name; that of an encrypted paste needs the content too
-type new type, likewise
-token the delete token that -j printed, instead of the history's
-json print JSON`},
-		{name: "delete", args: "LINK|ID... | -", least: 1, most: many, run: (*cli).remove,
-			brief: "delete; - reads links or ids from standard input", example: "fpaste list --ids | fpaste delete -", options: `
-token the delete token that -j printed, instead of the history's`},
-		{name: "list", run: (*cli).list, brief: "your pastes (needs a certificate)", example: "fpaste list --ids", options: `
-owner for admins: whose, an owner's id, anonymous or all
-ids one id a line
-json print JSON`},
-		{name: "search", args: "[TEXT]", most: 1, run: (*cli).list, brief: "your pastes by name, id, type and date",
-			example: "fpaste search backup -t 'image/*' --after 2026-01-01", options: `
-type only of this type, such as text/plain or image/*
-after made after this date, time (RFC 3339) or Unix time
-before made before
-owner for admins: whose, an owner's id, anonymous or all
-ids one id a line
-json print JSON`},
-		{name: "history", run: (*cli).history, brief: "what this machine created: created, ends, name, link",
-			example: "fpaste history | grep notes", options: `
-clear forget all: keys and tokens exist nowhere else
-force with --clear: do not ask
-json print JSON, with the delete tokens`},
-		{name: "short", args: "URL | list | info ID... | delete ID...", least: 1, most: many, run: (*cli).short,
-			brief: "short URLs", example: "fpaste short https://example.org/a/long/path", words: "list info delete", options: `
-expiry life, as for create
-owner with list, for admins: whose
-ids with list: one id a line
-token with delete: the token that -j printed
-json print JSON`},
-		{name: "register", args: "NAME", least: 1, most: 1, run: (*cli).register, bare: true,
-			brief: "make a key here and have it certified by the server", example: "fpaste register alice", options: `
-force replace the key and certificate that you have`},
-		{name: "cert", args: "NAME", least: 1, most: 1, run: (*cli).cert, bare: true,
-			brief: "make a self-signed certificate, offline: a pseudonym", example: "fpaste cert alice", options: `
-force replace the key and certificate that you have`},
-		{name: "renew", run: (*cli).renew, brief: "have the certificate renewed, for the same key", example: "fpaste renew"},
-		{name: "info", run: (*cli).info, example: "fpaste info",
-			brief: "the server, who you are there, what you may send", options: `
-json the server's JSON`},
-		{name: "completion", args: "bash | zsh | fish", least: 1, most: 1, run: (*cli).completion, words: "bash zsh fish",
-			brief: "a completion script", example: "source <(fpaste completion bash)"},
-		{name: "version", run: (*cli).version, brief: "version of this program", example: "fpaste version"},
-		{name: "help", args: "[COMMAND]", most: 1, run: (*cli).help, brief: "this list, or one command",
-			example: "fpaste help get"},
+		{"create", "[FILE...]", 0, many, (*cli).create, "encrypt and upload files or standard input, print links",
+			"dmesg | fpaste -x 7d --burn", `
+  -E, --no-encrypt     send it readable: the server and whoever has the link can read it
+  -e, --encrypt        encrypt, even if the config says off
+  -x, --expiry TIME    life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
+  -b, --burn           gone after the first read
+  -p, --password       readers must know a password, asked for here (or FPASTE_PASSWORD)
+  -n, --name TEXT      name for the reader; encrypted like the content
+  -t, --type MIME      content type for the reader
+  -r, --raw            print the raw URL (with -E)
+  -j, --json           print JSON, with the delete token
+`},
+		{"get", "LINK|ID", 1, 1, (*cli).get, "fetch and decrypt",
+			"fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt", `
+  -o, --output FILE    write to FILE (- is standard output, DIR/ keeps the sender's name)
+  -O, --remote-name    write to a file of the sender's name
+  -f, --force          overwrite the file; show binary on a terminal
+  -p, --password       ask for the paste's password (or FPASTE_PASSWORD)
+`},
+		{"meta", "LINK|ID", 1, 1, (*cli).meta, "type, size and end, without reading it", "fpaste meta 0123456789abcdef", `
+  -j, --json           the server's JSON
+`},
+		{"update", "LINK|ID [FILE|-]", 1, 2, (*cli).update,
+			"replace the content (the link stays good), or only the options named", "fpaste update LINK notes.txt", `
+  -E, --no-encrypt     send it readable, to a paste that is
+  -x, --expiry TIME    new life, as for create; '' removes it
+  -p, --password       new password; an empty FPASTE_PASSWORD removes it
+  -n, --name TEXT      new name; that of an encrypted paste needs the content too
+  -t, --type MIME      new type, likewise
+      --token TOKEN    the delete token that -j printed, instead of the history's
+  -j, --json           print JSON
+`},
+		{"delete", "LINK|ID... | -", 1, many, (*cli).remove, "delete; - reads links or ids from standard input",
+			"fpaste list --ids | fpaste delete -", `
+      --token TOKEN    the delete token that -j printed, instead of the history's
+`},
+		{"list", "", 0, 0, (*cli).list, "your pastes (needs a certificate)", "fpaste list --ids", `
+      --owner ID       for admins: whose, an owner's id, anonymous or all
+      --ids            one id a line
+  -j, --json           print JSON
+`},
+		{"search", "[TEXT]", 0, 1, (*cli).list, "your pastes by name, id, type and date",
+			"fpaste search backup -t 'image/*' --after 2026-01-01", `
+  -t, --type MIME      only of this type, such as text/plain or image/*
+      --after TIME     made after this date, time (RFC 3339) or Unix time
+      --before TIME    made before
+      --owner ID       for admins: whose, an owner's id, anonymous or all
+      --ids            one id a line
+  -j, --json           print JSON
+`},
+		{"history", "", 0, 0, (*cli).history, "what this machine created: created, ends, name, link",
+			"fpaste history | grep notes", `
+      --clear          forget all: keys and tokens exist nowhere else
+  -f, --force          clear without asking
+  -j, --json           print JSON, with the delete tokens
+`},
+		{"short", "URL | list | info ID... | delete ID...", 1, many, (*cli).short, "short URLs",
+			"fpaste short https://example.org/a/long/path", `
+  -x, --expiry TIME    life, as for create
+      --owner ID       with list, for admins: whose
+      --ids            with list: one id a line
+      --token TOKEN    with delete: the token that -j printed
+  -j, --json           print JSON
+`},
+		{"register", "NAME", 1, 1, (*cli).register, "make a key here and have it certified by the server",
+			"fpaste register alice", `
+  -f, --force          replace the key and certificate that you have
+`},
+		{"cert", "NAME", 1, 1, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", "fpaste cert alice", `
+  -f, --force          replace the key and certificate that you have
+`},
+		{"renew", "", 0, 0, (*cli).renew, "have the certificate renewed, for the same key", "fpaste renew", ""},
+		{"info", "", 0, 0, (*cli).info, "the server, who you are there, what you may send", "fpaste info", `
+  -j, --json           the server's JSON
+`},
+		{"completion", "bash | zsh | fish", 1, 1, (*cli).completion, "a completion script",
+			"source <(fpaste completion bash)", ""},
+		{"version", "", 0, 0, (*cli).version, "version of this program", "fpaste version", ""},
+		{"help", "[COMMAND]", 0, 1, (*cli).help, "this list, or one command", "fpaste help get", ""},
 	}
 }
 
@@ -206,50 +196,34 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// own returns the command's options in the order of its help, and their texts by long name.
-func (k cliCommand) own() (list []cliOption, help map[string]string) {
-	help = map[string]string{}
-	for line := range strings.Lines(strings.TrimPrefix(k.options, "\n")) {
-		long, text, _ := strings.Cut(strings.TrimSpace(line), " ")
-		list, help[long] = append(list, findOption(long, "")), text
+// optionsIn reads the options of a help text: each as its letter or "", name, and what its value is called or "".
+func optionsIn(text string) (list [][]string) {
+	for _, m := range optionForm.FindAllStringSubmatch(text, -1) {
+		list = append(list, m[1:])
 	}
-	return list, help
-}
-
-// findOption finds an option by one of its names; the zero value if there is none.
-func findOption(long, short string) cliOption {
-	for _, o := range cliOptions() {
-		if o.long == long || short != "" && o.short == short {
-			return o
-		}
-	}
-	return cliOption{}
+	return list
 }
 
 // cli is one run. It is used by one goroutine.
 type cli struct {
 	std            stdio
-	out            io.Writer // std.out, with control characters made visible on a terminal
 	outTTY, errTTY bool
 	command        cliCommand
 	opt            map[string]string // options given, by long name
 	conf           map[string]string // the config file
-	clock          func() time.Time
-	server         *url.URL // configured; nil if it is not
+	server         *url.URL          // configured; nil if it is not
 	clients        map[string]*apiClient
-	past           map[string]historyEntry // the history by link without key; nil before it was read
-	order          []string                // of past
-	shown          string                  // as status
-	unsent         string                  // why the certificate was not sent, "" if it was or there is none
+	past           []historyEntry // what the history has, in the order of creation
+	pastAt         map[string]int // past by link without key; nil before it was read
+	unsent         string         // why the certificate was not sent, "" if it was or there is none
+	shown          bool           // a line of progress
+	looked         time.Time      // when it was last renewed
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
 func runClient(ctx context.Context, args []string, std stdio) int {
-	c := &cli{std: std, out: std.out, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{},
-		clock: time.Now, clients: map[string]*apiClient{}}
-	if c.outTTY {
-		c.out = &plainWriter{w: std.out}
-	}
+	c := &cli{std: std, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{},
+		clients: map[string]*apiClient{}, looked: time.Now()}
 	err := c.dispatch(ctx, args)
 	if ctx.Err() != nil && err != nil {
 		err = errors.New("interrupted")
@@ -270,10 +244,11 @@ func (c *cli) dispatch(ctx context.Context, args []string) error {
 	case c.has("help"):
 		return c.help(ctx, []string{k.name})
 	case len(words) < k.least || len(words) > k.most:
-		return usage("fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
+		return fail(2, "fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
 	case !named && len(words) > 0 && words[0] != "-":
-		if _, err := os.Stat(words[0]); errors.Is(err, fs.ErrNotExist) && !linkish(words[0]) {
-			return usage("", "no file and no command is called %s; fpaste help lists the commands", hide(words[0]))
+		if _, err := os.Stat(words[0]); errors.Is(err, fs.ErrNotExist) {
+			return fail(2, "a link is read with fpaste get LINK",
+				"no file and no command is called %s; fpaste help lists the commands", words[0])
 		}
 	}
 	if k.name != "help" && k.name != "version" && k.name != "completion" { // these work whatever the config says
@@ -287,52 +262,52 @@ func (c *cli) dispatch(ctx context.Context, args []string) error {
 // parse sorts options from words, in any order, up to "--". The command is the first word if the table has it.
 func (c *cli) parse(args []string) (words []string, named bool, err error) {
 	c.command = clientCommands()[0]
+	set := flag.NewFlagSet("fpaste", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
+		for _, o := range optionsIn(k.options) {
+			for _, name := range o[:2] {
+				take := func(v string) error {
+					if o[2] == "" && v != "true" {
+						return errors.New("it takes no value")
+					}
+					c.opt[o[1]] = v
+					return nil
+				}
+				if name == "" || set.Lookup(name) != nil {
+					continue
+				} else if o[2] == "" {
+					set.BoolFunc(name, "", take)
+				} else {
+					set.Func(name, "", take)
+				}
+			}
+		}
+	}
 	for len(args) > 0 {
-		a := args[0]
-		args = args[1:]
-		if a == "--" {
+		if err := set.Parse(args); err != nil {
+			return nil, false, fail(2, "fpaste help", "%v", err)
+		}
+		before := args[:len(args)-set.NArg()]
+		if args = set.Args(); len(before) > 0 && before[len(before)-1] == "--" {
 			words = append(words, args...)
 			break
+		} else if len(args) == 0 {
+			break
 		}
-		if a == "" || a == "-" || a[0] != '-' {
-			if k, ok := findCommand(a); ok && !named && len(words) == 0 {
-				c.command, named = k, true
-			} else {
-				words = append(words, a)
-			}
-			continue
+		if k, ok := findCommand(args[0]); ok && !named && len(words) == 0 {
+			c.command, named = k, true
+		} else {
+			words = append(words, args[0])
 		}
-		name, value, joined := strings.Cut(a[1:], "=")
-		o := findOption(strings.TrimPrefix(name, "-"), "")
-		if a[1] != '-' { // letters, the last of which may have its value behind it: -bx7d
-			o, value, a = findOption("", a[1:2]), a[2:], a[:2]
-			if joined = value != ""; joined && o.value == "" {
-				args, joined = append([]string{"-" + value}, args...), false
-			}
-		}
-		switch {
-		case o.long == "":
-			return nil, false, c.unknown(hide(a))
-		case o.value == "" && joined:
-			return nil, false, usage("", "option --%s takes no value", o.long)
-		case o.value != "" && !joined && len(args) == 0:
-			return nil, false, usage("", "option --%s needs a value: %s", o.long, o.value)
-		case o.value != "" && !joined:
-			value, args = args[0], args[1:]
-		}
-		c.opt[o.long] = value
+		args = args[1:]
 	}
-	own, _ := c.command.own()
 	for _, name := range slices.Sorted(maps.Keys(c.opt)) {
-		if o := findOption(name, ""); !slices.Contains(append(own, cliOptions()[:commonOptions]...), o) {
-			return nil, false, c.unknown("--" + name)
+		if !slices.ContainsFunc(optionsIn(c.command.options+everywhere), func(o []string) bool { return o[1] == name }) {
+			return nil, false, fail(2, "fpaste help "+c.command.name, "%s has no option --%s", c.command.name, name)
 		}
 	}
 	return words, named, nil
-}
-
-func (c *cli) unknown(option string) error {
-	return usage("fpaste help "+c.command.name, "unknown option %q for %s", option, c.command.name)
 }
 
 func (c *cli) has(option string) bool {
@@ -343,7 +318,7 @@ func (c *cli) has(option string) bool {
 // report says what went wrong and returns the exit code.
 func (c *cli) report(err error) int {
 	code, what, hint := explain(err)
-	if f, ok := errors.AsType[*apiFailure](err); ok && c.unsent != "" && (f.Status == 401 || f.Status == 403) {
+	if f, ok := errors.AsType[*apiError](err); ok && c.unsent != "" && (f.status == 401 || f.status == 403) {
 		hint = "your certificate was not sent: " + c.unsent
 	}
 	if what != "" {
@@ -355,35 +330,28 @@ func (c *cli) report(err error) int {
 	return code
 }
 
-// sentence makes text safe to show: one line, no key behind # or %23, no user part of a URL.
+// sentence makes text safe to show: one line without secrets.
 func sentence(s string) string { return oneLine(secretParts.ReplaceAllString(s, "$1")) }
 
 // explain turns an error into exit code, sentence and hint; no sentence when there is nothing to say.
 func explain(err error) (code int, what, hint string) {
-	if err == nil || errors.Is(err, syscall.EPIPE) {
-		return map[bool]int{false: 1}[err == nil], "", "" // the reader has had enough, as in "| head -1"
-	} else if told, ok := errors.AsType[errTold](err); ok {
-		return int(told), "", ""
-	} else if own, ok := errors.AsType[*cliError](err); ok {
-		return own.code, err.Error(), own.hint // with what was put before it
-	} else if refused, ok := errors.AsType[*apiFailure](err); ok {
-		return explainRefusal(err.Error(), refused)
-	}
-	_, stranger := errors.AsType[x509.UnknownAuthorityError](err)
-	_, cut := errors.AsType[netFailure](err)
+	own, ours := errors.AsType[*cliError](err)
+	refused, theirs := errors.AsType[*apiError](err)
 	switch {
-	case stranger:
-		return 6, err.Error(), "if the server has an authority of its own: --cacert FILE with its certificate"
-	case cut && strings.Contains(err.Error(), "HTTP response to HTTPS"):
-		return 6, err.Error(), "the server speaks http: -s http://..."
-	case cut:
-		return 6, err.Error(), "check the server's URL and the network; -v shows each request"
+	case err == nil:
+		return 0, "", ""
+	case errors.Is(err, syscall.EPIPE): // the reader has had enough, as in "| head -1"
+		return 1, "", ""
+	case ours && own.what == "": // it was told as it came
+		return own.code, "", ""
+	case ours:
+		return own.code, err.Error(), own.hint // with what was put before it
+	case theirs:
+		return explainRefusal(err.Error(), refused)
 	case errors.Is(err, errWrongKey):
 		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
 	case errors.Is(err, errSealBroken):
 		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
-	case errors.Is(err, errElsewhere):
-		return 4, err.Error(), "name the link's server with --server if you trust it"
 	case errors.Is(err, errTitle):
 		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
@@ -391,12 +359,17 @@ func explain(err error) (code int, what, hint string) {
 }
 
 // explainRefusal puts a server's refusal into fpaste's words.
-func explainRefusal(what string, f *apiFailure) (code int, _, hint string) {
+func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	if f.RequestID != "" {
 		what += " (request " + f.RequestID + ")"
 	}
-	const makeCert = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
-	hint, ours := map[string]string{
+	if !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // those words are not ours
+		hint = f.Hint
+	}
+	if f.retry > 0 {
+		hint = "try again in " + span(int64(f.retry))
+	}
+	if ours, ok := map[string]string{
 		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
 		"certificate_required":    makeCert,
 		"certificate_revoked":     "fpaste register NAME -f gets a new one",
@@ -411,60 +384,60 @@ func explainRefusal(what string, f *apiFailure) (code int, _, hint string) {
 		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
 		"bad_url":                 "fpaste short https://...",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
-		"rate_limited":            "try again in " + span(int64(f.After)),
-		"too_many_transfers":      "try again in " + span(int64(f.After)),
-		"busy":                    "try again in " + span(int64(f.After)),
-		"duplicate_content":       "it is there already, see fpaste history; else try again in " + span(int64(f.After)),
-		"storage_full":            "try again later, or another server: -s URL",
 		"not_found":               "it never was, has expired, was burned or deleted",
-	}[f.Code]
-	if !ours && !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // curl's words are not ours
-		hint = f.Hint
+	}[f.Code]; ok {
+		hint = ours
 	}
 	switch {
-	case f.Status/100 == 3:
+	case f.status/100 == 3:
 		return 1, what, "it redirects, which is never followed: set the server to its final URL"
-	case f.Status == 413 && f.Limit > 0:
-		return 1, fmt.Sprintf("%s: the server takes %s", what, size(f.Limit)), "a certificate raises it: " + makeCert
-	case f.Status == 404:
+	case f.status == 413 && f.Limit > 0:
+		return 1, what + ": the server takes " + sizeWords(f.Limit), "a certificate raises it: " + makeCert
+	case f.status == 404:
 		return 3, what, hint
-	case f.Status == 429, f.Code == "pow_required", f.Code == "pow_failed":
+	case f.status == 429, f.Code == "pow_required", f.Code == "pow_failed":
 		return 5, what, hint
-	case f.Code == "registration_closed", f.Code == "preview_refused", f.Code == "cross_origin":
-		return 1, what, hint
-	case f.Status == 401, f.Status == 403:
+	case f.Code != "registration_closed" && (f.status == 401 || f.status == 403):
 		return 4, what, hint
 	}
 	return 1, what, hint
 }
 
 // each runs one step for every argument, goes on after a failure and returns the first one's exit code.
-func (c *cli) each(args []string, step func(string) error) error {
-	first := errTold(0)
+func (c *cli) each(ctx context.Context, args []string, step func(string) error) error {
+	code := 0
 	for _, arg := range args {
 		err := step(arg)
-		if err != nil && (len(args) == 1 || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE)) {
+		if err != nil && (len(args) == 1 || ctx.Err() != nil || errors.Is(err, syscall.EPIPE)) {
 			return err
-		}
-		if err != nil {
-			first = cmp.Or(first, errTold(c.report(fmt.Errorf("%s: %w", hide(arg), err))))
+		} else if err != nil {
+			code = cmp.Or(code, c.report(fmt.Errorf("%s: %w", arg, err)))
 		}
 	}
-	if first != 0 {
-		return first
+	if code != 0 {
+		return fail(code, "", "")
 	}
 	return nil
 }
 
+// print writes to standard output; a terminal is shown what is in it without being commanded.
 func (c *cli) print(format string, args ...any) error {
-	_, err := fmt.Fprintf(c.out, format, args...)
+	text := fmt.Sprintf(format, args...)
+	if c.outTTY {
+		return visible(c.std.out, strings.NewReader(text), true)
+	}
+	_, err := io.WriteString(c.std.out, text)
 	return err
 }
 
 func (c *cli) printJSON(v any) error {
-	enc := json.NewEncoder(c.out)
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return c.print("%s", &b)
 }
 
 // note is for people: a line on stderr unless -q.
@@ -489,6 +462,8 @@ func (c *cli) folder(variable, below string) string {
 
 func (c *cli) configFolder() string { return c.folder("XDG_CONFIG_HOME", ".config") }
 
+func (c *cli) stateFolder() string { return c.folder("XDG_STATE_HOME", ".local/state") }
+
 // setting is the order of authority: option (rank 3), environment (2), config file (1); 0 if nothing is said.
 func (c *cli) setting(name string) (value string, rank int) {
 	if v, ok := c.opt[name]; ok {
@@ -505,7 +480,7 @@ func (c *cli) setting(name string) (value string, rank int) {
 // configure reads the config file and settles the server.
 func (c *cli) configure() error {
 	c.conf = map[string]string{}
-	path, home := filepath.Join(c.configFolder(), "config"), filepath.Dir(c.folder("", ""))
+	path := filepath.Join(c.configFolder(), "config")
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && c.configFolder() != "" {
 		return fmt.Errorf("reading the config: %w", err)
@@ -518,74 +493,59 @@ func (c *cli) configure() error {
 		}
 		key, value, ok := strings.Cut(line, "=")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		switch {
-		case !ok || !configKeys.MatchString(key):
-			return usage("known are server, cert, key, cacert, expiry, encrypt and history", "unknown key %q in line %d of %s",
-				hide(key), n, path)
-		case (key == "encrypt" || key == "history") && value != "on" && value != "off":
-			return usage("", "%s must be on or off in line %d of %s", key, n, path)
-		case !slices.Contains([]string{"cert", "key", "cacert"}, key) || value == "" || filepath.IsAbs(value):
-		case strings.HasPrefix(value, "~/"):
-			value = filepath.Join(home, value[2:])
-		default:
-			value = filepath.Join(c.configFolder(), value)
+		if !ok || !slices.Contains(configKeys, key) {
+			return fail(2, "known are "+strings.Join(configKeys, ", "), "unknown key %q in line %d of %s", key, n, path)
+		}
+		if (key == "encrypt" || key == "history") && value != "on" && value != "off" {
+			return fail(2, "", "%s must be on or off in line %d of %s", key, n, path)
 		}
 		c.conf[key] = value
 	}
 	if s, _ := c.setting("server"); s != "" {
-		if c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http")); err != nil {
-			return usage("", "%v", err)
-		}
+		c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http"))
+		return err
 	}
 	return nil
 }
 
-// identity names the files of the certificate in force. A key counts if its rank is not below the certificate's; else
-// both are in one file: an option's certificate never meets the config's key.
-func (c *cli) identity() (cert, key string, rank int) {
-	cert, rank = c.setting("cert")
+// loadPair loads the certificate in force. A key counts if its rank is not below the certificate's; else both are in
+// one file: an option's certificate never meets the config's key. Who has them in another form is told how to make
+// PEM of it. No certificate, no error: none is configured.
+func (c *cli) loadPair() (pair *tls.Certificate, cert, key string, err error) {
+	cert, rank := c.setting("cert")
 	key, keyRank := c.setting("key")
 	if keyRank < rank || key == "" {
 		key = cert
 	}
-	return cert, key, rank
-}
-
-// loadPair loads a certificate and its key; who has them in another form is told how to make PEM of it.
-func loadPair(cert, key string) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(cert, key)
+	if cert == "" {
+		return nil, "", "", nil
+	}
+	loaded, err := tls.LoadX509KeyPair(cert, key)
 	if err == nil {
-		return &pair, nil
+		return &loaded, cert, key, nil
 	}
 	hint := ""
 	for _, path := range []string{cert, key} {
 		text, _ := os.ReadFile(path)
-		block, _ := pem.Decode(text)
-		_, notDER := x509.ParseCertificate(text)
-		switch {
-		case bytes.Contains(text, []byte("ENCRYPTED")):
+		if block, _ := pem.Decode(text); bytes.Contains(text, []byte("ENCRYPTED")) {
 			hint = fmt.Sprintf("the key is encrypted: openssl pkey -in %s -out plain.key makes a plain one for --key", path)
-		case block == nil && notDER == nil:
-			hint = fmt.Sprintf("it is not PEM: openssl x509 -inform der -in %s -out client.crt", path)
-		case block == nil && len(text) > 0 && text[0] == 0x30: // a DER sequence
-			hint = fmt.Sprintf("it is not PEM: openssl pkcs12 -in %s -nodes -out client.pem, then --cert client.pem", path)
+		} else if block == nil && len(text) > 0 {
+			hint = fmt.Sprintf("it is not PEM; of a .p12: openssl pkcs12 -in %s -nodes -out client.pem, then --cert client.pem", path)
 		}
 	}
-	return nil, &cliError{1, fmt.Sprintf("loading the certificate: %v", err), hint}
+	return nil, cert, key, fail(1, hint, "loading the certificate: %v", err)
 }
 
 // pair loads the certificate for the configured server. One that only the config names stops nothing when it can't
-// be had.
+// be had, and register needs none.
 func (c *cli) pair() (*tls.Certificate, error) {
-	cert, key, rank := c.identity()
-	if cert == "" || c.command.bare {
+	pair, cert, _, err := c.loadPair()
+	if cert == "" || c.command.name == "register" {
 		return nil, nil
 	} else if c.server.Scheme == "http" {
 		c.unsent = "the server's URL is http, use https"
 		return nil, nil
-	}
-	pair, err := loadPair(cert, key)
-	if err != nil && rank == 1 {
+	} else if _, rank := c.setting("cert"); err != nil && rank == 1 {
 		_, what, hint := explain(err)
 		c.unsent = what
 		c.note("going on without your certificate: %s %s", what, hint)
@@ -593,32 +553,14 @@ func (c *cli) pair() (*tls.Certificate, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	c.remind(pair)
+	end, stamp := pair.Leaf.NotAfter, filepath.Join(c.stateFolder(), "reminded")
+	info, err := os.Stat(stamp)
+	if time.Until(end) < renewFrom && (err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
+		c.note("your certificate ends %s: fpaste renew", when(end.Unix()))
+		os.MkdirAll(c.stateFolder(), 0o700)
+		os.WriteFile(stamp, nil, 0o600)
+	}
 	return pair, nil
-}
-
-// remind says once a day that the certificate ends soon.
-func (c *cli) remind(pair *tls.Certificate) {
-	now, end, dir := c.clock(), pair.Leaf.NotAfter, c.folder("XDG_STATE_HOME", ".local/state")
-	stamp := filepath.Join(dir, "reminded")
-	if end.Sub(now) > renewFrom || c.has("quiet") || c.command.name == "renew" {
-		return
-	}
-	if info, err := os.Stat(stamp); err == nil && now.Sub(info.ModTime()).Abs() < 24*time.Hour {
-		return
-	}
-	if os.MkdirAll(dir, 0o700) == nil && os.WriteFile(stamp, nil, 0o600) == nil {
-		os.Chtimes(stamp, now, now)
-	}
-	c.note("your certificate ends %s: %s", c.when(end.Unix()), renewal(pair))
-}
-
-// renewal is what to type for a certificate that ends.
-func renewal(pair *tls.Certificate) string {
-	if bytes.Equal(pair.Leaf.RawIssuer, pair.Leaf.RawSubject) {
-		return "it is self-signed, fpaste cert NAME -f makes another (and another pseudonym)"
-	}
-	return "fpaste renew"
 }
 
 // client returns a client for base: with the certificate if base has the configured origin, else without anything of
@@ -630,8 +572,8 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 	trusted := c.server != nil && base.Scheme == c.server.Scheme && base.Host == c.server.Host
 	var pair *tls.Certificate
 	var roots *x509.CertPool
-	var err error
 	if trusted {
+		var err error
 		if pair, err = c.pair(); err != nil {
 			return nil, err
 		}
@@ -644,12 +586,9 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 		base.User = c.server.User
 	}
 	api := newAPIClient(base, trusted, pair, roots)
-	api.note = func(s string) { c.note("%s", s) }
-	api.work = c.work
+	api.note, api.work = c.note, c.work
 	if c.has("verbose") {
-		api.trace = func(method, path, status, id string) {
-			fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(fmt.Sprintf("%s %s: %s (request %s)", method, path, status, id)))
-		}
+		api.trace = c.note
 	}
 	c.clients[api.base.String()] = api
 	return api, nil
@@ -658,11 +597,11 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 // own returns the client of the configured server.
 func (c *cli) own() (*apiClient, error) {
 	if c.server == nil {
-		return nil, usage("fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER (or "+
-			"FLASKPASTE_SERVER), or a line \"server = https://...\" in "+cmp.Or(c.configFolder(), "~/.config/fpaste")+"/config",
-			"no server is configured")
+		return nil, fail(2, "fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER, or a line "+
+			"\"server = https://...\" in "+cmp.Or(c.configFolder(), "~/.config/fpaste")+"/config", "no server is configured")
 	}
 	base := *c.server
+	base.User = nil
 	return c.client(&base)
 }
 
@@ -685,39 +624,21 @@ func (r pasteRef) link() string {
 	return r.place + "#" + r.key.fragment()
 }
 
-// linkish tells what is meant as a link from what is meant as a file.
-func linkish(s string) bool {
-	s = strings.Trim(s, blankish)
-	return strings.Contains(s, "://") || pastePath.MatchString("/"+keyMark.Split(s, 2)[0]) || mailedKey.MatchString(s) ||
-		keyBehind.MatchString(s)
-}
-
 // resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath
 // or shortPath.
 func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
-	arg = strings.Trim(arg, blankish)
-	if m := mailedKey.FindStringSubmatch(arg); m != nil { // mailers write # so
-		arg = m[1] + "#" + m[2]
-	}
-	place, fragment, keyed := strings.Cut(arg, "#")
-	if keyed {
-		key, err := parseSealKey(fragment)
-		if err != nil {
-			return r, usage("quote the link: the shell may have cut it", "%v", err)
-		}
-		r.key = &key
-	}
+	place, fragment, keyed := strings.Cut(mailedKey.ReplaceAllString(strings.Trim(arg, blankish), "#$1"), "#")
 	below := map[*regexp.Regexp]string{shortPath: "/s"}[form]
 	path, server := below+"/"+place, c.server
 	if strings.Contains(place, "://") {
 		if server, err = parseServer(place, c.has("insecure-http")); err != nil {
-			return r, usage("", "%v", err)
+			return r, err
 		}
 		path = server.Path
 	}
 	m := form.FindStringSubmatch(path)
 	if m == nil || server == c.server && m[1] != "" {
-		return r, usage("a link as it was printed, or the id alone", "%q is neither a link nor an id", hide(place))
+		return r, fail(2, "a link as it was printed, or the id alone", "%q is neither a link nor an id", place)
 	}
 	if server == c.server {
 		r.api, err = c.own()
@@ -730,19 +651,24 @@ func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
 	}
 	r.id = m[2]
 	r.place = r.api.base.String() + below + "/" + r.id
-	r.past = c.known()[r.place]
+	r.past = c.known(r.place)
 	r.token = cmp.Or(c.opt["token"], r.past.Token)
-	if _, fragment, _ := strings.Cut(r.past.Link, "#"); r.key == nil {
-		if key, err := parseSealKey(fragment); err == nil {
-			r.key = &key
+	if !keyed {
+		_, fragment, keyed = strings.Cut(r.past.Link, "#")
+	}
+	if keyed {
+		key, err := parseSealKey(fragment)
+		if err != nil {
+			return r, fail(2, "quote the link: the shell may have cut it", "%v", err)
 		}
+		r.key = &key
 	}
 	return r, nil
 }
 
 // gone passes an error on, and has the history forget what the paste's own server says is not there.
 func (c *cli) gone(r pasteRef, err error) error {
-	if f, ok := errors.AsType[*apiFailure](err); ok && f.Status == 404 && f.Code == "not_found" {
+	if f, ok := errors.AsType[*apiError](err); ok && f.Code == "not_found" && f.status == 404 {
 		c.forget(r.place)
 	}
 	return err
@@ -750,38 +676,39 @@ func (c *cli) gone(r pasteRef, err error) error {
 
 // ---- create, update ----
 
+// item is a paste as the server describes it, and what only we know.
+type item struct {
+	pasteAnswer
+	Name string `json:"name,omitempty"` // which the server must not know
+	File string `json:"file,omitempty"` // which of several was sent
+}
+
 // sealing tells whether content is encrypted: option, then config, and on if nothing is said.
 func (c *cli) sealing() bool {
 	return !c.has("no-encrypt") && (c.has("encrypt") || c.conf["encrypt"] != "off")
 }
 
 // header collects the options that the server has to know. Changing a paste, an empty one removes what was set.
-func (c *cli) header(ctx context.Context, sealed, changing bool) (map[string]string, error) {
-	h := map[string]string{}
-	if v := c.expiry(); v != "" && !changing || c.has("expiry") {
+func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]string, err error) {
+	h = map[string]string{}
+	for name, option := range map[string]string{"X-Expiry": "expiry", "X-Display-Name": "name", "Content-Type": "type"} {
+		if c.has(option) && (!sealed || option == "expiry") { // else it travels sealed, and the history knows it
+			h[name] = c.opt[option]
+		}
+		if oneLine(h[name]) != h[name] {
+			return nil, fail(2, "", "%s can't be %q", option, h[name])
+		}
+	}
+	if v := c.expiry(); v != "" && !changing {
 		h["X-Expiry"] = v
 	}
 	if c.has("burn") {
 		h["X-Burn-After-Read"] = "true"
 	}
-	if !sealed && c.has("name") { // else it travels sealed, and the history knows it
-		h["X-Display-Name"] = c.opt["name"]
-	}
-	if !sealed && c.has("type") {
-		h["Content-Type"] = c.opt["type"]
-	}
-	for name, v := range h {
-		if oneLine(v) != v || strings.HasPrefix(strings.ToLower(v), "multipart/") {
-			return nil, usage("", "%s can't be %q", strings.TrimPrefix(name, "X-"), v)
-		}
-	}
 	if c.has("password") {
-		var err error
-		if h["X-Paste-Password"], err = c.password(ctx, true, changing); err != nil {
-			return nil, err
-		}
+		h["X-Paste-Password"], err = c.password(ctx, true, changing)
 	}
-	return h, nil
+	return h, err
 }
 
 func (c *cli) expiry() string {
@@ -791,159 +718,79 @@ func (c *cli) expiry() string {
 	return c.conf["expiry"]
 }
 
-// clamped says so when the server gives less life than was asked for: a time, or a span from since on.
-func (c *cli) clamped(since, ends int64) {
-	asked := c.expiry()
-	end, _ := strconv.ParseInt(strings.TrimPrefix(asked, "@"), 10, 64)
-	if t, err := time.Parse(time.RFC3339, asked); err == nil {
-		end = t.Unix()
-	} else if spanForm.MatchString(asked) {
-		end = since
-		for _, m := range spanPart.FindAllStringSubmatch(asked, -1) {
-			n, _ := strconv.ParseInt(m[1], 10, 64)
-			end += n * map[string]int64{"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[m[2]]
-		}
-	}
-	if ends < end-60 { // our clock is not the server's
-		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
-			"may raise it)", c.when(ends), asked)
-	}
-}
-
 // password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
 // read.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
 	pw, given := c.std.env("FPASTE_PASSWORD")
-	if !given {
-		var err error
-		if pw, err = askTerminal(ctx, "Password: ", true); err == nil && twice {
-			var again string
-			if again, err = askTerminal(ctx, "Once more: ", true); err == nil && again != pw {
-				return "", &cliError{4, "the two passwords differ", ""}
-			}
-		}
+	for i := 0; !given && i < 2; i++ {
+		typed, err := askTerminal(ctx, []string{"Password: ", "Once more: "}[i], true)
 		if err != nil {
-			return "", &cliError{4, "asking for the password: " + err.Error(), "put it into the environment's FPASTE_PASSWORD"}
+			return "", fail(4, "put it into the environment's FPASTE_PASSWORD", "asking for the password: %v", err)
+		} else if i == 1 && typed != pw {
+			return "", fail(4, "", "the two passwords differ")
+		}
+		if pw = typed; !twice {
+			break
 		}
 	}
 	if pw == "" && !(given && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
-		return "", usage("", "a password has 1 to 1024 bytes, no control characters and no blank at either end")
+		return "", fail(2, "", "a password has 1 to 1024 bytes, no control characters and no blank at either end")
 	}
 	return pw, nil
 }
 
-// source prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try, a
-// pipe is kept as ciphertext.
-func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(),
-	err error) {
-	in, release := c.std.in, func() {}
+// source reads FILE or "-" for sending, as often as it takes: what is kept is ciphertext.
+func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (bodySource, error) {
+	in := c.std.in
 	if arg != "-" {
 		f, err := os.Open(arg)
-		switch {
-		case err != nil && linkish(arg):
-			link := hide(strings.Trim(arg, blankish))
-			return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
-		case err != nil:
-			return nil, release, &cliError{2, hide(err.Error()), "fpaste help lists the commands"}
+		if err != nil {
+			return nil, fail(2, "fpaste help lists the commands", "%v", err)
 		}
-		in, release = f, func() { f.Close() }
+		defer f.Close()
+		in = f
 	}
-	seal := func(r io.Reader) (io.Reader, error) { return r, nil }
+	if isTerminal(in) {
+		c.note("reading from the terminal; Ctrl-D on an empty line ends it")
+	}
+	head := bufio.NewReader(interruptible(ctx, in))
+	if _, err := head.Peek(1); err == io.EOF {
+		return nil, errors.New("there is nothing to send: it is empty")
+	} else if errors.Is(err, syscall.EISDIR) {
+		return nil, fail(2, "tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files, such as tar's", arg)
+	}
+	var r io.Reader = head
 	if key != nil {
-		seal = func(r io.Reader) (io.Reader, error) { return sealFrom(r, *key, title) }
-	}
-	if f, ok := in.(*os.File); ok {
-		info, err := f.Stat()
-		if err == nil && info.IsDir() {
-			err = usage("tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files, such as tar's", arg)
-		}
+		sealed, err := sealFrom(r, *key, title)
 		if err != nil {
-			return nil, release, err
+			return nil, err
 		}
-		at, err := f.Seek(0, io.SeekCurrent)
-		// The size of a small one says nothing in /proc and /sys.
-		if n := info.Size() - at; err == nil && info.Mode().IsRegular() && n > sealSegment {
-			return func() (io.Reader, int64, error) {
-				r, err := seal(io.NewSectionReader(f, at, n))
-				if key != nil {
-					return r, sealedSize(n, title), err
-				}
-				return r, n, err
-			}, release, nil
-		}
-		if isTerminal(f) {
-			c.note("reading from the terminal; Ctrl-D on an empty line ends it")
-		}
+		r = sealed
 	}
-	counted := &countReader{Reader: interruptible(ctx, in)}
-	stream, err := seal(counted)
-	if err != nil {
-		return nil, release, err
-	}
-	kept, again, err := keep(stream, key != nil)
-	if err == nil && counted.n == 0 {
-		err = errors.New("there is nothing to send: it is empty")
-	}
-	return func() (io.Reader, int64, error) {
-		if key != nil {
-			return again(), kept.size(), nil
-		}
-		return again(), counted.n, nil
-	}, release, err
+	again, size, err := keep(r)
+	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, err
 }
 
-// keep holds what r gives, as ciphertext: r's own, or made under a key that nobody else has. again reads it from the
-// start as it came, and ends with the error that ended r.
-func keep(r io.Reader, sealed bool) (kept *held, again func() io.Reader, err error) {
-	key := newSealKey()
-	if !sealed {
-		if r, err = sealFrom(r, key, sealTitle{}); err != nil {
-			return nil, nil, err
+// send makes the call that creates or changes a paste, with the content of arg unless that is "".
+func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, err error) {
+	if q.sealed = r.key; arg != "" {
+		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
+		if title.Name == "" && arg != "-" {
+			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 		}
-	}
-	kept = new(held)
-	_, err = io.Copy(kept, r)
-	return kept, func() io.Reader {
-		again := io.MultiReader(kept.reader(), failing{cmp.Or(err, io.EOF)})
-		if sealed {
-			return again
+		if q.body, err = c.source(ctx, arg, r.key, title); err != nil {
+			return a, err
 		}
-		plain, _, err := openFrom(again, key)
-		if err != nil {
-			return failing{err}
-		}
-		return plain
-	}, err
-}
-
-type failing struct{ error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.error }
-
-// send prepares the content of arg and has it sent.
-func (c *cli) send(ctx context.Context, arg string, key *sealKey,
-	call func(bodySource) (apiItem, error)) (apiItem, error) {
-	title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
-	if title.Name == "" && arg != "-" {
-		title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-	}
-	body, release, err := c.source(ctx, arg, key, title)
-	defer release()
-	if err != nil {
-		return apiItem{}, err
+		a.Name = title.Name
 	}
 	defer c.status("")
-	info, err := call(func() (io.Reader, int64, error) {
-		r, n, err := body()
-		return &countReader{Reader: r, see: c.meter("uploading", n)}, n, err
-	})
-	info.Known = title.Name
-	return info, err
+	a.pasteAnswer, _, err = r.api.paste(ctx, q, r.id)
+	return a, err
 }
 
 func (c *cli) create(ctx context.Context, args []string) error {
 	if c.has("raw") && c.sealing() {
-		return usage("fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
+		return fail(2, "fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
 	}
 	api, err := c.own()
 	if err != nil {
@@ -956,152 +803,132 @@ func (c *cli) create(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		args = []string{"-"}
 	}
-	return c.each(args, func(arg string) error {
+	return c.each(ctx, args, func(arg string) error {
 		r := pasteRef{api: api}
 		if c.sealing() {
-			key := newSealKey()
-			r.key = &key
+			r.key = new(newSealKey())
 		}
-		info, err := c.send(ctx, arg, r.key, func(body bodySource) (apiItem, error) {
-			return api.create(ctx, body, r.key, maps.Clone(header))
-		})
+		a, err := c.send(ctx, r, apiCall{method: "POST", path: "/", header: maps.Clone(header)}, arg)
 		if err != nil {
 			return err
 		}
 		if len(args) > 1 {
-			info.File = arg
+			a.File = arg
 		}
-		r.place = api.base.String() + "/" + info.ID
-		return c.made(r, info, info.CreatedAt, true)
+		r.place = api.base.String() + "/" + a.ID
+		a.Link = r.link()
+		c.remember(historyEntry{a.Link, a.Name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+		return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
 	})
 }
 
-// made is the end of a creation or a change: into the history, then the link that it is for. An asked-for life
-// counts from since.
-func (c *cli) made(r pasteRef, info apiItem, since int64, ours bool) error {
-	c.clamped(since, info.ExpiresAt)
-	if ours {
-		c.remember(historyEntry{r.link(), info.Known, info.DeleteToken, info.CreatedAt, info.ExpiresAt})
-	}
-	info.Link = r.link()
-	if c.has("raw") {
-		info.Link += "/raw"
+// made prints the link of what was created or changed, or the whole answer. A line says so when the server gives less
+// life than was asked for, from since on.
+func (c *cli) made(link string, since, ends int64, answer any) error {
+	if asked, err := parseExpiry(c.expiry(), since); err == nil && ends < asked-60 { // our clock is not the server's
+		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
+			"may raise it)", when(ends), c.expiry())
 	}
 	if c.has("json") {
-		return c.printJSON(info)
+		return c.printJSON(answer)
+	} else if c.has("raw") {
+		link += "/raw"
 	}
-	return c.print("%s\n", info.Link)
+	return c.print("%s\n", link)
 }
 
 func (c *cli) update(ctx context.Context, args []string) error {
 	r, err := c.resolve(args[0], pastePath)
-	optionsOnly := len(args) == 1 && (c.has("expiry") || c.has("password") || c.has("name") || c.has("type"))
+	named := c.has("name") || c.has("type")
+	content := append(args, "-")[1]
+	if len(args) == 1 && (c.has("expiry") || c.has("password") || named) {
+		content = "" // only the options
+	}
 	switch {
 	case err != nil:
 		return err
 	case !r.api.trusted:
 		return errElsewhere
 	case r.key != nil && c.has("no-encrypt"):
-		return usage("fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
-	case r.key == nil && c.sealing() && !optionsOnly:
-		return usage("give the whole link, or -E for a paste that is readable", "the link has no key to encrypt with")
-	case optionsOnly && r.key != nil && (c.has("name") || c.has("type")):
-		return usage("give the content too", "name and type of an encrypted paste are part of its content")
+		return fail(2, "fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
+	case r.key == nil && c.sealing() && content != "":
+		return fail(2, "give the whole link, or -E for a paste that is readable", "the link has no key to encrypt with")
+	case r.key != nil && named && content == "":
+		return fail(2, "give the content too", "name and type of an encrypted paste are part of its content")
 	}
 	delete(c.conf, "expiry") // a default for new pastes, not a change of this one
 	header, err := c.header(ctx, r.key != nil, true)
 	if err != nil {
 		return err
 	}
-	var info apiItem
-	if optionsOnly {
-		info, err = r.api.replace(ctx, r.id, r.token, nil, r.key, header)
-	} else {
-		info, err = c.send(ctx, append(args, "-")[1], r.key, func(body bodySource) (apiItem, error) {
-			return r.api.replace(ctx, r.id, r.token, body, r.key, maps.Clone(header))
-		})
-	}
+	a, err := c.send(ctx, r, apiCall{method: "PUT", path: "/" + r.id, header: header, token: r.token}, content)
 	if c.gone(r, err) != nil {
 		return err
 	}
-	info.Known = cmp.Or(info.Known, r.past.Name)
-	return c.made(r, info, c.clock().Unix(), r.past.Link != "")
+	a.Link, a.Name = r.link(), cmp.Or(a.Name, r.past.Name)
+	if r.past.Link != "" {
+		c.remember(historyEntry{a.Link, a.Name, r.token, a.CreatedAt, a.ExpiresAt})
+	}
+	return c.made(a.Link, time.Now().Unix(), a.ExpiresAt, a)
 }
 
 // ---- meta, get ----
 
-func (c *cli) meta(ctx context.Context, args []string) error {
-	r, err := c.resolve(args[0], pastePath)
-	if err != nil {
-		return err
+// look resolves a link and asks what may be said of the paste without reading it, which never burns.
+func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a pasteAnswer, raw []byte, err error) {
+	if r, err = c.resolve(arg, pastePath); err == nil {
+		a, raw, err = r.api.paste(ctx, apiCall{method: "GET", path: "/" + r.id}, r.id)
 	}
-	info, text, err := r.api.meta(ctx, r.id)
-	if c.gone(r, err) != nil {
-		return err
-	}
-	if c.has("json") {
-		return c.print("%s\n", strings.TrimSpace(text))
-	}
-	lines := []string{what(info) + ", " + size(info.Size), "ends " + c.when(info.ExpiresAt)}
-	if name := cmp.Or(r.past.Name, info.Display); name != "" {
-		lines = append([]string{name}, lines...)
-	}
-	if info.Password {
-		lines = append(lines, "needs a password")
-	}
-	if info.Burn {
-		lines = append(lines, "burns: the first read is the last")
-	}
-	for _, line := range lines {
-		if err := c.print("%s\n", oneLine(line)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r, a, raw, c.gone(r, err)
 }
 
-func what(info apiItem) string {
-	if info.Proof {
+func (c *cli) meta(ctx context.Context, args []string) error {
+	r, a, raw, err := c.look(ctx, args[0])
+	if err != nil {
+		return err
+	} else if c.has("json") {
+		return c.print("%s", raw)
+	}
+	rows := [][]string{{what(a) + ", " + sizeWords(a.Size)}, {"ends " + when(a.ExpiresAt)}}
+	if name := cmp.Or(r.past.Name, a.DisplayName); name != "" {
+		rows = append([][]string{{name}}, rows...)
+	}
+	if a.Password {
+		rows = append(rows, []string{"needs a password"})
+	}
+	if a.Burn {
+		rows = append(rows, []string{"burns: the first read is the last"})
+	}
+	return c.table(rows)
+}
+
+func what(a pasteAnswer) string {
+	if a.ReadProof {
 		return "encrypted"
 	}
-	return info.MIME
+	return a.MIMEType
 }
 
 func (c *cli) get(ctx context.Context, args []string) error {
-	r, err := c.resolve(args[0], pastePath)
+	r, a, _, err := c.look(ctx, args[0])
 	if err != nil {
-		return err
-	}
-	info, _, err := r.api.meta(ctx, r.id)
-	if c.gone(r, err) != nil {
 		return err
 	}
 	dir, name := filepath.Split(c.opt["output"])
 	toFile := c.has("remote-name") || c.has("output") && c.opt["output"] != "-"
-	terminal := !toFile && c.outTTY
-	textual := strings.HasPrefix(info.MIME, "text/") || strings.HasPrefix(info.MIME, "application/json")
+	textual := strings.HasPrefix(a.MIMEType, "text/") || strings.HasPrefix(a.MIMEType, "application/json")
 	switch {
-	case info.Proof && r.key == nil:
-		return &cliError{4, "this paste is encrypted and its key, the link's part after #, is missing",
-			"give the whole link, in quotes"}
-	case info.Burn && !info.Proof && r.key != nil:
-		return &cliError{7, "the link has a key, but this paste is not encrypted; it was not read, and so not burned",
-			"fpaste get " + r.place}
-	case terminal && r.key == nil && !textual && !c.has("force"):
-		return &cliError{1, "not showing " + info.MIME + " on a terminal", "-o FILE or -O to keep it, -f to show it"}
-	}
-	var file *outFile
-	if toFile {
-		if file, err = stage(dir, c.has("force")); err != nil {
-			return err
-		}
-		defer file.abort()
-		if err := file.free(name); err != nil {
-			return err
-		}
+	case a.ReadProof && r.key == nil:
+		return fail(4, "give the whole link, in quotes",
+			"this paste is encrypted and its key, the link's part after #, is missing")
+	case a.Burn && !a.ReadProof && r.key != nil:
+		return fail(7, "fpaste get "+r.place,
+			"the link has a key, but this paste is not encrypted; it was not read, and so not burned")
+	case !toFile && c.outTTY && r.key == nil && !textual && !c.has("force"):
+		return errBinary
 	}
 	password := ""
-	if info.Password || c.has("password") {
+	if a.Password || c.has("password") {
 		if !r.api.trusted {
 			return errElsewhere
 		}
@@ -1109,94 +936,75 @@ func (c *cli) get(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	resp, err := r.api.raw(ctx, r.id, r.key, password)
-	if c.gone(r, err) != nil {
-		return err
-	}
-	defer resp.Body.Close()
 	defer c.status("")
-	stored := func() io.Reader {
-		return &countReader{Reader: resp.Body, see: c.meter("downloading", resp.ContentLength)}
+	var body io.Closer = http.NoBody
+	defer func() { body.Close() }()
+	var stored func() io.Reader // nil until the paste was read, which is only once
+	open := func() (content io.Reader, sender string, err error) {
+		if stored == nil {
+			resp, err := r.api.raw(ctx, r.id, r.key, password)
+			if c.gone(r, err) != nil {
+				return nil, "", err
+			}
+			body = resp.Body
+			stored = func() io.Reader { return c.meter("downloading", resp.Body, resp.ContentLength) }
+			if a.Burn { // it is nowhere else any more: all of it is here before anything is done with it
+				stored, _, _ = keep(stored())
+			}
+		}
+		if r.key == nil {
+			return stored(), a.DisplayName, nil
+		}
+		content, title, err := openFrom(stored(), *r.key)
+		return content, title.Name, err
 	}
-	if info.Burn { // it is nowhere else any more: all of it is here before anything is done with it
-		_, stored, _ = keep(stored(), r.key != nil)
-	}
-	content, sender, err := opened(stored(), r.key, info.Display)
-	if err != nil {
+	save := func(dir, name string, force bool) error {
+		path, err := writeFile(dir, name, force, func(f *os.File) (string, error) {
+			content, sender, err := open()
+			if err == nil {
+				_, err = io.Copy(f, content)
+			}
+			return safeName(sender, r.id), err
+		})
+		if err == nil && path != c.opt["output"] {
+			fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(path))
+		}
 		return err
 	}
-	name = cmp.Or(name, safeName(sender, r.id))
-	switch {
-	case toFile:
-		err = file.fill(content, name)
-	default:
-		err = c.show(content, terminal)
+	if toFile {
+		err = save(dir, name, c.has("force"))
+	} else if content, _, failed := open(); failed != nil {
+		err = failed
+	} else {
+		err = c.show(content)
 	}
-	binary, damaged := errors.Is(err, errBinary), errors.Is(err, errSealBroken)
-	if err != nil && info.Burn && ctx.Err() == nil && (binary || toFile && !damaged) {
-		if content, _, err = opened(stored(), r.key, ""); err == nil {
-			file, err = rescue(content, safeName(sender, r.id), r.id)
+	if err != nil && a.Burn && stored != nil && ctx.Err() == nil && (toFile || err == errBinary) {
+		fresh := r.id + "-" + rand.Text()[:8]
+		for _, place := range [][2]string{{"", ""}, {"", fresh}, {os.TempDir(), fresh}} {
+			if err = save(place[0], place[1], false); err == nil {
+				break
+			}
 		}
-	} else if binary {
-		return &cliError{1, "not showing binary content on a terminal", "-o FILE or -O to keep it, -f to show it"}
-	}
-	if err == nil && file != nil && c.opt["output"] != file.final {
-		fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(file.final))
 	}
 	return err
 }
 
-// opened decrypts what is stored if there is a key, and returns the sender's name for it: other if there is none.
-func opened(stored io.Reader, key *sealKey, other string) (io.Reader, string, error) {
-	if key == nil {
-		return stored, other, nil
-	}
-	content, title, err := openFrom(stored, *key)
-	return content, title.Name, err
-}
-
-var errBinary = errors.New("binary content")
-
 // show writes content to standard output. A terminal gets no binary unless that is asked for: errBinary.
-func (c *cli) show(content io.Reader, terminal bool) error {
-	if c.status(""); !terminal {
+func (c *cli) show(content io.Reader) error {
+	if c.status(""); !c.outTTY {
 		_, err := io.Copy(c.std.out, content)
 		return err
 	}
 	c.errTTY = false // what follows is the content's: a status line would overwrite its last line
-	head := bufio.NewReaderSize(content, peekSize)
-	if seen, _ := head.Peek(peekSize); isBinary(seen) && !c.has("force") { // its error comes again with the copy
+	head := bufio.NewReader(content)
+	seen, _ := head.Peek(4096)
+	for n := 0; n < 3 && len(seen) > 3 && !utf8.Valid(seen); n++ { // its last character may be cut
+		seen = seen[:len(seen)-1]
+	}
+	if !c.has("force") && (!utf8.Valid(seen) || bytes.IndexByte(seen, 0) >= 0) {
 		return errBinary
 	}
-	_, err := io.Copy(c.out, head)
-	if plain, ok := c.out.(*plainWriter); ok && err == nil {
-		err = plain.flush()
-	}
-	return err
-}
-
-// rescue keeps the only copy of a burned paste where it can, here or with the temporary files, under the first free
-// name.
-func rescue(content io.Reader, name, id string) (file *outFile, err error) {
-	for _, dir := range []string{"", os.TempDir()} {
-		if file, err = stage(dir, false); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.abort()
-	if _, err = io.Copy(file.File, content); err != nil {
-		return nil, err
-	}
-	for n := 1; n < 1000; n++ {
-		if err = file.commit(name); !errors.Is(err, fs.ErrExist) {
-			break
-		}
-		name = id + "-" + strconv.Itoa(n)
-	}
-	return file, err
+	return visible(c.std.out, head, true)
 }
 
 // ---- delete, list ----
@@ -1213,101 +1021,76 @@ func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp,
 		}
 		args = strings.Fields(string(text))
 	}
-	return c.each(args, func(arg string) error {
+	return c.each(ctx, args, func(arg string) error {
 		r, err := c.resolve(arg, form)
 		if err != nil {
 			return err
 		} else if !r.api.trusted {
 			return errElsewhere
 		}
-		if err := c.gone(r, r.api.remove(ctx, below+r.id, r.token)); err != nil {
-			return err
+		_, _, err = r.api.paste(ctx, apiCall{method: "DELETE", path: below + r.id, token: r.token}, r.id)
+		if c.gone(r, err) == nil {
+			c.note("deleted %s", r.id)
+			c.forget(r.place)
 		}
-		c.note("deleted %s", r.id)
-		c.forget(r.place)
-		return nil
+		return err
 	})
 }
 
+// list is search without a text. The server does not know the names of encrypted pastes, so the text is looked for
+// here.
 func (c *cli) list(ctx context.Context, args []string) error {
-	query, text := url.Values{"limit": {"200"}}, strings.ToLower(strings.Join(args, " "))
+	api, err := c.own()
+	if err != nil {
+		return err
+	}
+	query, text := url.Values{}, strings.ToLower(strings.Join(args, ""))
 	for _, name := range []string{"type", "after", "before", "owner"} {
-		if c.has(name) {
-			value := c.opt[name]
+		if value, given := c.opt[name]; given {
 			if day, err := time.ParseInLocation(time.DateOnly, value, time.Local); err == nil {
 				value = strconv.FormatInt(day.Unix(), 10)
 			}
 			query.Set(name, value)
 		}
 	}
-	// The server does not know the names of encrypted pastes: where the history has one that fits, all are looked at
-	// here.
-	known, here := c.known(), false
-	for _, e := range known {
-		here = here || text != "" && strings.Contains(strings.ToLower(e.Name), text)
-	}
-	if text != "" && !here {
-		query.Set("q", args[0])
-	}
-	head := []string{"ID", "SIZE", "CREATED", "ENDS", "NAME", "TYPE"}
-	return c.listed(ctx, "/pastes", query, head, func(base string, p *apiItem) []string {
-		p.Known = known[base+"/"+p.ID].Name
-		if here && !strings.Contains(strings.ToLower(p.ID+"\n"+p.Display+"\n"+p.Known), text) {
-			return nil
+	all, failed := pages[item](ctx, api, "/pastes", query)
+	rows, found := [][]string{{"ID", "SIZE", "CREATED", "ENDS", "NAME", "TYPE"}}, []any{}
+	for _, a := range all {
+		if a.Name = c.known(api.base.String() + "/" + a.ID).Name; !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+a.Name), text) {
+			continue
 		}
-		marks := what(*p)
-		if p.Burn {
+		marks := what(a.pasteAnswer)
+		if a.Burn {
 			marks += " burns"
 		}
-		if p.Password {
+		if a.Password {
 			marks += " password"
 		}
-		name := c.fit(cmp.Or(p.Known, p.Display, "-"), 16)
-		return []string{p.ID, size(p.Size), date(p.CreatedAt)[:10], date(p.ExpiresAt), name, marks}
-	})
+		found = append(found, a)
+		rows = append(rows, []string{a.ID, sizeWords(a.Size), date(a.CreatedAt)[:10], date(a.ExpiresAt),
+			c.fit(cmp.Or(a.Name, a.DisplayName, "-")), marks})
+	}
+	return cmp.Or(c.listed(rows, found), failed)
 }
 
-// listed prints a list page by page: ids, JSON, or a table of the rows that are not nil.
-func (c *cli) listed(ctx context.Context, path string, query url.Values, head []string,
-	row func(base string, item *apiItem) []string) error {
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
-	comma := "["
-	err = api.pages(ctx, path, query, func(items []apiItem) error {
-		var rows [][]string
-		for _, item := range items {
-			cells := row(api.base.String(), &item)
-			switch {
-			case cells == nil:
-			case c.has("ids"):
-				err = c.print("%s\n", oneLine(item.ID))
-			case c.has("json"):
-				text, _ := json.Marshal(item) // strings, numbers and booleans cannot fail
-				err = c.print("%s%s", comma, text)
-				comma = ",\n"
-			case head != nil:
-				rows, head = append(rows, head), nil
-				fallthrough
-			default:
-				rows = append(rows, cells)
-			}
-			if err != nil {
-				return err
-			}
-		}
+// listed prints what a list has: ids, JSON, or a table with its head.
+func (c *cli) listed(rows [][]string, found []any) error {
+	if c.has("json") {
+		return c.printJSON(found)
+	} else if len(found) == 0 {
+		return nil
+	} else if !c.has("ids") {
 		return c.table(rows)
-	})
-	if err == nil && c.has("json") {
-		err = c.print("%s]\n", strings.TrimPrefix(comma, ",\n"))
 	}
-	return err
+	for i, row := range rows {
+		rows[i] = row[:1]
+	}
+	return c.table(rows[1:])
 }
 
-// table prints rows in columns; on a terminal no line is wider than it.
+// table prints rows in columns.
 func (c *cli) table(rows [][]string) error {
-	var b bytes.Buffer
+	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, cells := range rows {
 		for i, cell := range cells {
@@ -1316,27 +1099,21 @@ func (c *cli) table(rows [][]string) error {
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	w.Flush()
-	for line := range strings.Lines(b.String()) {
-		if err := c.print("%s\n", c.fit(strings.TrimRight(line, "\n"), tableWidth)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.print("%s", &b)
 }
 
-// fit cuts what is too wide for a terminal.
-func (c *cli) fit(s string, width int) string {
-	if r := []rune(s); c.outTTY && len(r) > width {
-		return string(r[:width-2]) + ".."
+// fit cuts a name that would push a terminal's columns apart.
+func (c *cli) fit(name string) string {
+	if r := []rune(name); c.outTTY && len(r) > 20 {
+		return string(r[:18]) + ".."
 	}
-	return s
+	return name
 }
 
 // ---- history ----
 
 // historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and, for what is gone,
-// blanked in place, so that programs running side by side need no lock. A later line on the same link adds to an
-// earlier one.
+// blanked in place, so that programs running side by side need no lock. The last line on a link counts.
 type historyEntry struct {
 	Link    string `json:"link"`
 	Name    string `json:"name,omitempty"`
@@ -1352,80 +1129,70 @@ func (e historyEntry) place() string {
 
 // historyPath returns "" where there is no home.
 func (c *cli) historyPath() string {
-	if folder := c.folder("XDG_STATE_HOME", ".local/state"); folder != "" {
-		return filepath.Join(folder, "history")
+	if c.stateFolder() == "" {
+		return ""
 	}
-	return ""
+	return filepath.Join(c.stateFolder(), "history")
 }
 
 // remember appends to the history. Failing is no failure of the creation, which has happened.
 func (c *cli) remember(e historyEntry) {
-	path := c.historyPath()
-	if c.conf["history"] == "off" || path == "" {
+	if c.conf["history"] == "off" || c.historyPath() == "" {
 		return
 	}
-	line, _ := json.Marshal(e) // strings and numbers cannot fail
-	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	os.MkdirAll(c.stateFolder(), 0o700)
+	f, err := os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err == nil {
-		err = appendLine(path, line)
+		line, _ := json.Marshal(e) // strings and numbers cannot fail
+		end := []byte("\n")
+		length, _ := f.Seek(0, io.SeekEnd)
+		if f.ReadAt(end, length-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
+			line = append([]byte("\n"), line...)
+		}
+		_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
+		err = errors.Join(err, f.Chmod(0o600), f.Close())
 	}
 	if err != nil {
 		c.note("not in the history, so keep the link; deleting takes the certificate or the token that -j prints: %v", err)
 	}
 }
 
-func appendLine(path string, line []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	end := []byte("\n")
-	length, _ := f.Seek(0, io.SeekEnd)
-	if f.ReadAt(end, length-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
-		line = append([]byte("\n"), line...)
-	}
-	_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
-	return errors.Join(err, f.Chmod(0o600), f.Close())
-}
-
-// known is the history by link without key, each link's lines as one; order is that of creation.
-func (c *cli) known() map[string]historyEntry {
-	if c.past != nil {
-		return c.past
-	}
-	c.past = map[string]historyEntry{}
-	text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
-	for line := range bytes.Lines(text) {
-		var e historyEntry
-		if json.Unmarshal(line, &e) != nil {
-			continue
+// known returns what the history has of a link without key.
+func (c *cli) known(place string) historyEntry {
+	if c.pastAt == nil {
+		c.pastAt = map[string]int{}
+		text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
+		for line := range bytes.Lines(text) {
+			var e historyEntry
+			if json.Unmarshal(line, &e) != nil {
+				continue
+			}
+			if _, again := c.pastAt[e.place()]; !again {
+				c.pastAt[e.place()] = len(c.past)
+				c.past = append(c.past, e)
+			}
+			c.past[c.pastAt[e.place()]] = e
 		}
-		before, again := c.past[e.place()]
-		if e.Name, e.Token = cmp.Or(e.Name, before.Name), cmp.Or(e.Token, before.Token); !again {
-			c.order = append(c.order, e.place())
-		} else if e.Created = before.Created; !strings.Contains(e.Link, "#") {
-			e.Link = before.Link
-		}
-		c.past[e.place()] = e
 	}
-	return c.past
+	if at, ok := c.pastAt[place]; ok {
+		return c.past[at]
+	}
+	return historyEntry{}
 }
 
 // forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line
 // moves. Where it can't be written nothing is lost: what it names is gone all the same.
 func (c *cli) forget(place string) {
-	text, _ := os.ReadFile(c.historyPath())
 	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
 	if err != nil {
 		return
 	}
 	defer f.Close()
+	text, _ := io.ReadAll(f)
 	at := int64(0)
 	for line := range bytes.Lines(text) {
 		var e historyEntry
-		still := make([]byte, len(line)) // --clear may have been faster
-		f.ReadAt(still, at)
-		if json.Unmarshal(line, &e) == nil && e.place() == place && bytes.Equal(still, line) {
+		if json.Unmarshal(line, &e) == nil && e.place() == place {
 			f.WriteAt(bytes.Repeat([]byte(" "), len(bytes.TrimRight(line, "\n"))), at)
 		}
 		at += int64(len(line))
@@ -1437,31 +1204,31 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 		if isTerminal(c.std.in) && !c.has("force") {
 			answer, err := askTerminal(ctx, "Forget all keys and delete tokens? They exist nowhere else. [y/N] ", false)
 			if err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
-				return cmp.Or(err, error(&cliError{1, "nothing was forgotten", ""}))
+				return cmp.Or(err, fail(1, "", "nothing was forgotten"))
 			}
 		}
-		if err := os.Remove(c.historyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) && c.historyPath() != "" {
+		if err := os.Remove(c.historyPath()); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	all := c.known()
-	for _, place := range c.order {
-		e, err := all[place], error(nil)
-		if ends := date(e.Expires); c.has("json") {
-			err = c.printJSON(e)
-		} else {
-			if e.Expires < c.clock().Unix() {
-				ends = "ended?" // reads may have renewed it: only the server knows
-			}
-			name := c.fit(oneLine(cmp.Or(e.Name, "-")), 16)
-			err = c.print("%s  %-16s  %-16s  %s\n", date(e.Created), ends, name, oneLine(e.Link)) // links are never cut
+	c.known("")
+	var rows [][]string
+	for _, e := range c.past {
+		ends := date(e.Expires)
+		if e.Expires < time.Now().Unix() {
+			ends = "ended?" // reads may have renewed it: only the server knows
 		}
-		if err != nil {
-			return err
+		if rows = append(rows, []string{date(e.Created), ends, c.fit(cmp.Or(e.Name, "-")), e.Link}); c.has("json") {
+			if err := c.printJSON(e); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	if c.has("json") {
+		return nil
+	}
+	return c.table(rows)
 }
 
 // ---- short URLs ----
@@ -1469,255 +1236,207 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 func (c *cli) short(ctx context.Context, args []string) error {
 	verb, rest := args[0], args[1:]
 	if (verb == "info" || verb == "delete") != (len(rest) > 0) {
-		return usage("fpaste help short", "short takes a URL, list, info ID... or delete ID...")
+		return fail(2, "fpaste help short", "short takes a URL, list, info ID... or delete ID...")
 	}
-	switch verb {
-	case "list":
-		query := url.Values{"limit": {"200"}}
-		if c.has("owner") {
-			query.Set("owner", c.opt["owner"])
-		}
-		return c.listed(ctx, "/s", query, []string{"ID", "CREATED", "ENDS", "URL"}, func(_ string, u *apiItem) []string {
-			return []string{u.ID, date(u.CreatedAt)[:10], date(u.ExpiresAt), u.Target}
-		})
-	case "delete":
+	api, err := c.own()
+	var a shortAnswer
+	switch {
+	case err != nil && verb != "info":
+		return err
+	case verb == "delete":
 		return c.removeAll(ctx, rest, shortPath, "/s/")
-	case "info":
-		return c.each(rest, func(arg string) error {
+	case verb == "info":
+		return c.each(ctx, rest, func(arg string) error {
 			r, err := c.resolve(arg, shortPath)
 			if err != nil {
 				return err
 			}
-			info, err := ask[apiItem](ctx, r.api, apiCall{method: "GET", path: "/s/" + r.id + "/info"})
+			_, err = r.api.ask(ctx, apiCall{method: "GET", path: "/s/" + r.id + "/info"}, &a)
+			if err == nil && a.ID != r.id {
+				err = strange(200)
+			}
 			if c.gone(r, err) != nil {
 				return err
-			} else if c.has("json") {
-				return c.printJSON(info)
+			} else if a.Link = r.place; c.has("json") {
+				return c.printJSON(a)
 			}
-			return c.print("%s\nleads to %s\nends %s\n", r.place, oneLine(info.Target), c.when(info.ExpiresAt))
+			return c.table([][]string{{a.Link}, {"leads to " + a.TargetURL}, {"ends " + when(a.ExpiresAt)}})
 		})
+	case verb == "list":
+		query := url.Values{}
+		if c.has("owner") {
+			query.Set("owner", c.opt["owner"])
+		}
+		all, failed := pages[shortAnswer](ctx, api, "/s", query)
+		rows, found := [][]string{{"ID", "CREATED", "ENDS", "URL"}}, []any{}
+		for _, a := range all {
+			found = append(found, a)
+			rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), a.TargetURL})
+		}
+		return cmp.Or(c.listed(rows, found), failed)
 	}
 	target := strings.Trim(verb, blankish)
 	if keyBehind.MatchString(target) {
-		return usage("shorten the part before #, then add # and the key to the short link yourself",
-			"the link has a key, which the server must not see: %s was not sent", hide(target))
-	}
-	api, err := c.own()
-	if err != nil {
-		return err
+		return fail(2, "shorten the part before #, then add # and the key to the short link yourself",
+			"the link has a key, which the server must not see: %q was not sent", target)
 	}
 	wish := map[string]string{"url": target}
 	if v := c.expiry(); v != "" {
 		wish["expiry"] = v
 	}
 	text, _ := json.Marshal(wish) // strings cannot fail
-	info, err := ask[apiItem](ctx, api, apiCall{method: "POST", path: "/s", body: textBody(string(text)),
-		header: map[string]string{"Content-Type": "application/json"}})
-	if err == nil && !shortIDForm.MatchString(info.ID) {
-		err = &apiFailure{Status: 200}
+	_, err = api.ask(ctx, apiCall{method: "POST", path: "/s", body: textBody(string(text)),
+		header: map[string]string{"Content-Type": "application/json"}}, &a)
+	if err == nil && !shortIDShape.MatchString(a.ID) {
+		err = strange(200)
 	}
 	if err != nil {
 		return err
 	}
-	info.Known = hide(target)
-	return c.made(pasteRef{api: api, place: api.base.String() + "/s/" + info.ID}, info, info.CreatedAt, true)
+	a.Link = api.base.String() + "/s/" + a.ID
+	c.remember(historyEntry{a.Link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+	return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
 }
 
 // ---- certificates ----
 
-// newIdentity makes a key, has it certified, and puts both files in place: together or not at all, whatever fails
-// between.
-func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) (string, error)) error {
+// newIdentity makes a key, has it certified, and puts both files in place: nothing is touched before the certificate
+// is there and known to be for this key, and the config names them at last.
+func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, error)) error {
 	dir := c.configFolder()
 	if dir == "" {
-		return &cliError{1, "there is no folder for the key", "set XDG_CONFIG_HOME or HOME"}
+		return fail(1, "set XDG_CONFIG_HOME or HOME", "there is no folder for the key")
 	} else if oneLine(name) != name || name == "" || len(name) > 64 {
-		return usage("fpaste help "+c.command.name, "a name has 1 to 64 letters, digits, blanks and . _ - @")
+		return fail(2, "fpaste help "+c.command.name, "a name has 1 to 64 letters, digits, blanks and . _ - @")
 	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	var files [2]*outFile
-	var err error
-	paths := [2]string{filepath.Join(dir, "client.key"), filepath.Join(dir, "client.crt")}
-	for i, path := range paths {
-		if files[i], err = stage(dir, c.has("force")); err != nil {
-			return err
-		}
-		defer files[i].abort()
-		if err := files[i].free(filepath.Base(path)); err != nil {
-			return err
-		}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var pair tls.Certificate
+	keyPath := ""
+	certPath, err := writeFile(dir, "client.crt", c.has("force"), func(certFile *os.File) (_ string, err error) {
+		keyPath, err = writeFile(dir, "client.key", c.has("force"), func(keyFile *os.File) (string, error) {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				return "", err
+			}
+			der, err := x509.MarshalPKCS8PrivateKey(key)
+			if err != nil {
+				return "", err
+			}
+			text, err := certify(key)
+			if err != nil {
+				return "", err
+			}
+			keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+			if pair, err = tls.X509KeyPair(text, keyText); err != nil {
+				return "", fmt.Errorf("checking the new certificate: %w", err)
+			}
+			_, err = keyFile.Write(keyText)
+			_, errCert := certFile.Write(text)
+			return "", errors.Join(err, errCert, certFile.Sync())
+		})
+		return "", err
+	})
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	text, err := certify(key)
-	if err != nil {
-		return err
-	}
-	pair, err := tls.X509KeyPair([]byte(text), keyText) // the certificate is for this key
-	if err != nil {
-		return fmt.Errorf("checking the new certificate: %w", err)
-	}
-	_, err = files[0].Write(keyText)
-	_, errCert := files[1].WriteString(text)
-	old, errOld := os.ReadFile(paths[0])
-	if err = errors.Join(err, errCert, files[1].Sync()); err != nil {
-		return err
-	}
-	if err = files[0].commit("client.key"); err == nil {
-		if err = files[1].commit("client.crt"); err != nil && errOld == nil { // the new key is nothing without it
-			err = errors.Join(err, replaceFile(paths[0], old))
-		} else if err != nil {
-			os.Remove(paths[0])
-		}
-	}
-	if err != nil {
-		return err
-	}
-	c.note("wrote %s and %s: good until %s", paths[0], paths[1], date(pair.Leaf.NotAfter.Unix()))
-	wanted := map[string]string{"cert": paths[1], "key": paths[0]}
+	c.note("wrote %s and %s: good until %s", keyPath, certPath, date(pair.Leaf.NotAfter.Unix()))
+	wanted := map[string]string{"cert": certPath, "key": keyPath}
 	if c.server != nil && (c.command.name == "register" || c.conf["server"] == "") {
 		wanted["server"] = c.server.String()
 	}
 	if ca, _ := c.setting("cacert"); ca != "" {
 		wanted["cacert"], _ = filepath.Abs(ca)
 	}
-	if err := c.writeConfig(wanted); err != nil {
-		return &cliError{1, "the config was not changed: " + err.Error(), "use --cert " + paths[1] + " --key " + paths[0]}
+	err = rewriteFile(filepath.Join(dir, "config"), func(old []byte) ([]byte, error) {
+		var b bytes.Buffer
+		for line := range bytes.Lines(old) {
+			key, _, _ := strings.Cut(string(line), "=")
+			if _, replaced := wanted[strings.TrimSpace(key)]; !replaced {
+				b.WriteString(strings.TrimRight(string(line), "\n") + "\n")
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(wanted)) {
+			fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
+		}
+		return b.Bytes(), nil
+	})
+	if err != nil {
+		return fail(1, "use --cert "+certPath+" --key "+keyPath, "the config was not changed: %v", err)
 	}
 	return nil
 }
 
-// writeConfig sets keys and leaves every other line as it is.
-func (c *cli) writeConfig(wanted map[string]string) error {
-	path := filepath.Join(c.configFolder(), "config")
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// signed has the server answer a request for a certificate of name and key.
+func (c *cli) signed(ctx context.Context, path, name string, key crypto.PrivateKey) ([]byte, error) {
+	api, err := c.own()
+	if err != nil {
+		return nil, err
 	}
-	var b strings.Builder
-	for line := range strings.Lines(string(text)) {
-		key, _, _ := strings.Cut(line, "=")
-		if _, replaced := wanted[strings.TrimSpace(key)]; !replaced {
-			b.WriteString(strings.TrimRight(line, "\n") + "\n")
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
-	}
-	return replaceFile(path, []byte(b.String()))
-}
-
-func certRequest(name string, key crypto.PrivateKey) (string, error) {
 	wish := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
 	der, err := x509.CreateCertificateRequest(rand.Reader, wish, key)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), err
+	if err != nil {
+		return nil, err
+	}
+	csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	return api.text(ctx, apiCall{method: "POST", path: path, body: textBody(csr), certified: true}, certBegin)
 }
 
 func (c *cli) register(ctx context.Context, args []string) error {
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) (string, error) {
-		csr, err := certRequest(args[0], key)
-		if err != nil {
-			return "", err
-		}
-		return api.enrol(ctx, csr)
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
+		return c.signed(ctx, "/csr", args[0], key)
 	})
 }
 
 func (c *cli) cert(_ context.Context, args []string) error {
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) (string, error) {
-		now := c.clock()
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
 		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, // the serial is drawn
-			NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(certLife), BasicConstraintsValid: true,
+			NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife), BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), err
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 	})
 }
 
 // renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
-// would fit.
+// would fit. Of the file only its first certificate is replaced, in that one's line ends.
 func (c *cli) renew(ctx context.Context, _ []string) error {
-	path, keyPath, _ := c.identity()
+	pair, path, keyPath, err := c.loadPair()
 	if path == "" {
-		return usage("fpaste register NAME makes one", "no certificate is configured")
+		return fail(2, "fpaste register NAME makes one", "no certificate is configured")
+	} else if err != nil {
+		return err
 	}
-	pair, err := loadPair(path, keyPath)
+	answer, err := c.signed(ctx, "/pki/renew", pair.Leaf.Subject.CommonName, pair.PrivateKey)
 	if err != nil {
 		return err
 	}
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
-	csr, err := certRequest(pair.Leaf.Subject.CommonName, pair.PrivateKey)
-	if err != nil {
-		return err
-	}
-	call := apiCall{method: "POST", path: "/pki/renew", body: textBody(csr), certified: true}
-	fresh, err := api.text(ctx, call, certBegin)
-	if err != nil {
-		return err
-	}
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	text, err := replaceCertificate(old, []byte(fresh))
-	if err != nil {
-		return err
-	}
-	key := text // in the same file
-	if keyPath != path {
-		if key, err = os.ReadFile(keyPath); err != nil {
-			return err
+	err = rewriteFile(path, func(old []byte) ([]byte, error) {
+		at, fresh := certBlock.FindIndex(old), certBlock.Find(answer)
+		if at == nil || fresh == nil {
+			return nil, strange(200)
 		}
-	}
-	renewed, err := tls.X509KeyPair(text, key)
-	if err != nil {
-		return fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
-	}
-	if err := replaceFile(path, text); err != nil {
-		return err
-	}
-	c.note("%s is good until %s", path, date(renewed.Leaf.NotAfter.Unix()))
-	return nil
-}
-
-// replaceCertificate puts the first certificate of fresh in the place of the first that old has; all else stays as
-// it is.
-func replaceCertificate(old, fresh []byte) ([]byte, error) {
-	block, _ := pem.Decode(fresh)
-	for rest := old; block != nil; {
-		found, after := pem.Decode(rest)
-		if found == nil {
-			break
+		if fresh = bytes.ReplaceAll(fresh, []byte("\r"), nil); bytes.Contains(old[at[0]:at[1]], []byte("\r\n")) {
+			fresh = bytes.ReplaceAll(fresh, []byte("\n"), []byte("\r\n"))
 		}
-		rest = after
-		if found.Type != "CERTIFICATE" {
-			continue
+		text := slices.Concat(old[:at[0]], fresh, old[at[1]:])
+		key := text // in the same file
+		if keyPath != path {
+			if key, err = os.ReadFile(keyPath); err != nil {
+				return nil, err
+			}
 		}
-		const end = "-----END CERTIFICATE-----"
-		begin := bytes.LastIndex(old[:len(old)-len(after)], []byte(certBegin))
-		text := bytes.TrimRight(pem.EncodeToMemory(block), "\n")
-		behind := old[begin+bytes.Index(old[begin:], []byte(end))+len(end):]
-		if bytes.Contains(old[begin:len(old)-len(behind)], []byte("\r\n")) {
-			text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
+		renewed, err := tls.X509KeyPair(text, key)
+		if err != nil {
+			return nil, fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
 		}
-		return slices.Concat(old[:begin], text, behind), nil
+		pair = &renewed
+		return text, nil
+	})
+	if err == nil {
+		c.note("%s is good until %s", path, date(pair.Leaf.NotAfter.Unix()))
 	}
-	return nil, errStrange
+	return err
 }
 
 // ---- info, help ----
@@ -1727,176 +1446,82 @@ func (c *cli) info(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	mine := api.pair // it may be refused now
-	text, err := api.text(ctx, apiCall{method: "GET", path: "/"}, "{")
+	certificate := "none: " + makeCert
+	if c.unsent != "" {
+		certificate = "not sent: " + c.unsent
+	} else if api.pair != nil {
+		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + when(api.pair.Leaf.NotAfter.Unix())
+	}
 	var about struct {
 		Name, Version string
 		Limits        map[string]json.RawMessage
-		You           *struct{ Tier, Owner string }
+		You           struct{ Tier, Owner string }
 	}
-	if err == nil && json.Unmarshal([]byte(text), &about) != nil {
-		err = &apiFailure{Status: 200}
-	}
+	had := api.pair
+	raw, err := api.ask(ctx, apiCall{method: "GET", path: "/"}, &about)
 	if err != nil {
 		return err
 	} else if c.has("json") {
-		return c.print("%s\n", strings.TrimSpace(text))
-	}
-	tier, owner, certificate := "anonymous", "", "none: fpaste register NAME, or fpaste cert NAME"
-	if about.You != nil {
-		tier, owner = about.You.Tier, about.You.Owner
-	} else if api.pair != nil {
-		tier = "the server does not say"
-	}
-	if api.pair != nil {
-		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + c.when(api.pair.Leaf.NotAfter.Unix())
-	} else if mine != nil {
+		return c.print("%s", raw)
+	} else if api.pair != had {
 		certificate = "refused: fpaste renew, or fpaste register NAME -f"
-	} else if c.unsent != "" {
-		certificate = "not sent: " + c.unsent
 	}
-	var may struct {
-		Size    int64 `json:"max_size"`
-		Life    int64 `json:"default_expiry"`
-		Longest int64 `json:"max_expiry"`
+	rows := [][]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version},
+		{"you are", about.You.Tier}, {"owner", cmp.Or(about.You.Owner, "-")}, {"certificate", certificate}}
+	var may tierLimits
+	if json.Unmarshal(about.Limits[about.You.Tier], &may) == nil {
+		rows = append(rows, []string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s",
+			sizeWords(may.MaxSize), span(may.DefaultExpiry), span(may.MaxExpiry))})
 	}
-	var work struct {
-		Difficulty int
-		Free       int `json:"free_per_hour"`
-	}
-	json.Unmarshal(about.Limits[tier], &may)
-	json.Unmarshal(about.Limits["work"], &work)
-	rows := [][2]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version}, {"you are", tier},
-		{"owner", owner}, {"certificate", certificate}}
-	if may.Size > 0 {
-		rows = append(rows, [2]string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s",
-			size(may.Size), span(may.Life), span(may.Longest))})
-	}
-	if work.Difficulty > 0 {
-		rows = append(rows, [2]string{"work", fmt.Sprintf("%d bits for each paste after %d in an hour; fpaste does it",
-			work.Difficulty, work.Free)})
-	}
-	for _, row := range rows {
-		if row[1] != "" {
-			if err := c.print("%-12s %s\n", row[0], oneLine(row[1])); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return c.table(rows)
 }
 
 func (c *cli) version(context.Context, []string) error { return c.print("fpaste %s\n", version) }
 
 func (c *cli) help(_ context.Context, args []string) error {
-	k := clientCommands()[0]
-	var b strings.Builder
-	if len(args) == 0 {
-		b.WriteString("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n")
-		for _, k := range clientCommands() {
-			fmt.Fprintf(&b, "  %-11s %s\n", k.name, k.brief)
+	if len(args) > 0 {
+		k, ok := findCommand(args[0])
+		if !ok {
+			return fail(2, "fpaste help lists the commands", "unknown command %q", args[0])
 		}
-		b.WriteString("\nfpaste help COMMAND shows its options and an example. Without a command: create.\n\n")
-	} else if found, ok := findCommand(args[0]); !ok {
-		return usage("fpaste help lists the commands", "unknown command %q", hide(args[0]))
-	} else {
-		k = found
-		fmt.Fprintf(&b, "usage: fpaste %s\n%s\n\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args), k.brief)
+		return c.print("usage: fpaste %s\n%s\n%s\n%s\nexample: %s\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args),
+			k.brief, k.options, everywhere, k.example)
 	}
-	own, text := k.own()
-	for _, o := range own {
-		letter := "    "
-		if o.short != "" {
-			letter = "-" + o.short + ", "
-		}
-		fmt.Fprintf(&b, "  %s%-17s %s\n", letter, strings.TrimSpace("--"+o.long+" "+o.value), text[o.long])
-	}
-	fmt.Fprintf(&b, "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n"+
-		"  -v/--verbose (each request), --insecure-http, -h/--help, -V/--version\n\nexample: %s\n", k.example)
-	if len(args) == 0 {
-		b.WriteString("exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption\n")
-	}
-	return c.print("%s", b.String())
-}
-
-// completion writes a script for a shell from the same table that dispatches.
-func (c *cli) completion(_ context.Context, args []string) error {
-	var cases, fish strings.Builder
-	var names []string
+	list := ""
 	for _, k := range clientCommands() {
-		names = append(names, k.name)
+		list += fmt.Sprintf("  %-11s %s\n", k.name, k.brief)
 	}
-	for _, k := range append(clientCommands(), cliCommand{name: "*", options: clientCommands()[0].options}) {
-		own, text := k.own()
-		if k.name == "help" {
-			k.words = strings.Join(names, " ")
-		}
-		condition := "'__fish_seen_subcommand_from " + k.name + "'"
-		if k.name == "*" {
-			condition = "__fish_use_subcommand"
-		} else {
-			fmt.Fprintf(&fish, "complete -c fpaste -n __fish_use_subcommand -a %s -d \"%s\"\n", k.name, k.brief)
-		}
-		if k.words != "" {
-			fmt.Fprintf(&fish, "complete -c fpaste -n %s -f -a '%s'\n", condition, k.words)
-		}
-		var flags []string
-		for _, o := range append(own, cliOptions()[:commonOptions]...) {
-			flags = append(flags, "--"+o.long)
-			fmt.Fprintf(&fish, "complete -c fpaste -n %s -l %s -d \"%s\"", condition, o.long, text[o.long])
-			if o.short != "" {
-				fish.WriteString(" -s " + o.short)
-			}
-			if o.value != "" {
-				fish.WriteString(" -r")
-			}
-			fish.WriteByte('\n')
-		}
-		fmt.Fprintf(&cases, "    %s) fixed='%s' flags='%s' ;;\n", k.name, k.words, strings.Join(flags, " "))
-	}
-	script := map[string]string{"bash": bashCompletion, "zsh": zshCompletion}[args[0]]
-	switch args[0] {
-	case "bash", "zsh":
-		fill := strings.NewReplacer("COMMANDS", strings.Join(names, " "), "CASES", cases.String())
-		return c.print("%s", fill.Replace(script))
-	case "fish":
-		return c.print("%s", fish.String())
-	}
-	return usage("bash, zsh or fish", "unknown shell %q", args[0])
+	create := clientCommands()[0]
+	return c.print("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n%s\n"+
+		"fpaste help COMMAND shows its options and an example. Without a command: create.\n%s\n%s\nexample: %s\n"+
+		"exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption\n",
+		list, create.options, everywhere, create.example)
 }
 
-const bashCompletion = `_fpaste() {
-  local fixed flags cur=${COMP_WORDS[COMP_CWORD]}
-  case ${COMP_WORDS[1]} in
-CASES  esac
-  ((COMP_CWORD == 1)) && fixed='COMMANDS'
-  [[ $cur == -* ]] && fixed=$flags
-  COMPREPLY=($(compgen -W "$fixed" -- "$cur"))
+// completion completes commands, options and files: one list of words for all of them.
+func (c *cli) completion(_ context.Context, args []string) error {
+	script, ok := map[string]string{
+		"bash": "complete -o default -W '%s' fpaste\n",
+		"zsh":  "_fpaste() { compadd -- %s; _files }\ncompdef _fpaste fpaste\n",
+		"fish": "complete -c fpaste -a '%s'\n",
+	}[args[0]]
+	if !ok {
+		return fail(2, "bash, zsh or fish", "unknown shell %q", args[0])
+	}
+	var words []string
+	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
+		words = append(words, k.name)
+		for _, o := range optionsIn(k.options) {
+			words = append(words, "--"+o[1])
+		}
+	}
+	slices.Sort(words)
+	return c.print(script, strings.TrimSpace(strings.Join(slices.Compact(words), " ")))
 }
-complete -o default -F _fpaste fpaste
-`
-
-const zshCompletion = `#compdef fpaste
-_fpaste() {
-  local fixed flags
-  case ${words[2]} in
-CASES  esac
-  (( CURRENT == 2 )) && fixed='COMMANDS'
-  [[ $PREFIX == -* ]] && fixed=$flags
-  [[ -n $fixed ]] && compadd -- ${=fixed}
-  [[ $PREFIX == -* ]] || _files
-}
-if [[ $funcstack[1] == _fpaste ]]; then
-  _fpaste "$@"
-else
-  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
-  compdef _fpaste fpaste
-fi
-`
 
 // ---- terminal ----
 
-// isTerminal knows a terminal by its kind: a character device that is none of those which are no terminal.
+// isTerminal knows a terminal by its kind: a character device that is not /dev/null.
 func isTerminal(x any) bool {
 	f, ok := x.(*os.File)
 	if !ok {
@@ -1906,13 +1531,8 @@ func isTerminal(x any) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	device := func(i os.FileInfo) uint64 { return uint64(i.Sys().(*syscall.Stat_t).Rdev) }
-	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"} {
-		if other, err := os.Stat(path); err == nil && device(info) == device(other) {
-			return false
-		}
-	}
-	return true
+	null, err := os.Stat(os.DevNull)
+	return err != nil || info.Sys().(*syscall.Stat_t).Rdev != null.Sys().(*syscall.Stat_t).Rdev
 }
 
 // askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent
@@ -1940,146 +1560,176 @@ func askTerminal(ctx context.Context, question string, silent bool) (string, err
 		defer tty.WriteString("\n")
 	}
 	tty.WriteString(question)
-	typed := make(chan string, 1)
-	go func() {
-		line := make([]byte, 4096) // the kernel's longest line
-		n, _ := tty.Read(line)
-		typed <- strings.TrimRight(string(line[:n]), "\r\n")
-	}()
-	select {
-	case s := <-typed:
-		return s, nil
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
+	line, err := bufio.NewReader(interruptible(ctx, tty)).ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err
 }
 
-// work solves a challenge on all cores; a terminal sees bits, rate and the time to expect.
-func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
-	start, last := c.clock(), time.Time{}
-	defer c.status("")
-	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
-		if now := c.clock(); tried > 0 && now.Sub(last) >= progressStep {
-			last = now
-			rate := float64(tried) / max(now.Sub(start).Seconds(), 1e-3)
-			c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6,
-				float64(uint64(1)<<difficulty)/rate))
+// interruptible is r, ending when ctx does, although nobody writes to the pipe or types on the terminal.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	type result struct {
+		n   int
+		err error
+	}
+	return readFunc(func(p []byte) (int, error) {
+		mine, done := make([]byte, len(p)), make(chan result, 1) // who comes too late finds nobody
+		go func() {
+			n, err := r.Read(mine)
+			done <- result{n, err}
+		}()
+		select {
+		case got := <-done:
+			return copy(p, mine[:got.n]), got.err
+		case <-ctx.Done():
+			return 0, ctx.Err()
 		}
 	})
 }
 
-// meter returns a function that is told the bytes moved so far and shows them on a terminal if there are many.
-func (c *cli) meter(what string, total int64) func(int64) {
-	start := c.clock()
-	last := start
-	return func(done int64) {
-		if now := c.clock(); total >= progressFrom && now.Sub(last) >= progressStep {
-			last = now
-			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, size(total),
-				size(int64(float64(done)/now.Sub(start).Seconds()))))
+// work solves a challenge on all cores; a terminal sees bits, rate and the time to expect.
+func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
+	start := time.Now()
+	c.looked = time.Time{} // what is shown is no more the case
+	defer c.status("")
+	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
+		rate := float64(tried) / time.Since(start).Seconds()
+		c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6,
+			float64(uint64(1)<<difficulty)/rate))
+	})
+}
+
+// meter shows on a terminal how much of r has passed, if it is large.
+func (c *cli) meter(what string, r io.Reader, total int64) io.Reader {
+	start, done := time.Now(), int64(0)
+	return readFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if done += int64(n); total >= progressFrom {
+			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, sizeWords(total),
+				sizeWords(int64(float64(done)/time.Since(start).Seconds()))))
+		}
+		return n, err
+	})
+}
+
+// status shows one line that the next one overwrites, now and then and on a terminal only; "" takes it away.
+func (c *cli) status(line string) {
+	if c.errTTY && !c.has("quiet") && (line == "" && c.shown || line != "" && time.Since(c.looked) >= progressStep) {
+		fmt.Fprintf(c.std.err, "\r%-79.79s\r", line)
+		c.looked, c.shown = time.Now(), line != ""
+	}
+}
+
+// visible copies r to w with control characters, bidirectional marks and bytes that are no UTF-8 in visible form. Tabs
+// and line ends stay where lines are expected.
+func visible(w io.Writer, r io.Reader, lines bool) error {
+	in, out := bufio.NewReader(r), bufio.NewWriter(w)
+	defer out.Flush()
+	for {
+		ch, n, err := in.ReadRune()
+		crlf := false
+		if ch == '\r' && err == nil {
+			next, _ := in.Peek(1)
+			crlf = string(next) == "\n"
+		}
+		switch {
+		case err == io.EOF:
+			return out.Flush()
+		case err != nil:
+			return err
+		case ch == utf8.RuneError && n == 1:
+			in.UnreadRune()
+			b, _ := in.ReadByte()
+			fmt.Fprintf(out, `\x%02x`, b)
+		case lines && (ch == '\n' || ch == '\t' || crlf):
+			out.WriteRune(ch)
+		case unicode.In(ch, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp):
+			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(ch), "'"))
+		default:
+			out.WriteRune(ch)
 		}
 	}
 }
 
-// status shows one line that the next one overwrites, on a terminal only; "" takes it away.
-func (c *cli) status(line string) {
-	if c.errTTY && !c.has("quiet") && line+c.shown != "" {
-		fmt.Fprintf(c.std.err, "\r%-*.*s\r", tableWidth, tableWidth, line)
-		c.shown = line
-	}
+// oneLine is visible for what must stay in its line: names, the server's sentences.
+func oneLine(s string) string {
+	var b strings.Builder
+	visible(&b, strings.NewReader(s), false) // memory does not fail
+	return b.String()
 }
 
-// outFile is a file that appears whole under its name or not at all: temporary beside it until commit.
-type outFile struct {
-	*os.File
-	dir, final string
-	force      bool // it may take a regular file's place
-}
+// ---- files ----
 
-// stage makes the temporary file, mode 0600, in dir ("" for here).
-func stage(dir string, force bool) (*outFile, error) {
+// writeFile makes a file of mode 0600 that appears whole under its name or not at all: temporary beside it ("" is
+// here), synced, renamed. fill writes it, and names it where nobody has. Without force the name must be new; whatever
+// can be known is settled before fill is called.
+func writeFile(dir, name string, force bool, fill func(*os.File) (string, error)) (path string, err error) {
 	f, err := os.CreateTemp(cmp.Or(dir, "."), ".fpaste-*")
-	return &outFile{File: f, dir: dir, force: force}, err
-}
-
-// free tells whether commit could have the name; "" is not known yet.
-func (o *outFile) free(name string) error {
-	path := filepath.Join(o.dir, name)
-	info, err := os.Lstat(path)
-	switch {
-	case name == "" || errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err == nil && !o.force:
-		return &cliError{1, path + " exists", "-f overwrites it"}
-	case err == nil && !info.Mode().IsRegular():
-		return &cliError{1, path + " is not a file that can be replaced", ""}
+	if err != nil {
+		return "", err
 	}
-	return err
-}
-
-// fill writes content and commits.
-func (o *outFile) fill(content io.Reader, name string) error {
-	if err := o.free(name); err != nil {
+	defer os.Remove(f.Name()) // which it no longer has when all went well
+	defer f.Close()
+	check := func() error {
+		path = filepath.Join(dir, name)
+		info, err := os.Lstat(path)
+		switch {
+		case name == "" || errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err == nil && !force:
+			return fail(1, "-f overwrites it", "%s exists", path)
+		case err == nil && !info.Mode().IsRegular():
+			return fail(1, "", "%s is not a file that can be replaced", path)
+		}
 		return err
 	}
-	if _, err := io.Copy(o.File, content); err != nil {
-		return err
+	if err := check(); err != nil {
+		return "", err
 	}
-	return o.commit(name)
-}
-
-// commit makes the file durable under its name. Without force the name must be new: fs.ErrExist.
-func (o *outFile) commit(name string) error {
-	if err := o.Sync(); err != nil {
-		return err
+	own, err := fill(f)
+	if err != nil {
+		return "", err
 	}
-	path := filepath.Join(o.dir, name)
-	if !o.force {
+	name = cmp.Or(name, own)
+	if err := errors.Join(check(), f.Sync()); err != nil {
+		return "", err
+	}
+	if !force {
 		holder, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600) // whoever comes now finds the name taken
 		if err != nil {
-			return err
+			return "", err
 		}
 		holder.Close()
 	}
-	if err := os.Rename(o.Name(), path); err != nil {
-		if !o.force {
+	if err := os.Rename(f.Name(), path); err != nil {
+		if !force {
 			os.Remove(path)
 		}
-		return err
+		return "", err
 	}
-	o.final = path
-	o.Close()
-	if folder, err := os.Open(cmp.Or(o.dir, ".")); err == nil { // the content is safe; not every system can sync a folder
-		folder.Sync()
-		folder.Close()
-	}
-	return nil
+	syncDir(cmp.Or(dir, ".")) // the content is safe; not every system can sync a folder
+	return path, nil
 }
 
-// abort removes what commit has not made final.
-func (o *outFile) abort() {
-	if o.final == "" {
-		o.Close()
-		os.Remove(o.Name())
-	}
-}
-
-// replaceFile rewrites a file in one step, its mode kept; a link is followed, so that it stays one.
-func replaceFile(path string, text []byte) error {
+// rewriteFile changes a file, which may not be there yet, in one step. Its mode stays, and a link stays one.
+func rewriteFile(path string, change func([]byte) ([]byte, error)) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	o, err := stage(filepath.Dir(path), true)
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text, err := change(old)
 	if err != nil {
 		return err
 	}
-	defer o.abort()
-	if info, err := os.Stat(path); err == nil {
-		if err := o.Chmod(info.Mode().Perm()); err != nil {
-			return err
+	_, err = writeFile(filepath.Dir(path), filepath.Base(path), true, func(f *os.File) (string, error) {
+		if info, err := os.Stat(path); err == nil {
+			f.Chmod(info.Mode().Perm())
 		}
-	}
-	return o.fill(bytes.NewReader(text), filepath.Base(path))
+		_, err := f.Write(text)
+		return "", err
+	})
+	return err
 }
 
 // safeName makes a file name of what the sender chose: the last path element, or other if that could leave the
@@ -2093,99 +1743,13 @@ func safeName(name, other string) string {
 	return name
 }
 
-// isBinary judges the first bytes of a content: text is UTF-8 without NUL, its last character perhaps cut.
-func isBinary(b []byte) bool {
-	for len(b) > 0 && utf8.FullRune(b) {
-		r, n := utf8.DecodeRune(b)
-		if r == 0 || r == utf8.RuneError && n == 1 {
-			return true
-		}
-		b = b[n:]
-	}
-	return false
-}
-
-// appendClean appends b with control characters, bidirectional marks and bytes that are no UTF-8 in visible form, and
-// returns what was cut in the middle: a character, or a CR that may belong to a line end.
-func appendClean(out, b []byte, lines bool) (_, rest []byte) {
-	for len(b) > 0 && utf8.FullRune(b) {
-		r, n := utf8.DecodeRune(b)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			out = fmt.Appendf(out, `\x%02x`, b[0])
-		case lines && r == '\r' && len(b) == 1:
-			return out, b
-		case lines && (r == '\n' || r == '\t' || r == '\r' && b[1] == '\n'):
-			out = append(out, byte(r))
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
-			out = append(out, strings.Trim(strconv.QuoteRuneToASCII(r), "'")...)
-		default:
-			out = append(out, b[:n]...)
-		}
-		b = b[n:]
-	}
-	return out, b
-}
-
-// oneLine is appendClean for what must stay in its line: names, the server's sentences.
-func oneLine(s string) string {
-	out, rest := appendClean(nil, []byte(s), false)
-	for _, b := range rest {
-		out = fmt.Appendf(out, `\x%02x`, b)
-	}
-	return string(out)
-}
-
-// plainWriter shows a terminal what strangers wrote without letting them command it.
-type plainWriter struct {
-	w    io.Writer
-	tail []byte
-}
-
-func (p *plainWriter) Write(b []byte) (int, error) {
-	out, rest := appendClean(nil, append(p.tail, b...), true)
-	p.tail = bytes.Clone(rest)
-	_, err := p.w.Write(out)
-	return len(b), err
-}
-
-// flush shows what was held back at the end: half a character, or a last CR.
-func (p *plainWriter) flush() error {
-	_, err := io.WriteString(p.w, oneLine(string(p.tail)))
-	return err
-}
-
-// countReader counts what passes and tells see, if there is one.
-type countReader struct {
-	io.Reader
-	n   int64
-	see func(int64)
-}
-
-func (c *countReader) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	if c.n += int64(n); c.see != nil {
-		c.see(c.n)
-	}
-	return n, err
-}
-
-// interruptible is r, ending when ctx does, although nobody writes to the pipe or types on the terminal.
-func interruptible(ctx context.Context, r io.Reader) io.Reader {
-	in, out := io.Pipe()
-	go func() {
-		_, err := io.Copy(out, r)
-		out.CloseWithError(err) // nil is io.EOF
-	}()
-	context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
-	return in
-}
+// ---- words ----
 
 func date(unix int64) string { return time.Unix(unix, 0).Format("2006-01-02 15:04") }
 
 // when is a date and how far it is: "2026-11-28 22:57 (in 23 h)".
-func (c *cli) when(unix int64) string {
-	left := unix - c.clock().Unix()
+func when(unix int64) string {
+	left := unix - time.Now().Unix()
 	if left < 0 {
 		return date(unix) + " (" + span(-left) + " ago)"
 	}
@@ -2203,15 +1767,4 @@ func span(seconds int64) string {
 		return fmt.Sprintf("%d h", seconds/3600)
 	}
 	return fmt.Sprintf("%d d", seconds/86400)
-}
-
-func size(n int64) string {
-	value, unit := float64(n), 0
-	for ; value >= 1000 && unit < 4; unit++ {
-		value /= 1024
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return strings.Replace(fmt.Sprintf("%.1f %ciB", value, "KMGT"[unit-1]), ".0 ", " ", 1)
 }

@@ -1,6 +1,6 @@
 package main
 
-// The client of the wire: one server, its API as typed calls, work, retries, and what may go where.
+// The client of the wire: one server, its API as calls, work, retries, and what may go where.
 //
 // Invariants: a paste's key never enters a request; what leaves sealed is checked once more to be ciphertext under
 // that key. Certificate, tokens and passwords go to the configured server alone: no redirect is followed, no proxy
@@ -13,6 +13,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -29,114 +30,47 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
 const (
 	workMost   = 32               // bits: anti-flood ends at 28; above this a server only burns our electricity
 	dialMost   = 15 * time.Second // to connect, and again for TLS
-	stallMost  = time.Minute      // in which at least a byte must move, either way
+	answerWait = time.Minute      // from the end of a request; what stalls before or after, the server cuts
 	waitMost   = 9                // seconds of Retry-After that are waited for
 	answerMost = 4 << 20          // bytes of JSON; a page of 200 pastes has a tenth of a MiB
 	holdMemory = 1 << 20          // bytes kept in memory before a file is used
 	holdMost   = 64 << 20         // bytes kept in memory when there is no file: what servers take is 50 MiB
-	expectFrom = sealSegment      // bytes of a body from which we ask before we send it (Expect: 100-continue)
+	expectFrom = 64 << 10         // bytes of a body from which we ask before we send it (Expect: 100-continue)
 	certBegin  = "-----BEGIN CERTIFICATE-----"
 )
 
 var (
 	errNotSealed = errors.New("refusing to send what is not encrypted under the paste's own key")
-	errElsewhere = errors.New("passwords and tokens go only to the configured server")
-	errStalled   = errors.New("no byte moved for a minute")
-	errStrange   = errors.New("the answer is not one that FlaskPaste gives")
+	errElsewhere = fail(4, "name the link's server with --server if you trust it",
+		"passwords and tokens go only to the configured server")
 
-	pasteIDShape  = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
-	shortIDForm   = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
-	nonceForm     = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	jsonForm      = regexp.MustCompile(`(?i)application/json`)
-	keyMark       = regexp.MustCompile(`(?:#|%(?:25)*23)`)
-	certRefusedBy = regexp.MustCompile(`remote error: tls: \w+ certificate`) // a proxy's alert in the handshake
+	keyMark     = regexp.MustCompile(`(?:#|%(?:25)*23)`)
+	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate`) // a proxy's alert in the handshake
 )
 
-// apiItem is what the server says of a paste or a short URL, new or in a list, and what we know beside it. Unix
-// seconds.
-type apiItem struct {
-	ID          string `json:"id,omitempty"`
-	File        string `json:"file,omitempty"` // ours: which of several was sent
-	Link        string `json:"link,omitempty"` // ours, never the server's: it has the key
-	Known       string `json:"name,omitempty"` // ours: the name that the server must not know
-	Target      string `json:"target_url,omitempty"`
-	MIME        string `json:"mime_type,omitempty"`
-	Size        int64  `json:"size,omitempty"`
-	SHA256      string `json:"sha256,omitempty"`
-	CreatedAt   int64  `json:"created_at,omitempty"`
-	ExpiresAt   int64  `json:"expires_at"`
-	Owner       string `json:"owner,omitempty"`
-	Display     string `json:"display_name,omitempty"`
-	Burn        bool   `json:"burn_after_read,omitempty"`
-	Password    bool   `json:"password_protected,omitempty"`
-	Proof       bool   `json:"read_proof,omitempty"`
-	DeleteToken string `json:"delete_token,omitempty"`
+// strange is an answer that isn't ours: nothing of it is believed.
+func strange(status int) error {
+	return &apiError{status: status, Text: fmt.Sprintf("the answer is not one that FlaskPaste gives (status %d)", status)}
 }
 
-// workOrder is a challenge as the server gives it; the signature inside token is the server's own matter.
-type workOrder struct {
-	Enabled    bool   `json:"enabled"`
-	Nonce      string `json:"nonce"`
-	Difficulty int    `json:"difficulty"`
-	Token      string `json:"token"`
-}
-
-// apiFailure is a refusal in the server's own words (hostile on a terminal), or with Status alone an answer that
-// isn't ours.
-type apiFailure struct {
-	Status    int        `json:"-"`
-	Message   string     `json:"error"`
-	Code      string     `json:"code"`
-	Hint      string     `json:"hint"`
-	RequestID string     `json:"request_id"`
-	Limit     int64      `json:"limit"` // bytes, of a 413
-	Challenge *workOrder `json:"challenge"`
-	After     int        `json:"-"` // Retry-After in seconds
-}
-
-func (f *apiFailure) Error() string {
-	if f.Code == "" {
-		return fmt.Sprintf("%v (status %d)", errStrange, f.Status)
-	}
-	return f.Message
-}
-
-// netFailure is a connection that could not be made, was cut or stalled.
-type netFailure struct{ error }
-
-func (n netFailure) Unwrap() error { return n.error }
-
+// networkError is what became of a connection: exit 6.
 func networkError(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL: who prints this names the host
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errStalled
-	} else if errors.Is(err, syscall.EPIPE) {
-		err = errors.New(err.Error()) // the server's end, not the pipe behind our output that closes quietly
+	hint := "check the server's URL and the network; -v shows each request"
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		hint = "if the server has an authority of its own: --cacert FILE with its certificate"
+	} else if strings.Contains(err.Error(), "HTTP response to HTTPS") {
+		hint = "the server speaks http: -s http://..."
 	}
-	return netFailure{err}
-}
-
-// hide takes out of what a sentence quotes what nobody may read there: a link's key and a URL's user part.
-func hide(s string) string {
-	if at := keyMark.FindStringIndex(s); at != nil {
-		s = s[:at[0]]
-	}
-	scheme, rest, ok := strings.Cut(s, "://")
-	if at := strings.LastIndexByte(s, '@'); !ok && at >= 0 && strings.Contains(s[:at], ":") {
-		return s[at+1:]
-	} else if ok {
-		return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
-	}
-	return s
+	return fail(6, hint, "%v", err) // not %w: the server's EPIPE is not that of the pipe behind our output
 }
 
 // parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, the scheme's own port
@@ -145,12 +79,12 @@ func parseServer(s string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery ||
 		keyMark.MatchString(s) {
-		return nil, fmt.Errorf("%q is not the URL of a server, such as https://paste.example.org", hide(s))
+		return nil, fail(2, "", "%q is not the URL of a server, such as https://paste.example.org", s)
 	}
 	host, port := strings.ToLower(u.Hostname()), u.Port()
 	addr, err := netip.ParseAddr(host)
 	if u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
-		return nil, fmt.Errorf("%q would send everything in the clear: use https, or --insecure-http", hide(s))
+		return nil, fail(2, "", "%q would send everything in the clear: use https, or --insecure-http", s)
 	}
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
@@ -168,89 +102,55 @@ type apiClient struct {
 	trusted bool     // base has the configured origin: certificate, tokens and passwords may go there
 	login   *url.Userinfo
 	pair    *tls.Certificate // nil once the server has refused it
-	roots   *x509.CertPool   // nil for the system's
 	http    *http.Client
-	note    func(string)                                                            // tells the user what is waited for
+	note    func(format string, args ...any)                                        // tells the user what is done
+	trace   func(format string, args ...any)                                        // tells of each request
 	work    func(ctx context.Context, nonce string, difficulty int) (string, error) // solves a challenge
-	trace   func(method, path, status, requestID string)                            // nil unless asked for
 }
 
-// newAPIClient makes a client for base; user part, pair and roots belong to a trusted one only.
+// newAPIClient makes a client for base; user part, pair and roots (nil for the system's) belong to a trusted one only.
+// HTTP/1.1: one request at a time has nothing to gain from streams. No compression: answers stay as they were hashed.
 func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x509.CertPool) *apiClient {
 	naked := *base
 	naked.User = nil
-	c := &apiClient{base: &naked, trusted: trusted, note: func(string) {}}
+	c := &apiClient{base: &naked, trusted: trusted, note: func(string, ...any) {}, trace: func(string, ...any) {}}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if trusted {
-		c.login, c.pair, c.roots = base.User, pair, roots
+		c.login, c.pair, conf.RootCAs = base.User, pair, roots
 	}
-	c.work = func(ctx context.Context, nonce string, difficulty int) (string, error) {
-		return solve(ctx, nonce, difficulty, 1, nil)
+	// Always this one: by default Go is silent when a proxy names CAs that a self-signed certificate is not of.
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if c.pair == nil {
+			return new(tls.Certificate), nil
+		}
+		return c.pair, nil
 	}
-	c.http = &http.Client{Transport: c.transport(),
+	dialer := &net.Dialer{Timeout: dialMost}
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, TLSHandshakeTimeout: dialMost,
+		ExpectContinueTimeout: 3 * time.Second, ResponseHeaderTimeout: answerWait, DisableCompression: true,
+		MaxResponseHeaderBytes: 64 << 10, DialContext: dialer.DialContext}
+	if proxy, err := t.Proxy(&http.Request{URL: c.base}); err == nil && proxy != nil && proxy.Scheme == "https" {
+		// The first TLS of a connection is the proxy's, which gets neither certificate nor roots.
+		t.DialTLSContext = (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{MinVersion: tls.VersionTLS12}}).DialContext
+	}
+	c.http = &http.Client{Transport: t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c
 }
 
-// transport makes connections with what the client has now. HTTP/1.1 only: one request at a time has nothing to gain
-// from streams. No compression: answers stay as they were hashed.
-func (c *apiClient) transport() *http.Transport {
-	conf := &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12}
-	if pair := c.pair; pair != nil {
-		// Always this one: by default Go is silent when a proxy names CAs that a self-signed certificate is not of.
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
-	}
-	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, TLSHandshakeTimeout: dialMost,
-		ExpectContinueTimeout: 3 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10}
-	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: dialMost}).DialContext(ctx, network, addr)
-		return patient{conn}, err
-	}
-	// The first TLS of a connection is the server's, or an https:// proxy's: that one gets neither certificate nor
-	// roots.
-	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := t.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		first := conf.Clone()
-		if proxy, err := t.Proxy(&http.Request{URL: c.base}); proxy != nil || err != nil {
-			first = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		first.ServerName, _, _ = net.SplitHostPort(addr)
-		ctx, cancel := context.WithTimeout(ctx, dialMost)
-		defer cancel()
-		secure := tls.Client(conn, first)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			conn.Close()
-			return nil, err
-		}
-		return secure, nil
-	}
-	return t
-}
-
-// patient is a connection that ends when nothing moves: whatever is read or written puts that off for both
-// directions, because an answer waits for the upload before it.
-type patient struct{ net.Conn }
-
-func (p patient) Read(b []byte) (int, error) { p.wait(); return p.Conn.Read(b) }
-
-func (p patient) Write(b []byte) (int, error) { p.wait(); return p.Conn.Write(b) }
-
-func (p patient) wait() {
-	now := time.Now()
-	p.SetWriteDeadline(now.Add(stallMost))
-	p.SetReadDeadline(now.Add(stallMost + time.Second)) // behind it: a read that failed first would hide the reason
-}
-
 // bodySource gives the same body again for every try: a reader from the start and its length in bytes.
-type bodySource func() (io.Reader, int64, error)
+type bodySource func() (io.Reader, int64)
+
+func textBody(s string) bodySource {
+	return func() (io.Reader, int64) { return strings.NewReader(s), int64(len(s)) }
+}
 
 // apiCall is one request to be made, repeatable.
 type apiCall struct {
 	method, path string
 	query        url.Values
 	header       map[string]string // an empty value is sent too: for a password it means "remove"
+	token        string            // what a change or deletion is allowed by, else the certificate
 	body         bodySource
 	sealed       *sealKey // the body must be ciphertext under this key
 	certified    bool     // makes no sense without the certificate
@@ -259,95 +159,78 @@ type apiCall struct {
 // do makes the call: 2xx, or an error. What can be mended (work, a short wait, a certificate that is refused though
 // it is not needed) is mended once each. The caller closes the body.
 func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
-	if q.header == nil {
-		q.header = map[string]string{}
+	header := http.Header{"User-Agent": {"fpaste/" + version}, "Accept": {"application/json"}}
+	for name, value := range q.header {
+		header.Set(name, value)
 	}
-	for name := range q.header {
-		if !c.trusted && (name == "X-Paste-Password" || name == "X-Delete-Token") {
-			return nil, errElsewhere
-		}
+	if q.token != "" {
+		header.Set("X-Delete-Token", q.token)
+	}
+	if !c.trusted && (header["X-Delete-Token"] != nil || header["X-Paste-Password"] != nil) {
+		return nil, errElsewhere
 	}
 	for mended := map[string]bool{}; ; {
-		resp, err := c.try(ctx, q)
-		if err == nil {
-			return resp, nil
-		}
-		f, _ := errors.AsType[*apiFailure](err)
-		if f == nil {
-			f = new(apiFailure)
-		}
-		var how string
-		switch badCert := f.Code == "certificate_revoked" || f.Code == "certificate_expired"; {
-		case f.Challenge != nil && f.Status == 400:
+		resp, err := c.try(ctx, q, header)
+		f, refused := errors.AsType[*apiError](err)
+		how := ""
+		switch {
+		case err == nil:
+		case refused && f.status == 400 && f.Challenge != nil:
 			how = "work"
-		case f.After <= waitMost && (f.Status == 429 || f.Status == 503 && f.Code == "busy"):
-			how = f.Code
-		case c.pair != nil && !q.certified && (badCert || certRefusedBy.MatchString(err.Error())):
+		case refused && f.retry >= 0 && f.retry <= waitMost && (f.status == 429 || f.Code == "busy"):
+			how = "wait"
+		case c.pair == nil || q.certified:
+		case refused && (f.Code == "certificate_revoked" || f.Code == "certificate_expired"), certRefused.MatchString(err.Error()):
 			how = "certificate"
 		}
 		if how == "" || mended[how] {
-			return nil, err
+			return resp, err
 		}
 		switch mended[how] = true; how {
 		case "work":
-			if err := c.workOn(ctx, *f.Challenge, q.header); err != nil {
+			w := f.Challenge
+			if !isHex(w.Nonce, 32) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
+				return nil, fail(5, "", "the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)
+			}
+			solution, err := c.work(ctx, w.Nonce, w.Difficulty)
+			if err != nil {
 				return nil, err
 			}
-		case "certificate":
-			c.note(fmt.Sprintf("going on without your certificate, the server refuses it: %v", err))
-			c.pair = nil
-			c.http.Transport = c.transport() // no connection that has shown it
-		default:
-			pause := time.Duration(max(f.After, 1)) * time.Second
-			c.note(fmt.Sprintf("the server says %q: trying once more in %v", f.Message, pause))
+			header.Set("X-PoW-Token", w.Token)
+			header.Set("X-PoW-Solution", solution)
+		case "wait":
+			pause := time.Duration(max(f.retry, 1)) * time.Second
+			c.note("the server says %q: trying once more in %v", f.Text, pause)
 			select {
 			case <-time.After(pause):
-			case <-ctx.Done():
-				return nil, ctx.Err()
+			case <-ctx.Done(): // the next try says so
 			}
+		case "certificate":
+			c.note("going on without your certificate, the server refuses it: %v", err)
+			c.pair = nil
+			c.http.CloseIdleConnections() // those that have shown it
 		}
 	}
 }
 
-// workOn solves a challenge into the headers of the next try.
-func (c *apiClient) workOn(ctx context.Context, w workOrder, header map[string]string) error {
-	if !nonceForm.MatchString(w.Nonce) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
-		return &apiFailure{Status: 429, Code: "pow_required",
-			Message: fmt.Sprintf("the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)}
-	}
-	solution, err := c.work(ctx, w.Nonce, w.Difficulty)
-	header["X-PoW-Token"], header["X-PoW-Solution"] = w.Token, solution
-	return err
-}
-
 // try makes the call once.
-func (c *apiClient) try(ctx context.Context, q apiCall) (*http.Response, error) {
+func (c *apiClient) try(ctx context.Context, q apiCall, header http.Header) (*http.Response, error) {
 	target := *c.base
-	target.Path, target.RawQuery = c.base.Path+q.path, q.query.Encode()
+	target.User, target.Path, target.RawQuery = c.login, c.base.Path+q.path, q.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, q.method, target.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("User-Agent", "fpaste/"+version)
-	req.Header.Set("Accept", "application/json")
-	for name, value := range q.header {
-		req.Header.Set(name, value)
-	}
-	if c.login != nil {
-		password, _ := c.login.Password()
-		req.SetBasicAuth(c.login.Username(), password)
-	}
+	req.Header = header.Clone()
 	if q.body != nil {
 		var body io.Reader
-		if body, req.ContentLength, err = q.body(); err == nil && q.sealed != nil {
-			body, err = ownCiphertext(body, *q.sealed)
+		body, req.ContentLength = q.body()
+		if q.sealed != nil {
+			if body, err = ownCiphertext(body, *q.sealed); err != nil {
+				return nil, err
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		if req.Body = io.NopCloser(body); req.ContentLength == 0 {
-			req.Body = http.NoBody
-		} else if req.ContentLength >= expectFrom {
+		if req.Body = io.NopCloser(body); req.ContentLength >= expectFrom {
 			req.Header.Set("Expect", "100-continue")
 		}
 	}
@@ -355,36 +238,38 @@ func (c *apiClient) try(ctx context.Context, q apiCall) (*http.Response, error) 
 	if err != nil {
 		return nil, networkError(err)
 	}
-	if c.trace != nil {
-		c.trace(q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
-	}
-	resp.Body = netBody{resp.Body}
+	c.trace("%s %s: %s (request %s)", q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
+	body := resp.Body
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{readFunc(func(p []byte) (int, error) {
+		n, err := body.Read(p)
+		if err != nil && err != io.EOF {
+			err = networkError(err)
+		}
+		return n, err
+	}), body}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
-	defer resp.Body.Close()
-	f := &apiFailure{Status: resp.StatusCode}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, sealSegment))
-	if err != nil || json.Unmarshal(raw, f) != nil || f.Code == "" || f.Message == "" {
-		*f = apiFailure{Status: resp.StatusCode} // whatever it was, nothing of it is believed
+	defer body.Close()
+	f := &apiError{}
+	raw, err := io.ReadAll(io.LimitReader(body, answerMost))
+	if err != nil || json.Unmarshal(raw, f) != nil || f.Code == "" || f.Text == "" {
+		return nil, strange(resp.StatusCode)
 	}
-	f.After = waitMost + 1 // absent or a date: not short
+	f.status, f.retry = resp.StatusCode, -1 // absent, or a date
 	if n, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
-		f.After = int(n)
+		f.retry = int(n)
 	}
 	return nil, f
 }
 
-// netBody is an answer's body: what goes wrong with it is the network's.
-type netBody struct{ io.ReadCloser }
+// readFunc is a reader made of a function.
+type readFunc func([]byte) (int, error)
 
-func (b netBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = networkError(err)
-	}
-	return n, err
-}
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 // ownCiphertext refuses a body that does not begin with a head under key: the last gate before the wire.
 func ownCiphertext(r io.Reader, key sealKey) (io.Reader, error) {
@@ -396,78 +281,53 @@ func ownCiphertext(r io.Reader, key sealKey) (io.Reader, error) {
 }
 
 // text makes a call whose answer is bounded text that begins as it must, such as a certificate.
-func (c *apiClient) text(ctx context.Context, q apiCall, begin string) (string, error) {
+func (c *apiClient) text(ctx context.Context, q apiCall, begin string) ([]byte, error) {
 	resp, err := c.do(ctx, q)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
-	if err == nil && !strings.HasPrefix(string(raw), begin) {
-		err = &apiFailure{Status: resp.StatusCode}
+	if err == nil && !bytes.HasPrefix(raw, []byte(begin)) {
+		err = strange(resp.StatusCode)
 	}
-	return string(raw), err
+	return raw, err
 }
 
-// ask makes a call whose answer is a JSON object of a known shape.
-func ask[T any](ctx context.Context, c *apiClient, q apiCall) (answer T, err error) {
-	text, err := c.text(ctx, q, "{")
-	if err == nil && json.Unmarshal([]byte(text), &answer) != nil {
-		err = &apiFailure{Status: 200}
+// ask makes a call whose answer is a JSON object, and returns it as it came too.
+func (c *apiClient) ask(ctx context.Context, q apiCall, answer any) ([]byte, error) {
+	raw, err := c.text(ctx, q, "{")
+	if err == nil && json.Unmarshal(raw, answer) != nil {
+		err = strange(200)
 	}
-	return answer, err
+	return raw, err
 }
 
-// create stores body. With a key the body must be ciphertext under it; the server gets the hash of the read proof.
-func (c *apiClient) create(ctx context.Context, body bodySource, key *sealKey,
-	header map[string]string) (apiItem, error) {
-	return c.store(ctx, apiCall{method: "POST", path: "/", header: header, body: body, sealed: key})
-}
-
-// replace changes what id names; a nil body changes only what the header says. Without a token the certificate must
-// do.
-func (c *apiClient) replace(ctx context.Context, id, token string, body bodySource, key *sealKey,
-	header map[string]string) (apiItem, error) {
-	if token != "" {
-		header["X-Delete-Token"] = token
-	}
-	return c.store(ctx, apiCall{method: "PUT", path: "/" + id, header: header, body: body, sealed: key,
-		certified: token == ""})
-}
-
-func (c *apiClient) store(ctx context.Context, q apiCall) (apiItem, error) {
-	kind := q.header["Content-Type"]
-	if q.body != nil && q.sealed != nil {
+// paste makes a call whose answer is about the paste or short URL id, or with "" a new paste. Content goes sealed
+// under q.sealed with the hash of the read proof; readable, as a form if it has a type, as that may be the API's own.
+func (c *apiClient) paste(ctx context.Context, q apiCall, id string) (a pasteAnswer, raw []byte, err error) {
+	q.certified = q.method != "GET" && id != "" && q.token == ""
+	if kind := q.header["Content-Type"]; q.body != nil && q.sealed != nil {
 		q.header["X-Read-Proof-SHA256"], q.header["Content-Type"] = q.sealed.proofHash(), "application/octet-stream"
-	} else if plain := q.body; plain != nil && jsonForm.MatchString(kind) { // else the server takes it for its own form
+	} else if plain := q.body; plain != nil && kind != "" {
 		boundary := rand.Text()
 		head := "--" + boundary + "\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: " + kind + "\r\n\r\n"
 		tail := "\r\n--" + boundary + "--\r\n"
 		q.header["Content-Type"] = "multipart/form-data; boundary=" + boundary
-		q.body = func() (io.Reader, int64, error) {
-			r, size, err := plain()
-			return io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail)), int64(len(head)+len(tail)) + size, err
+		q.body = func() (io.Reader, int64) {
+			r, size := plain()
+			return io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail)), int64(len(head)+len(tail)) + size
 		}
 	}
-	info, err := ask[apiItem](ctx, c, q)
-	if err == nil && (!pasteIDShape.MatchString(info.ID) || q.method == "PUT" && q.path != "/"+info.ID) {
-		err = &apiFailure{Status: 200}
+	raw, err = c.ask(ctx, q, &a)
+	if err == nil && (id == "" && !idShaped(a.ID) || id != "" && a.ID != id) {
+		err = strange(200)
 	}
-	return info, err
-}
-
-// meta asks for what may be said of a paste without reading it; it never burns. The text is the server's own JSON.
-func (c *apiClient) meta(ctx context.Context, id string) (info apiItem, text string, err error) {
-	text, err = c.text(ctx, apiCall{method: "GET", path: "/" + id}, "{")
-	if err == nil && (json.Unmarshal([]byte(text), &info) != nil || info.ID != id) {
-		err = &apiFailure{Status: 200}
-	}
-	return info, text, err
+	return a, raw, err
 }
 
 // raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if
-// unknown.
-// errWrongKey: the server knows another read proof.
+// unknown. errWrongKey: the server knows another read proof.
 func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password string) (*http.Response, error) {
 	header := map[string]string{"Accept": "*/*"}
 	if key != nil {
@@ -477,98 +337,91 @@ func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password s
 		header["X-Paste-Password"] = password
 	}
 	resp, err := c.do(ctx, apiCall{method: "GET", path: "/" + id + "/raw", header: header})
-	if f, ok := errors.AsType[*apiFailure](err); ok && key != nil && f.Code == "read_proof_required" {
+	if f, ok := errors.AsType[*apiError](err); ok && key != nil && f.Code == "read_proof_required" {
 		err = errWrongKey // the proof is made of the key
 	}
 	return resp, err
 }
 
-// remove deletes a paste, or with "/s/<id>" a short URL.
-func (c *apiClient) remove(ctx context.Context, path, token string) error {
-	header := map[string]string{}
-	if token != "" {
-		header["X-Delete-Token"] = token
-	}
-	info, err := ask[apiItem](ctx, c, apiCall{method: "DELETE", path: path, header: header, certified: token == ""})
-	if err == nil && (info.ID == "" || !strings.HasSuffix(path, "/"+info.ID)) {
-		err = &apiFailure{Status: 200}
-	}
-	return err
-}
-
-// pages walks a list, each page once (one may be empty and have a next); a server that turns in circles is stopped.
-func (c *apiClient) pages(ctx context.Context, path string, query url.Values, each func([]apiItem) error) error {
+// pages walks a list (a page may be empty and have a next); a server that turns in circles is stopped. What came
+// before an error is returned too.
+func pages[T any](ctx context.Context, c *apiClient, path string, query url.Values) (all []T, err error) {
+	query.Set("limit", "200")
 	for seen := map[string]bool{}; ; {
-		page, err := ask[struct {
-			Pastes []apiItem `json:"pastes"`
-			URLs   []apiItem `json:"urls"`
-			Next   string    `json:"next_cursor"`
-		}](ctx, c, apiCall{method: "GET", path: path, query: query, certified: true})
-		if err == nil {
-			err = each(append(page.Pastes, page.URLs...))
+		var page struct {
+			Pastes, URLs []T
+			Next         string `json:"next_cursor"`
 		}
+		_, err := c.ask(ctx, apiCall{method: "GET", path: path, query: query, certified: true}, &page)
+		all = append(append(all, page.Pastes...), page.URLs...)
 		if err != nil || page.Next == "" {
-			return err
+			return all, err
 		}
 		if seen[page.Next] {
-			return &apiFailure{Status: 200}
+			return all, strange(200)
 		}
 		seen[page.Next] = true
 		query.Set("cursor", page.Next)
 	}
 }
 
-// enrol fetches a certificate for a request in PEM: register's challenge is solved first, as it always needs work.
-func (c *apiClient) enrol(ctx context.Context, csr string) (string, error) {
-	header := map[string]string{}
-	w, err := ask[workOrder](ctx, c, apiCall{method: "GET", path: "/register/challenge"})
-	if err == nil && w.Enabled {
-		err = c.workOn(ctx, w, header)
+// keep reads r to its end and returns what gives that again, as often as it takes, ended by the error that ended r.
+// What is kept is ciphertext under a key that nobody else has: in memory, and from a MiB on in an unlinked file.
+func keep(r io.Reader) (again func() io.Reader, size int64, err error) {
+	key, kept, end := newSealKey(), new(held), io.EOF
+	sealed, err := sealFrom(readFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if size += int64(n); err != nil {
+			end, err = err, io.EOF
+		}
+		return n, err
+	}), key, sealTitle{})
+	if err == nil {
+		_, err = io.Copy(kept, sealed)
 	}
-	if err != nil {
-		return "", err
+	ended := func(err error) io.Reader { return readFunc(func([]byte) (int, error) { return 0, err }) }
+	full := cmp.Or(err, io.EOF)
+	if err == nil && end != io.EOF {
+		err = end
 	}
-	return c.text(ctx, apiCall{method: "POST", path: "/csr", header: header, body: textBody(csr)}, certBegin)
+	return func() io.Reader {
+		plain, _, err := openFrom(io.MultiReader(kept.reader(), ended(full)), key)
+		if err != nil {
+			return ended(err)
+		}
+		return io.MultiReader(plain, ended(end))
+	}, size, err
 }
 
-func textBody(s string) bodySource {
-	return func() (io.Reader, int64, error) { return strings.NewReader(s), int64(len(s)), nil }
-}
-
-// held keeps bytes that can't be had again, a pipe's or a burned paste's, so that they can be read more than once:
-// the first in memory, more in an unlinked 0600 file, and where that fails in memory again. It must be given
-// ciphertext only.
+// held keeps bytes: what memory had is in the file before it, unless there is no folder or no room for one.
 type held struct {
-	head, tail bytes.Buffer
-	file       *os.File // between the two
-	filed      int64    // bytes in file
+	memory bytes.Buffer
+	file   *os.File // has no name
+	filed  int64    // bytes in file
 }
 
 func (h *held) Write(b []byte) (int, error) {
-	n := len(b)
-	if h.filed == 0 && h.tail.Len() == 0 && h.head.Len()+n <= holdMemory {
-		return h.head.Write(b)
+	h.memory.Write(b)
+	if h.memory.Len() <= holdMemory {
+		return len(b), nil
 	}
-	if h.file == nil && h.tail.Len() == 0 {
+	if h.file == nil {
 		if f, err := os.CreateTemp("", ".fpaste-*"); err == nil {
 			h.file = f
 			os.Remove(f.Name())
 		}
 	}
-	if h.file != nil && h.tail.Len() == 0 {
-		done, _ := h.file.WriteAt(b, h.filed)
-		h.filed, b = h.filed+int64(done), b[done:]
+	if h.file != nil {
+		n, _ := h.file.WriteAt(h.memory.Bytes(), h.filed)
+		h.filed += int64(n)
+		h.memory.Next(n)
 	}
-	if h.tail.Len()+len(b) > holdMost {
-		return n - len(b), errors.New("there is no room for it in the folder for temporary files (TMPDIR)")
+	if h.memory.Len() > holdMost {
+		return 0, errors.New("there is no room for it in the folder for temporary files (TMPDIR)")
 	}
-	h.tail.Write(b)
-	return n, nil
+	return len(b), nil
 }
 
-func (h *held) size() int64 { return int64(h.head.Len()) + h.filed + int64(h.tail.Len()) }
-
 func (h *held) reader() io.Reader {
-	return io.MultiReader(bytes.NewReader(h.head.Bytes()), io.NewSectionReader(h.file, 0, h.filed),
-		bytes.NewReader(h.tail.Bytes()))
+	return io.MultiReader(io.NewSectionReader(h.file, 0, h.filed), bytes.NewReader(h.memory.Bytes()))
 }

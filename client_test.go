@@ -32,7 +32,11 @@ func fake(t *testing.T, h http.HandlerFunc) *apiClient {
 	t.Helper()
 	ts := httptest.NewServer(h)
 	t.Cleanup(ts.Close)
-	return newAPIClient(must(parseServer(ts.URL, false)), true, nil, nil)
+	c := newAPIClient(must(parseServer(ts.URL, false)), true, nil, nil)
+	c.work = func(ctx context.Context, nonce string, difficulty int) (string, error) {
+		return solve(ctx, nonce, difficulty, 1, nil)
+	}
+	return c
 }
 
 func refuseWith(w http.ResponseWriter, status int, code string, more map[string]any) {
@@ -102,11 +106,9 @@ func TestRetries(t *testing.T) {
 				w.WriteHeader(201)
 				io.WriteString(w, fakeCreated)
 			})
-			c.note = func(string) { notes.Add(1) }
-			_, err := c.create(t.Context(), func() (io.Reader, int64, error) {
-				s, err := sealFrom(bytes.NewReader(plain), key, sealTitle{})
-				return s, sealedSize(int64(len(plain)), sealTitle{}), err
-			}, &key, map[string]string{})
+			c.note = func(string, ...any) { notes.Add(1) }
+			sealed := textBody(string(mustSeal(t, key, sealTitle{}, plain)))
+			err := uploadWith(t, c, sealed, &key)
 			if code, what, _ := explain(err); code != row.code || calls.Load() != row.calls || notes.Load() != row.notes {
 				t.Errorf("exit %d after %d calls, %d notes: %s", code, calls.Load(), notes.Load(), what)
 			}
@@ -134,7 +136,7 @@ func TestExpectContinue(t *testing.T) {
 			rest, _ := io.Copy(io.Discard, conn)
 			sent <- n + int(rest)
 		}()
-		_, err := newAPIClient(u, true, nil, nil).create(t.Context(), zeroes, nil, map[string]string{})
+		err := uploadWith(t, newAPIClient(u, true, nil, nil), zeroes, nil)
 		code, what, hint := explain(err)
 		if n := <-sent; code == 1 && n <= 4096 && strings.Contains(what, "3 MiB") && strings.Contains(hint, "fpaste cert") {
 			return
@@ -148,7 +150,19 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-func zeroes() (io.Reader, int64, error) { return zeros{}, 1 << 30, nil }
+func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
+
+// uploadWith creates a paste as the command line does.
+func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
+	_, _, err := c.paste(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
+	return err
+}
+
+// look asks for a paste's metadata.
+func look(t testing.TB, c *apiClient) error {
+	_, _, err := c.paste(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
+	return err
+}
 
 // Nothing strange is believed, followed or printed raw.
 func TestStrangeAnswers(t *testing.T) {
@@ -192,9 +206,7 @@ func TestStrangeAnswers(t *testing.T) {
 		{"not HTTP", hangUp("SSH-2.0-OpenSSH_9.2\r\n"), 6},
 	} {
 		c := fake(t, row.h)
-		_, errCreate := c.create(t.Context(), textBody("abc"), nil, map[string]string{"X-Paste-Password": "pw"})
-		_, _, errMeta := c.meta(t.Context(), "0123456789abcdef")
-		for _, err := range []error{errCreate, errMeta} {
+		for _, err := range []error{uploadWith(t, c, textBody("abc"), nil), look(t, c)} {
 			if code, what, _ := explain(err); code != row.code || strings.Contains(what, "<html") {
 				t.Errorf("%s: exit %d, %q", row.name, code, what)
 			}
@@ -219,7 +231,7 @@ func TestPages(t *testing.T) {
 			fmt.Fprintf(w, `{"pastes":[],"next_cursor":%q}`, row.cursors[calls])
 			calls++
 		})
-		err := c.pages(t.Context(), "/pastes", url.Values{}, func([]apiItem) error { return nil })
+		_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
 		if (err != nil) != row.bad || !row.bad && calls != len(row.cursors) {
 			t.Errorf("%s: %d calls, %v", name, calls, err)
 		}
@@ -241,13 +253,13 @@ func TestUploadCut(t *testing.T) {
 		go io.Copy(io.Discard, far)
 		return &brokenPipe{near}, nil
 	}
-	_, err := c.create(t.Context(), zeroes, nil, map[string]string{})
+	err := uploadWith(t, c, zeroes, nil)
 	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
 		t.Errorf("exit %d, %q", code, what)
 	}
 }
 
-// A server that takes no more, or never answers, is left after a minute; one that takes a little every 50 s is not.
+// A server that never answers is left after a minute.
 func TestStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -255,28 +267,11 @@ func TestStalls(t *testing.T) {
 		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
 			near, far := net.Pipe()
 			go io.Copy(io.Discard, far)
-			return patient{near}, nil
+			return near, nil
 		}
-		_, _, err := c.meta(t.Context(), "0123456789abcdef")
-		if took := time.Since(begin); !errors.Is(err, errStalled) || took > 70*time.Second {
-			t.Errorf("%v after %v", err, took)
-		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		c := newAPIClient(must(parseServer("http://127.0.0.1:1", false)), true, nil, nil)
-		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
-			near, far := net.Pipe()
-			go func() {
-				for part := make([]byte, 64<<10); time.Since(begin) < 290*time.Second; time.Sleep(50 * time.Second) {
-					io.ReadFull(far, part)
-				}
-			}()
-			return patient{near}, nil
-		}
-		_, err := c.create(t.Context(), zeroes, nil, map[string]string{})
-		if took := time.Since(begin); !errors.Is(err, errStalled) || took < 300*time.Second || took > 320*time.Second {
-			t.Errorf("%v after %v", err, took)
+		code, what, _ := explain(look(t, c))
+		if took := time.Since(begin); code != 6 || took > 70*time.Second {
+			t.Errorf("exit %d after %v: %s", code, took, what)
 		}
 	})
 }
@@ -291,10 +286,8 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 		"other key":   mustSeal(t, testKey(2), sealTitle{}, []byte("x")),
 		"other magic": append([]byte("FPE2"), mustSeal(t, key, sealTitle{}, []byte("x"))[4:]...),
 	} {
-		_, err := c.create(t.Context(), textBody(string(body)), &key, map[string]string{})
-		_, err2 := c.replace(t.Context(), "0123456789abcdef", "", textBody(string(body)), &key, map[string]string{})
-		if !errors.Is(err, errNotSealed) || !errors.Is(err2, errNotSealed) {
-			t.Errorf("%s: %v, %v", name, err, err2)
+		if err := uploadWith(t, c, textBody(string(body)), &key); !errors.Is(err, errNotSealed) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -306,7 +299,7 @@ func TestUntrustedClient(t *testing.T) {
 	if _, err := c.raw(t.Context(), "0123456789abcdef", nil, "pw"); !errors.Is(err, errElsewhere) {
 		t.Errorf("password: %v", err)
 	}
-	if err := c.remove(t.Context(), "/0123456789abcdef", "token"); !errors.Is(err, errElsewhere) {
+	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID); err != errElsewhere {
 		t.Errorf("token: %v", err)
 	}
 }
@@ -336,30 +329,24 @@ func TestParseServer(t *testing.T) {
 	}
 }
 
-// Neither a key nor a URL's user part survives in what is quoted, whatever shape it comes in.
-func TestHide(t *testing.T) {
+// Neither a key nor a URL's user part survives in a sentence, whatever shape it comes in.
+func TestSentence(t *testing.T) {
 	for in, want := range map[string]string{
-		"https://h/id#SECRET":                 "https://h/id",
-		"https://h/id%23SECRET":               "https://h/id",
-		"https://h/id%2523SECRET":             "https://h/id",
-		"https://me:SECRET@h/id":              "https://h/id",
-		"https://me:SEC/RET@h/id":             "https://h/id",
-		"https://me:my SECRET@h/id#SEC RET":   "https://h/id",
-		"me:SECRET@h":                         "h",
-		"notes.txt":                           "notes.txt",
-		"a@b.txt":                             "a@b.txt",
-		"https://h/@id":                       "https://id",
-		"https://me:SECRET@h/x%23y@z#SECRET ": "https://h/x",
-	} {
-		if got := hide(in); got != want {
-			t.Errorf("%q became %q, want %q", in, got, want)
-		}
-	}
-	for in, want := range map[string]string{
-		`parse "https://me:SECRET@h": no`:      `parse "https://h": no`,
-		"open https://h/id#SECRET: no":         "open https://h/id no",
-		"add # and the key":                    "add # and the key",
-		"a\nb https://h/x%23SECRET/../ second": `a\nb https://h/x second`,
+		"https://h/id#SECRET":                         "https://h/id",
+		"https://h/id%23SECRET":                       "https://h/id",
+		"https://h/id%2523SECRET":                     "https://h/id",
+		"https://me:SECRET@h/id":                      "https://h/id",
+		"https://me:SEC/RET@h/id":                     "https://h/id",
+		"https://me:my SECRET@h/id#SEC RET":           "https://h/id",
+		"me:SECRET@h":                                 "h",
+		"notes.txt":                                   "notes.txt",
+		"a@b.txt":                                     "a@b.txt",
+		"https://me:SECRET@h/x%23y@z#SECRET ":         "https://z",
+		`parse "https://me:SECRET@h": no`:             `parse "https://h": no`,
+		`"https://h/id#SEC RET" is no link`:           `"https://h/id" is no link`,
+		"open https://h/id#SEC RET: no such file":     "open https://h/id: no such file",
+		"add # and the key":                           "add # and the key",
+		"a\nb https://h/x%23SECRET/../SECRET: second": `a\nb https://h/x: second`,
 	} {
 		if got := sentence(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
@@ -391,16 +378,16 @@ func TestRefusedCertificate(t *testing.T) {
 		}
 		io.WriteString(w, fakeCreated)
 	})
-	c.note = func(string) { notes++ }
-	err := c.pages(t.Context(), "/pastes", url.Values{}, func([]apiItem) error { return nil })
-	if f, ok := errors.AsType[*apiFailure](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
+	c.note = func(string, ...any) { notes++ }
+	_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+	if f, ok := errors.AsType[*apiError](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
 		t.Errorf("a list: %v", err)
 	}
-	if err := c.remove(t.Context(), "/0123456789abcdef", ""); err == nil {
+	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
 		t.Error("a deletion without token went on without certificate")
 	}
 	for range 2 {
-		if _, _, err := c.meta(t.Context(), "0123456789abcdef"); err != nil || shown != 3 || notes != 1 {
+		if err := look(t, c); err != nil || shown != 3 || notes != 1 {
 			t.Errorf("%v, shown %d times, %d notes", err, shown, notes)
 		}
 	}
@@ -417,9 +404,8 @@ func TestHeld(t *testing.T) {
 		}
 		n, err := io.Copy(h, bytes.NewReader(all))
 		for range 2 {
-			got, _ := io.ReadAll(h.reader())
-			if err != nil || n != int64(len(all)) || h.size() != n || !bytes.Equal(got, all) {
-				t.Errorf("%s: %d bytes in, %d out, size %d, %v", name, n, len(got), h.size(), err)
+			if got, _ := io.ReadAll(h.reader()); err != nil || n != int64(len(all)) || !bytes.Equal(got, all) {
+				t.Errorf("%s: %d bytes in, %d out, %v", name, n, len(got), err)
 			}
 		}
 		if left := files(t, dir); name == "file" && (len(left) > 0 || h.filed == 0) {

@@ -184,18 +184,10 @@ func openFrom(src io.Reader, key sealKey) (s *sealStream, title sealTitle, err e
 		return nil, title, errWrongKey
 	}
 	s = newSealStream(src, key, head, true)
-	if err = s.advance(); err == nil {
+	if err = s.segment(); err == nil {
 		title, s.out, err = parseTitle(s.out)
 	}
 	return s, title, err
-}
-
-// advance works the next segment into out, io.EOF behind the last one.
-func (s *sealStream) advance() error {
-	if s.err == nil {
-		s.err = s.segment()
-	}
-	return s.err
 }
 
 // segment works one segment; it is the last if and only if the source ends after it.
@@ -238,33 +230,14 @@ func (s *sealStream) segment() (err error) {
 
 func (s *sealStream) Read(p []byte) (int, error) {
 	for len(s.out) == 0 {
-		if err := s.advance(); err != nil {
-			return 0, err
+		if s.err == nil {
+			s.err = s.segment()
+		}
+		if s.err != nil {
+			return 0, s.err
 		}
 	}
 	n := copy(p, s.out)
 	s.out = s.out[n:]
 	return n, nil
-}
-
-// WriteTo spares io.Copy a second buffer.
-func (s *sealStream) WriteTo(w io.Writer) (total int64, err error) {
-	for err == nil {
-		var n int
-		n, err = w.Write(s.out)
-		if total, s.out = total+int64(n), s.out[n:]; err == nil {
-			err = s.advance()
-		}
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return total, err
-}
-
-// sealedSize returns the stored bytes for n bytes of content.
-func sealedSize(n int64, title sealTitle) int64 {
-	line, _ := title.encode()
-	n += int64(len(line))
-	return sealHead + n + (n+sealSegment-1)/sealSegment*sealTag
 }
