@@ -21,7 +21,7 @@ import (
 )
 
 // pages is README and docs as one text.
-func pages(t testing.TB) string {
+func docPages(t testing.TB) string {
 	t.Helper()
 	var all strings.Builder
 	for _, path := range append([]string{"README.md"}, must(filepath.Glob("docs/*.md"))...) {
@@ -67,7 +67,7 @@ func same(t *testing.T, what string, written, real []string) {
 }
 
 func TestPagesAreTrue(t *testing.T) {
-	text := pages(t)
+	text := docPages(t)
 	var real []string
 	for _, r := range routes() {
 		real = append(real, strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}",

@@ -69,9 +69,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// isClientCommand tells the client's commands from the operator's.
+// isClientCommand tells the client's commands from the operator's; help and version are the operator's as flaskpaste's.
 func isClientCommand(name string) bool {
-	return name != "help" && name != "version" && name != "pki" &&
+	return name != "help" && name != "version" &&
 		slices.ContainsFunc(clientCommands(), func(c cliCommand) bool { return c.name == name })
 }
 
