@@ -1,8 +1,8 @@
 package main
 
-// Pastes on the wire (api.md sections 3, 4, 5 and 8), over a real listener and the real store: each form of a creation with
-// its options and answers, each refusal, reading, burning, renewing, changing, deleting, listing; and what must not have
-// happened. The clock is held wherever a time is compared.
+// Pastes on the wire (api.md sections 3, 4, 5 and 8), over a real listener and the real store: each form of a creation
+// with its options and answers, each refusal, reading, burning, renewing, changing, deleting, listing; and what must
+// not have happened. The clock is held wherever a time is compared.
 
 import (
 	"bufio"
@@ -108,7 +108,8 @@ func (ts *testServer) write(query string, args ...any) {
 func (ts *testServer) listed(sha1 string, admin bool) (owner string) {
 	ts.t.Helper()
 	owner = sum256(sha1)
-	ts.write("INSERT INTO certs VALUES (?1, ?2, substr(?2, 1, 32), ?1, 'name', 1, 1 << 40, 0, '', 1, ?3)", owner, sha1, admin)
+	ts.write("INSERT INTO certs VALUES (?1, ?2, substr(?2, 1, 32), ?1, 'name', 1, 1 << 40, 0, '', 1, ?3)", owner, sha1,
+		admin)
 	return owner
 }
 
@@ -120,10 +121,12 @@ const (
 	certAdmin   = "9999999999999999999999999999999999999999"
 )
 
-// head splits lines into headers. A first line of ALICE, MALLORY, TRUSTED or ADMIN is that certificate, shown by the proxy.
+// head splits lines into headers. A first line of ALICE, MALLORY, TRUSTED or ADMIN is that certificate, shown by the
+// proxy.
 func head(lines string) []string {
 	h := strings.Split(lines, "\n")
-	cert := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certTrusted, "ADMIN": certAdmin}[h[0]]
+	cert := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certTrusted,
+		"ADMIN": certAdmin}[h[0]]
 	if cert != "" {
 		return withCert(cert, h[1:]...)
 	}
@@ -135,12 +138,13 @@ func both(body string) []io.Reader {
 	return []io.Reader{strings.NewReader(body), chunked{strings.NewReader(body)}}
 }
 
-// slowly sends the head of a request and returns once the server reads its body, all checks before it done; finish sends the
-// body and returns the answer.
+// slowly sends the head of a request and returns once the server reads its body, all checks before it done; finish
+// sends the body and returns the answer.
 func (ts *testServer) slowly(request, content string, headers ...string) (finish func() *answer) {
 	ts.t.Helper()
 	c := ts.dial()
-	fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n%s\r\n\r\n", request, len(content),
+	fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n%s\r\n\r\n", request,
+		len(content),
 		strings.Join(headers, "\r\n"))
 	in := bufio.NewReader(c)
 	if line, err := in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
@@ -162,11 +166,13 @@ func (ts *testServer) slowly(request, content string, headers ...string) (finish
 
 // ---- creating ----
 
-// TestCreate: every form with every option that it has, length known and not; what is answered, what is shown, what is read.
+// TestCreate: every form with every option that it has, length known and not; what is answered, what is shown, what is
+// read.
 func TestCreate(t *testing.T) {
 	const text, day, file1 = "line\r\nand\x00\xff bytes\n", 86400, "x.bin"
 	asJSON, asForm := []string{isJSON}, []string{isForm}
-	allOptions := []string{"X-Expiry: 1h", "X-Burn-After-Read: true", "X-Paste-Password: pw", "X-Display-Name: Ünï 😀", proofGiven}
+	allOptions := []string{"X-Expiry: 1h", "X-Burn-After-Read: true", "X-Paste-Password: pw", "X-Display-Name: Ünï 😀",
+		proofGiven}
 	const all = "burn_after_read display_name owner password_protected read_proof"
 	ts := start(t, fast...)
 	ts.clock.hold()
@@ -219,7 +225,8 @@ func TestCreate(t *testing.T) {
 		{"form, option after", "POST /", form(file("x", text), field("expiry", "60")), asForm, text, "/ID/raw", 60, ""},
 		{"form, burning", "POST /", form(field("burn_after_read", "true"), file("x", text)), asForm, text, "/ID", day, "burn_after_read"},
 		{"form, all options", "POST /", form(field("expiry", "1h"), file("x", text), field("burn_after_read", "1"),
-			field("password", "pw"), field("display_name", "Ünï 😀")), withCert(certAlice, isForm, proofGiven), text, "/ID", 3600, all},
+			field("password", "pw"), field("display_name", "Ünï 😀")), withCert(certAlice, isForm, proofGiven), text,
+			"/ID", 3600, all},
 		{"form, 16 parts", "POST /", form(append(slices.Repeat([]part{field("expiry", "60")}, 15), file("x", text))...), asForm,
 			text, "/ID/raw", 60, ""},
 		{"form, hostile file name", "POST /", form(file("../../etc/passwd%0d%0aSet-Cookie: a=b", text)), asForm, text, "/ID/raw", day, ""},
@@ -231,7 +238,8 @@ func TestCreate(t *testing.T) {
 		{"a whole Content-Range", "POST /", "0123456789", []string{"Content-Range: bytes 0-9/10"}, "", "", day, ""},
 	} {
 		for _, known := range []bool{true, false} {
-			if derives := strings.Contains(c.shows, "password"); !known && (derives || strings.Contains(c.name, "Content-Range")) {
+			if derives := strings.Contains(c.shows, "password"); !known && (derives || strings.Contains(c.name,
+				"Content-Range")) {
 				continue // a derivation is a tenth of a second; of chunks nobody can tell whether they are the whole
 			}
 			t.Run(c.name+map[bool]string{true: ", length known", false: ", chunked"}[known], func(t *testing.T) {
@@ -257,7 +265,8 @@ func TestCreate(t *testing.T) {
 						a.Header.Get("Content-Type") != isText {
 						t.Errorf("answer %q (%s), want %q", a.body, a.Header.Get("Content-Type"), want)
 					}
-				} else if a.members() != words(shown, "sha256 delete_token", c.shows) || a.field("sha256") != sum256(c.content) ||
+				} else if a.members() != words(shown, "sha256 delete_token", c.shows) ||
+					a.field("sha256") != sum256(c.content) ||
 					a.field("delete_token") != a.Header.Get("X-Delete-Token") || a.field("link") != m.field("link") ||
 					a.Header.Get("Content-Type") != "application/json" {
 					t.Errorf("answer %s", a.body)
@@ -270,11 +279,13 @@ func TestCreate(t *testing.T) {
 					t.Errorf("shown as %s", m.body)
 				}
 				at := time.Unix(m.number("expires_at"), 0).UTC().Format(http.TimeFormat)
-				if life := m.number("expires_at") - m.number("created_at"); life != c.life || a.Header.Get("Sunset") != at ||
+				if life := m.number("expires_at") - m.number("created_at"); life != c.life ||
+					a.Header.Get("Sunset") != at ||
 					m.Header.Get("Sunset") != at {
 					t.Errorf("it lives %d s, Sunset %q", life, a.Header.Get("Sunset"))
 				}
-				if len(a.Header.Get("X-Delete-Token")) != 43 || a.Header.Get("Set-Cookie") != "" || a.Header.Get("X") != "" {
+				if len(a.Header.Get("X-Delete-Token")) != 43 || a.Header.Get("Set-Cookie") != "" ||
+					a.Header.Get("X") != "" {
 					t.Errorf("header %v", a.Header)
 				}
 				if got := ts.get("/"+id+"/raw", h...).want(200, "").body; got != c.content {
@@ -313,7 +324,8 @@ func TestLinks(t *testing.T) {
 		}
 		a = ts.get("/"+a.id(), c.headers...)
 		id := a.field("id")
-		if a.field("url") != prefix+"/"+id || a.field("raw") != prefix+"/"+id+"/raw" || a.field("link") != c.base+"/"+id+"/raw" {
+		if a.field("url") != prefix+"/"+id || a.field("raw") != prefix+"/"+id+"/raw" ||
+			a.field("link") != c.base+"/"+id+"/raw" {
 			t.Errorf("%s: %s", c.env, a.body)
 		}
 	}
@@ -397,7 +409,8 @@ func TestRefusedCreations(t *testing.T) {
 	} {
 		cases = append(cases, refusal{isJSON, c[0], c[1], c[2]})
 	}
-	cases = append(cases, refusal{"ALICE\n" + isJSON, `{"content":"x","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"})
+	cases = append(cases, refusal{"ALICE\n" + isJSON, `{"content":"x","display_name":"a\r\nX: 1"}`, "bad_display_name",
+		"control"})
 	for _, c := range [][3]string{
 		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"}, {form(file("x", "")), "empty_content", "empty"},
 		{"", "bad_option", "curl -F"}, {whole[:120], "bad_option", "cut short"}, {whole[:40], "bad_option", "cut short"},
@@ -421,7 +434,8 @@ func TestRefusedCreations(t *testing.T) {
 			t.Run(fmt.Sprintf("%.50q %.50q %T", c.headers, c.body, body), func(t *testing.T) {
 				a := ts.in(t).do("POST", "/", body, head(c.headers)...).want(max(400, status[c.code]), c.code)
 				a.says(c.says)
-				if h := a.Header; h.Get("Location")+h.Get("X-Delete-Token")+h.Get("Sunset") != "" || h.Get("Cache-Control") != "no-store" ||
+				if h := a.Header; h.Get("Location")+h.Get("X-Delete-Token")+h.Get("Sunset") != "" ||
+					h.Get("Cache-Control") != "no-store" ||
 					a.field("request_id") != h.Get("X-Request-Id") {
 					t.Errorf("%s, %v", a.body, h)
 				}
@@ -441,7 +455,8 @@ func TestRefusedCreations(t *testing.T) {
 		{"PUT /0123456789abcdef", "not_found", "curl -T - " + ts.url + "/", ""},
 	} {
 		a := ts.send(c.request, strings.NewReader("content"))
-		a.want(map[string]int{"bad_option": 400, "method_not_allowed": 405, "not_found": 404}[c.code], c.code).says(c.says)
+		a.want(map[string]int{"bad_option": 400, "method_not_allowed": 405, "not_found": 404}[c.code],
+			c.code).says(c.says)
 		if a.Header.Get("Allow") != c.allow {
 			t.Errorf("%s: Allow %q", c.request, a.Header.Get("Allow"))
 		}
@@ -487,8 +502,8 @@ func TestLimitsInAnswers(t *testing.T) {
 	ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "")
 }
 
-// TestBeforeTheBody: what the head of a request settles is answered before a byte of the body is read, and no client that
-// waits is told to go on.
+// TestBeforeTheBody: what the head of a request settles is answered before a byte of the body is read, and no client
+// that waits is told to go on.
 func TestBeforeTheBody(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=1MiB"}, fast...)...)
 	c := ts.create("mine")
@@ -530,7 +545,8 @@ func TestBeforeTheBody(t *testing.T) {
 		t.Errorf("after 100 Continue: %d", a.StatusCode)
 	}
 	ts.stored(2)
-	// Who sends without reading (Python's urllib) finds the answer all the same, unless this machine stood still for 5 s.
+	// Who sends without reading (Python's urllib) finds the answer all the same, unless this machine stood still for 5
+	// s.
 	for range 5 {
 		if a, err := ts.try("POST", "/", strings.NewReader(pattern(16<<20))); err == nil && a.StatusCode == 413 {
 			return
@@ -589,7 +605,8 @@ func TestExpiry(t *testing.T) {
 		}
 		a.want(400, "bad_expiry").says("seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time")
 	}
-	for cert, lives := range map[string][2]int64{sha1OfNothing: {1, 7}, certAlice: {7, 49}, certTrusted: {30, 90}, certAdmin: {30, 90}} {
+	for cert, lives := range map[string][2]int64{sha1OfNothing: {1, 7}, certAlice: {7, 49}, certTrusted: {30, 90},
+		certAdmin: {30, 90}} {
 		p, longest := ts.create("x", withCert(cert)...), ts.create("x", withCert(cert, "X-Expiry: 1000d")...)
 		if p.ExpiresAt-p.CreatedAt != lives[0]*day || longest.ExpiresAt-p.CreatedAt != lives[1]*day {
 			t.Errorf("%.4s: lives %d s, at most %d", cert, p.ExpiresAt-p.CreatedAt, longest.ExpiresAt-p.CreatedAt)
@@ -598,8 +615,10 @@ func TestExpiry(t *testing.T) {
 	}
 	ts.stored(n)
 	ts = start(t, append([]string{"EXPIRY_ANON=10d", "EXPIRY_UNTRUSTED=60d", "MAX_EXPIRY=50d"}, fast...)...)
-	for life, h := range map[int64][]string{10: {"X-Expiry: 11d"}, 50: withCert(certAlice), 49: withCert(certAlice, "X-Expiry: 49d")} {
-		if p := ts.create("x", h...); p.ExpiresAt-p.CreatedAt != life*day { // a longer default raises what may be asked; MAX_EXPIRY cuts
+	for life, h := range map[int64][]string{10: {"X-Expiry: 11d"}, 50: withCert(certAlice), 49: withCert(certAlice,
+		"X-Expiry: 49d")} {
+		if p := ts.create("x",
+			h...); p.ExpiresAt-p.CreatedAt != life*day { // a longer default raises what may be asked; MAX_EXPIRY cuts
 			t.Errorf("%v: lives %d s", h, p.ExpiresAt-p.CreatedAt)
 		}
 	}
@@ -620,14 +639,16 @@ func TestMIME(t *testing.T) {
 		}
 		kind, _, _ := strings.Cut(want, ";")
 		media := !strings.HasSuffix(kind, "+xml") && strings.Contains("audio video", kind[:5])
-		inline := media || slices.Contains(strings.Fields("text/plain application/json image/png image/jpeg image/gif image/webp "+
-			"image/avif"), kind)
+		inline := media ||
+			slices.Contains(strings.Fields("text/plain application/json image/png image/jpeg image/gif image/webp "+
+				"image/avif"), kind)
 		if got := r.Header.Get("Content-Disposition"); (got == "inline") != inline || !inline && got != "attachment" {
 			t.Errorf("%s: Content-Disposition %q", want, got)
 		}
 	}
 	for want, contents := range map[string][]string{ // by the bytes
-		isText: {"hello\n", "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3", "GIF89a is a format\n",
+		isText: {"hello\n", "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3",
+			"GIF89a is a format\n",
 			"fLaC is a mark", "OggS is a mark", "<!DOCTYPE html><script>alert(1)</script>", "<?xml version=\"1.0\"?><svg/>",
 			"-----BEGIN PGP MESSAGE-----\n\nhQEM\n"},
 		raw: {"a\x00b", "gr\xf6\xdfe", "a\xc3", "\xed\xa0\x80", strings.Repeat("x", chunkSize-1) + "\xf0\x9f\x98y",
@@ -693,7 +714,8 @@ func TestMIME(t *testing.T) {
 
 // ---- reading ----
 
-// TestMetadata: what is shown, to whom, as JSON and as lines for a person; what of it would help a guesser; nothing burns.
+// TestMetadata: what is shown, to whom, as JSON and as lines for a person; what of it would help a guesser; nothing
+// burns.
 func TestMetadata(t *testing.T) {
 	ts := start(t, fast...)
 	ts.clock.hold()
@@ -723,12 +745,14 @@ func TestMetadata(t *testing.T) {
 		for _, accept := range []string{"text/plain", "text/html,application/xhtml+xml,*/*;q=0.8"} {
 			a := ts.get("/"+p.ID, "Accept: "+accept).want(200, "")
 			for line := range strings.SplitSeq(strings.ReplaceAll(c.lines, "LINK", ts.url+"/"+p.ID), "|") {
-				if !strings.Contains(a.body, line) || a.Header.Get("Content-Type") != isText || a.Header.Get("Sunset") == "" {
+				if !strings.Contains(a.body, line) || a.Header.Get("Content-Type") != isText ||
+					a.Header.Get("Sunset") == "" {
 					t.Errorf("%s: %q lacks %q", c.shows, a.body, line)
 				}
 			}
 		}
-		ts.get("/"+p.ID, "Accept: text/plain;q=0.1, application/json", "User-Agent: Slackbot").want(200, "").number("size")
+		ts.get("/"+p.ID, "Accept: text/plain;q=0.1, application/json", "User-Agent: Slackbot").want(200,
+			"").number("size")
 	}
 	ts.stored(4)
 }
@@ -763,7 +787,8 @@ func TestRaw(t *testing.T) {
 				{"Range: bytes=0-999999999999999999", 206, content}, {"Range: bytes=" + strconv.Itoa(size) + "-", 416, ""},
 				{"Range: bytes=0-0\nIf-Range: " + etag, 206, content[:1]}, {"Range: bytes=0-0\nIf-Range: W/" + etag, 200, content},
 			}
-			for _, v := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "0-2", "bytes= 0-2", "bytes=0-9999999999999999999",
+			for _, v := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "0-2", "bytes= 0-2",
+				"bytes=0-9999999999999999999",
 				"bytes=0-0,2-2", "bytes=" + strings.TrimSuffix(strings.Repeat("0-,", 1000), ","), "bytes=0-0\nRange: bytes=1-1"} {
 				cases = append(cases, row{"Range: " + v, 200, content})
 			}
@@ -774,18 +799,22 @@ func TestRaw(t *testing.T) {
 						status, length = 200, size
 					}
 					a := ts.do(method, raw, nil, strings.Split(c.headers, "\n")...)
-					if a.StatusCode != status || status < 300 && method == "GET" && a.body != c.body || method == "HEAD" && a.body != "" {
-						t.Fatalf("%s %s, %d, round %d: %d, %d bytes", method, c.headers, size, round, a.StatusCode, len(a.body))
+					if a.StatusCode != status || status < 300 && method == "GET" && a.body != c.body ||
+						method == "HEAD" && a.body != "" {
+						t.Fatalf("%s %s, %d, round %d: %d, %d bytes", method, c.headers, size, round, a.StatusCode,
+							len(a.body))
 					}
 					h := a.Header
 					if status < 412 && h.Get("Etag") != etag || status < 300 && (h.Get("Accept-Ranges") != "bytes" ||
 						h.Get("Last-Modified") != date || h.Get("Content-Length") != strconv.Itoa(length)) {
 						t.Errorf("%s %s: headers %v", method, c.headers, h)
 					}
-					if status == 412 && (h.Get("Etag") != "" || method == "GET" && a.field("code") != "precondition_failed") {
+					if status == 412 && (h.Get("Etag") != "" || method == "GET" &&
+						a.field("code") != "precondition_failed") {
 						t.Errorf("%s %s: %s", method, c.headers, a.body)
 					}
-					if want := map[bool]string{true: "no-store", false: "private, no-cache"}[status >= 412]; h.Get("Cache-Control") != want {
+					if want := map[bool]string{true: "no-store",
+						false: "private, no-cache"}[status >= 412]; h.Get("Cache-Control") != want {
 						t.Errorf("%s %s: Cache-Control %q, want %q", method, c.headers, h.Get("Cache-Control"), want)
 					}
 				}
@@ -797,8 +826,8 @@ func TestRaw(t *testing.T) {
 	}
 }
 
-// TestClosed: content that is not open has neither validators nor ranges. It takes proof, then password, and nobody bypasses
-// either: a refusal burns nothing and shows nothing.
+// TestClosed: content that is not open has neither validators nor ranges. It takes proof, then password, and nobody
+// bypasses either: a refusal burns nothing and shows nothing.
 func TestClosed(t *testing.T) {
 	ts := start(t, fast...)
 	ts.listed(certAdmin, true)
@@ -829,7 +858,8 @@ func TestClosed(t *testing.T) {
 			}
 			a := ts.do(method, raw, nil, head(c.headers)...)
 			want := map[int]string{401: `Basic realm="paste", charset="UTF-8"`}[c.status]
-			if a.StatusCode != c.status || method == "GET" && a.field("code") != c.code || strings.Contains(a.body, secret) ||
+			if a.StatusCode != c.status || method == "GET" && a.field("code") != c.code || strings.Contains(a.body,
+				secret) ||
 				a.Header.Get("WWW-Authenticate") != want {
 				t.Errorf("%s %.90q: %d %s %v", method, c.headers, a.StatusCode, a.body, a.Header)
 			}
@@ -862,8 +892,8 @@ func TestClosed(t *testing.T) {
 	ts.get("/"+ts.create(pattern(chunkSize+9), long).ID+"/raw", long, "Range: bytes=0-0").want(200, "")
 }
 
-// TestBurn: of many readers at once exactly one sees the content, all others see what anybody sees who guesses an id; and
-// nothing of it is left.
+// TestBurn: of many readers at once exactly one sees the content, all others see what anybody sees who guesses an id;
+// and nothing of it is left.
 func TestBurn(t *testing.T) {
 	ts := start(t, append([]string{"MAX_DOWNLOADS=4096"}, fast...)...)
 	for _, size := range []int{100, 3*chunkSize + 5} {
@@ -924,7 +954,8 @@ func TestPreviews(t *testing.T) {
 		{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"}, {"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors"},
 		{"Sec-Fetch-Site: cross-site"},
 	}
-	for _, agent := range []string{"Googlebot/2.1", "SomeCrawler", "a spider", "Link Preview Service", "facebookexternalhit/1.1",
+	for _, agent := range []string{"Googlebot/2.1", "SomeCrawler", "a spider", "Link Preview Service",
+		"facebookexternalhit/1.1",
 		"WhatsApp/2.23", "Slack-ImgProxy", "Mozilla/5.0 (compatible; Discordbot/2.0)", "SkypeUriPreview", "Embedly/0.2", "urlscan.io",
 		"http.rb/5 (Mastodon/4)", "Iframely/1.3", "Rocket.Chat/6", "Misskey/13", "Lemmy/0.19", "Viber/2", "Microsoft ms-office; MSOffice 16"} {
 		refused = append(refused, []string{"User-Agent: " + agent})
@@ -948,8 +979,8 @@ func TestPreviews(t *testing.T) {
 	}
 }
 
-// TestRenewal: each 200 or 206 to a GET of the content moves the deadline, by a hundredth of the life at least and never past
-// MAX_EXPIRY; nothing else does, and a fixed one stays.
+// TestRenewal: each 200 or 206 to a GET of the content moves the deadline, by a hundredth of the life at least and
+// never past MAX_EXPIRY; nothing else does, and a fixed one stays.
 func TestRenewal(t *testing.T) {
 	for _, cache := range []string{"CACHE=0", "CACHE=1MiB"} {
 		t.Run(cache, func(t *testing.T) {
@@ -986,7 +1017,8 @@ func TestRenewal(t *testing.T) {
 				}
 				ts.write("UPDATE total SET pastes = pastes") // behind the renewal
 				shown := ts.get("/"+p.ID).want(200, "").number("expires_at")
-				if file := ts.number("SELECT expires_at FROM pastes WHERE id = ?", p.ID); shown != born+c.want || file != shown {
+				if file := ts.number("SELECT expires_at FROM pastes WHERE id = ?", p.ID); shown != born+c.want ||
+					file != shown {
 					t.Errorf("%s: deadline %d, in the file %d, want %d", c.name, shown-born, file-born, c.want)
 				}
 				if c.name == "200" { // and what else was read then
@@ -1000,7 +1032,8 @@ func TestRenewal(t *testing.T) {
 			}
 		})
 	}
-	// A download that takes longer than the rest of the life: renewed when it was answered, so that nobody sweeps it away.
+	// A download that takes longer than the rest of the life: renewed when it was answered, so that nobody sweeps it
+	// away.
 	ts := start(t, append([]string{"EXPIRY_ANON=10h", "MAX_ANON=16MiB"}, fast...)...)
 	ts.clock.hold()
 	content := pattern(12 << 20) // more than the kernel's buffers on the way hold
@@ -1101,15 +1134,20 @@ func TestChange(t *testing.T) {
 		if sent == "" {
 			sent = c[0]
 		}
-		a := ts.do("PUT", "/"+p.ID, both(sent)[i%2], head(strings.Replace(c[1], "TAG", `"`+tag+`"`, 1))...).want(200, "")
+		a := ts.do("PUT", "/"+p.ID, both(sent)[i%2], head(strings.Replace(c[1], "TAG", `"`+tag+`"`, 1))...).want(200,
+			"")
 		tag = sum256(c[0])
-		if a.field("sha256") != tag || a.number("size") != int64(len(c[0])) || a.field("mime_type") != isText || a.field("id") != p.ID ||
-			a.number("created_at") != born || a.number("expires_at") != p.ExpiresAt || a.Header.Get("X-Delete-Token") != "" ||
-			a.field("delete_token") != "" || (a.field("display_name") == "name") != (i == 1 || i == 2) || a.Header.Get("Sunset") == "" {
+		if a.field("sha256") != tag || a.number("size") != int64(len(c[0])) || a.field("mime_type") != isText ||
+			a.field("id") != p.ID ||
+			a.number("created_at") != born || a.number("expires_at") != p.ExpiresAt ||
+			a.Header.Get("X-Delete-Token") != "" ||
+			a.field("delete_token") != "" || (a.field("display_name") == "name") != (i == 1 || i == 2) ||
+			a.Header.Get("Sunset") == "" {
 			t.Errorf("change %d: %s", i, a.body)
 		}
 		b := ts.get("/"+p.ID+"/raw").want(200, "")
-		if modified, _ := http.ParseTime(b.Header.Get("Last-Modified")); b.body != c[0] || b.Header.Get("Etag") != `"`+tag+`"` ||
+		if modified, _ := http.ParseTime(b.Header.Get("Last-Modified")); b.body != c[0] ||
+			b.Header.Get("Etag") != `"`+tag+`"` ||
 			modified.Unix() != born+3600 {
 			t.Errorf("change %d: read %d bytes, %v", i, len(b.body), b.Header)
 		}
@@ -1136,7 +1174,8 @@ func TestChange(t *testing.T) {
 	// Whoever may change a paste may take a name off it; a body may be options alone.
 	p = ts.create("content", withCert(certAlice, "X-Display-Name: me")...)
 	ts.do("PUT", "/"+p.ID, nil, "X-Delete-Token: "+p.DeleteToken, "X-Display-Name: ").want(200, "")
-	a := ts.do("PUT", "/"+p.ID, strings.NewReader(form(field("expiry", "2h"))), withCert(certAlice, isForm)...).want(200, "")
+	a := ts.do("PUT", "/"+p.ID, strings.NewReader(form(field("expiry", "2h"))), withCert(certAlice,
+		isForm)...).want(200, "")
 	if a.field("display_name") != "" || a.number("expires_at") != ts.clock.now().Unix()+7200 {
 		t.Errorf("%s", a.body)
 	}
@@ -1163,7 +1202,8 @@ func TestChangeInTime(t *testing.T) {
 		{"PUT /ID", "Accept: */*", "new", 10 * time.Hour, 404, "not_found"},
 	} {
 		p := ts.create("old")
-		finish := ts.slowly(strings.Replace(c.request, "ID", p.ID, 1), c.content, c.options, "X-Delete-Token: "+p.DeleteToken)
+		finish := ts.slowly(strings.Replace(c.request, "ID", p.ID, 1), c.content, c.options,
+			"X-Delete-Token: "+p.DeleteToken)
 		ts.clock.advance(c.after)
 		if a := finish(); a.StatusCode != c.status || a.field("code") != c.code {
 			t.Errorf("%s %s after %v: %d %s", c.request, c.options, c.after, a.StatusCode, a.body)
@@ -1190,7 +1230,8 @@ func TestChangeInTime(t *testing.T) {
 		if c[0] > 0 {
 			v = strconv.FormatInt(c[0], 10)
 		}
-		if a := ts.do("PUT", "/"+p.ID, nil, token, "X-Expiry: "+v).want(200, ""); a.number("expires_at") != p.CreatedAt+c[1] {
+		if a := ts.do("PUT", "/"+p.ID, nil, token, "X-Expiry: "+v).want(200,
+			""); a.number("expires_at") != p.CreatedAt+c[1] {
 			t.Errorf("X-Expiry %q: %d s", v, a.number("expires_at")-p.CreatedAt)
 		}
 	}
@@ -1200,7 +1241,8 @@ func TestChangeInTime(t *testing.T) {
 	for _, c := range []string{"X-Expiry: 10m", "X-Expiry: "} {
 		ts.do("PUT", "/"+p.ID, nil, token, c).want(400, "bad_expiry")
 	}
-	if a := ts.do("PUT", "/"+p.ID, strings.NewReader("newer"), token).want(200, ""); a.number("expires_at") != p.CreatedAt+10*3600+1800 {
+	if a := ts.do("PUT", "/"+p.ID, strings.NewReader("newer"), token).want(200,
+		""); a.number("expires_at") != p.CreatedAt+10*3600+1800 {
 		t.Errorf("%s", a.body)
 	}
 	ts.get("/"+p.ID+"/raw").want(200, "")
@@ -1230,7 +1272,8 @@ func TestParallelChanges(t *testing.T) {
 		readers.Go(func() {
 			for !stop.Load() {
 				a, err := ts.try("GET", "/"+p.ID+"/raw", nil)
-				if err == nil && (a.StatusCode != 200 || !known[a.body] || a.Header.Get("Etag") != `"`+sum256(a.body)+`"`) {
+				if err == nil && (a.StatusCode != 200 || !known[a.body] ||
+					a.Header.Get("Etag") != `"`+sum256(a.body)+`"`) {
 					t.Errorf("status %d, %d bytes that nobody wrote", a.StatusCode, len(a.body))
 					return
 				}
@@ -1246,7 +1289,8 @@ func TestParallelChanges(t *testing.T) {
 	}
 }
 
-// TestChangedDuringRead: a reader whose content is replaced or deleted sees the connection end, never a mixture or a whole.
+// TestChangedDuringRead: a reader whose content is replaced or deleted sees the connection end, never a mixture or a
+// whole.
 func TestChangedDuringRead(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=16MiB"}, fast...)...)
 	content := strings.Repeat("old content ", 1<<20)
@@ -1289,7 +1333,8 @@ func TestDelete(t *testing.T) {
 		}
 	}
 	ts.do("DELETE", "/"+p.ID, nil, withCert(certAlice)...).want(200, "")
-	// Deleting needs neither password nor proof, and what burns can be deleted unread; of many who do it one has done it.
+	// Deleting needs neither password nor proof, and what burns can be deleted unread; of many who do it one has done
+	// it.
 	p = ts.create("x", "X-Burn-After-Read: true", proofGiven, "X-Paste-Password: pw")
 	var deleted atomic.Int64
 	var wg sync.WaitGroup
@@ -1374,7 +1419,8 @@ func TestList(t *testing.T) {
 		t.Errorf("all: %s, next %v", names, one.Next)
 	}
 	for _, e := range one.Pastes {
-		if e.Owner != certAlice || (e.SHA256 == "") != e.Burn || e.CreatedAt != made[e.DisplayName[:1]].CreatedAt || e.Link == "" {
+		if e.Owner != certAlice || (e.SHA256 == "") != e.Burn || e.CreatedAt != made[e.DisplayName[:1]].CreatedAt ||
+			e.Link == "" {
 			t.Errorf("entry %+v", e)
 		}
 	}
@@ -1412,7 +1458,8 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: %s, want %s", query, names, want)
 		}
 	}
-	for _, query := range []string{"?limit=0", "?limit=-1", "?limit=x", "?limit=", "?limit=1&limit=2", "?limit=99999999999999999999",
+	for _, query := range []string{"?limit=0", "?limit=-1", "?limit=x", "?limit=", "?limit=1&limit=2",
+		"?limit=99999999999999999999",
 		"?cursor=x", "?cursor=AAAA", "?cursor=" + strings.Repeat("A", 10) + "B", "?cursor=" + strings.Repeat("A", 12), "?type=image", "?type=*/*",
 		"?type=image/*x", "?type=", "?after=x", "?after=-1", "?before=2026-01-01", "?before=", "?q=%ff", "?q=" + strings.Repeat("x", 5000),
 		"?other=1", "?Limit=1", "?%zz", "?a;b"} {
@@ -1443,7 +1490,8 @@ func TestListBound(t *testing.T) {
 	ts := start(t, fast...)
 	p := ts.create("x", withCert(certAlice, "X-Display-Name: wanted")...)
 	ts.write(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20100) INSERT INTO pastes
-		SELECT content + i, printf('%016x', i), size, mime, sha256, created_at, modified_at, expires_at, life, owner, burn, password,
+		SELECT content + i, printf('%016x', i), size, mime, sha256, created_at, modified_at, expires_at, life, owner,
+			burn, password,
 		proof, token, iif(i = 5000, 'wanted', 'other') FROM pastes, n WHERE name = 'wanted'`)
 	for _, c := range []struct {
 		query string
@@ -1471,7 +1519,8 @@ func TestListBound(t *testing.T) {
 func TestNotFound(t *testing.T) {
 	ts := start(t, fast...)
 	ts.clock.hold()
-	gone := map[string]created{"expired": ts.create("x", "X-Expiry: 60"), "burned": ts.create("x", "X-Burn-After-Read: 1"), "deleted": ts.create("x")}
+	gone := map[string]created{"expired": ts.create("x", "X-Expiry: 60"), "burned": ts.create("x",
+		"X-Burn-After-Read: 1"), "deleted": ts.create("x")}
 	ts.get("/"+gone["expired"].ID+"/raw").want(200, "") // now in the cache
 	ts.get("/"+gone["burned"].ID+"/raw").want(200, "")
 	ts.do("DELETE", "/"+gone["deleted"].ID, nil, "X-Delete-Token: "+gone["deleted"].DeleteToken).want(200, "")
@@ -1484,17 +1533,24 @@ func TestNotFound(t *testing.T) {
 		c := ts.dial()
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nX-Request-ID: r\r\nConnection: close\r\n\r\n", path)
 		b, _ := io.ReadAll(c)
-		lines := slices.DeleteFunc(strings.Split(string(b), "\r\n"), func(l string) bool { return strings.HasPrefix(l, "Date: ") })
+		lines := slices.DeleteFunc(strings.Split(string(b), "\r\n"), func(l string) bool {
+			return strings.HasPrefix(l,
+				"Date: ")
+		})
 		return strings.Join(lines, "\n")
 	}
 	missing := wire("/0123456789abcdef")
-	if !strings.HasPrefix(missing, "HTTP/1.1 404 ") || !strings.HasSuffix(missing, `{"error":"not found","code":"not_found","request_id":"r"}`+"\n") {
+	if !strings.HasPrefix(missing, "HTTP/1.1 404 ") || !strings.HasSuffix(missing,
+		`{"error":"not found","code":"not_found","request_id":"r"}`+"\n") {
 		t.Errorf("%s", missing)
 	}
-	paths := []string{"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/raw/", "/" + id + "/RAW", "/" + id + "/raw%2f", "/" + id + "/info",
+	paths := []string{"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/raw/", "/" + id + "/RAW",
+		"/" + id + "/raw%2f", "/" + id + "/info",
 		"/" + id + "/raw/x/y", "/" + id + "/info/x", "//" + id, "/./" + id, "/x/../" + id, "/" + id + "//raw", "/s/AAAAAAAA", "/s/" + id, "/*"}
-	for _, odd := range []string{strings.ToUpper(id), id[:7], id + "0", id + "%20", "%20" + id, id + "%00", id[:4] + "%2f" + id[4:], "..%2f" + id,
-		id + "%0d%0aX-Evil:%201", "%ef%bc%90" + id, strings.Repeat("a", 65), strings.Repeat("a", 5000), "%25", "'%20OR%201=1--", id + ".txt", "%ff",
+	for _, odd := range []string{strings.ToUpper(id), id[:7], id + "0", id + "%20", "%20" + id, id + "%00",
+		id[:4] + "%2f" + id[4:], "..%2f" + id,
+		id + "%0d%0aX-Evil:%201", "%ef%bc%90" + id, strings.Repeat("a", 65), strings.Repeat("a", 5000), "%25",
+		"'%20OR%201=1--", id + ".txt", "%ff",
 		gone["expired"].ID, gone["burned"].ID, gone["deleted"].ID} {
 		paths = append(paths, "/"+odd, "/"+odd+"/raw", "/"+odd+"/raw/name")
 	}
