@@ -573,7 +573,7 @@ func TestUploadsSweep(t *testing.T) {
 	ts := start(t, "SWEEP=1h")
 	ts.sweep()
 	for i := range 20 {
-		ts.write("INSERT INTO chunks VALUES ((1 << 50) + (? << 20), '', zeroblob(262144))", i)
+		ts.write("INSERT INTO chunks VALUES ((1 << 50) + (? << 20), zeroblob(0), zeroblob(262144))", i)
 		ts.write("INSERT INTO garbage VALUES ((1 << 30) + ?, 0)", i)
 	}
 	ts.create(pattern(6*chunkSize + 1))
