@@ -21,7 +21,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/textproto"
 	"net/url"
 	"os"
 	"regexp"
@@ -87,8 +86,6 @@ type identity struct {
 func (i identity) owns(p *paste) bool { return i.owner != "" && i.owner == p.owner }
 
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-func canonicalHeader(name string) string { return textproto.CanonicalMIMEHeaderKey(name) }
 
 // Header values of every answer, made once: the header map only takes the slices.
 var (
