@@ -616,7 +616,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 			c.mu.Unlock()
 			return n, err
 		}
-		slow := c.in.slow(n, time.Since(began), c.inBusy()) || time.Now().After(end)
+		slow := c.in.slow(n, time.Since(began), c.inBusy()) || !time.Now().Before(end)
 		c.mu.Unlock()
 		if slow && err == nil { // a trickle
 			err = os.ErrDeadlineExceeded
@@ -640,12 +640,13 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		m, err := c.Conn.Write(b[n:])
 		n += m
 		c.mu.Lock()
-		slow := c.out.slow(m, time.Since(began), c.outBusy()) || time.Now().After(end)
+		slow := c.out.slow(m, time.Since(began), c.outBusy()) || !time.Now().Before(end)
 		c.mu.Unlock()
 		if slow {
 			if t, ok := c.Conn.(*net.TCPConn); ok {
 				t.SetLinger(0) // nor shall the kernel keep for minutes what nobody takes
 			}
+			c.Close() // net/http may not look at this error, and read on
 			return n, os.ErrDeadlineExceeded
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
