@@ -23,6 +23,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -73,7 +74,9 @@ func badExpiry(text string) error {
 // parseExpiry returns the deadline in Unix seconds, after now.
 func parseExpiry(v string, now int64) (deadline int64, err error) {
 	if at, ok := strings.CutPrefix(v, "@"); ok {
-		deadline, err = strconv.ParseInt(at, 10, 64)
+		var n uint64 // no sign
+		n, err = strconv.ParseUint(at, 10, 63)
+		deadline = int64(n)
 	} else if strings.ContainsAny(v, "-:T") {
 		var t time.Time
 		t, err = time.Parse(time.RFC3339, v)
@@ -110,7 +113,7 @@ func (o *options) set(name, v string) error {
 	case "burn_after_read":
 		burns := v == "true" || v == "1"
 		if !burns && v != "false" && v != "0" {
-			return badOption(fmt.Sprintf("burn_after_read is %.20q", v), "it takes true, false, 1 or 0")
+			return badOption(fmt.Sprintf("burn_after_read can't be %.20q", v), "it takes true, false, 1 or 0")
 		}
 		if o.burn && o.burns != burns {
 			return clash
@@ -193,7 +196,8 @@ var errTransfers = &apiError{status: 429, Code: "too_many_transfers", Text: "too
 	Hint: "wait for one to end, then try again"}
 
 func tooLarge(limit int64, hint string) error {
-	return &apiError{status: 413, Code: "too_large", Text: "more than " + sizeWords(limit), Hint: hint, Limit: limit}
+	return &apiError{status: 413, Code: "too_large", Text: "larger than " + sizeWords(limit) + ", the most that is taken",
+		Hint: hint, Limit: limit}
 }
 
 // tooLarge says what to do about a content that is too large for its sender.
@@ -205,7 +209,7 @@ func (q *request) tooLarge() error {
 	return tooLarge(q.s.maxSize(q.tier), hint)
 }
 
-const jsonHint = "send the content raw, options as headers: curl -T file"
+const jsonHint = "that is for JSON: send a larger content raw, with options as headers: curl -H 'X-Expiry: 7d' -T FILE"
 
 // receive asks for the permit of a creation and an upload slot, then lets read take the body. announced is its length, as far
 // as it is content. The caller must close the intake.
@@ -241,10 +245,8 @@ func (s *server) receive(q *request, limit, announced int64, read func(*intake) 
 
 // receivePaste is receive for the forms that a paste may have; options of the body go to o.
 func (s *server) receivePaste(q *request, o *options) (*intake, error) {
-	limit, most, declared := s.maxSize(q.tier), int64(0), ""
-	if v := q.r.Header["Content-Type"]; len(v) > 0 {
-		declared = v[0]
-	}
+	limit, most := s.maxSize(q.tier), int64(0)
+	declared := strings.Join(q.r.Header["Content-Type"], ", ") // two lines of which one names JSON are JSON
 	form, params := mediaType(declared)
 	read := func(in *intake) error { return in.read(q) }
 	switch form {
@@ -380,7 +382,8 @@ var namesJSON = regexp.MustCompile(`(?i)(^|[^a-z0-9!#$&^_.+/-])application/json(
 
 // ---- JSON ----
 
-const pasteForm = `{"content": "...", "mime_type"?, "expiry"?, "burn_after_read"?, "password"?, "display_name"?}`
+const pasteForm = `{"content": "...", "expiry": "7d", "burn_after_read": true, "password": "...", "mime_type": "text/plain", ` +
+	`"display_name": "..."}, of which only content must be there`
 
 func badJSON(why, form string) error {
 	return &apiError{status: 400, Code: "bad_json", Text: "bad JSON: " + why, Hint: "it looks like " + form}
@@ -394,11 +397,19 @@ var (
 // readJSON reads a body that is one JSON object of the members of v, and nothing else, in valid UTF-8 without lone surrogates:
 // encoding/json would replace those (RFC 8259, 8.2). form is what it should look like.
 func (q *request) readJSON(v any, form string) error {
-	b := bytes.NewBuffer(make([]byte, 0, max(512, min(q.r.ContentLength, jsonMost)+bytes.MinRead)))
+	size := q.r.ContentLength
+	if size < 0 || size > jsonMost {
+		size = jsonMost + 1
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
 	if _, err := b.ReadFrom(io.LimitReader(q, jsonMost+1)); err != nil {
 		return bodyError(err)
 	}
 	raw := b.Bytes()
+	if len(raw) > hotSize { // decoding takes five times its memory, and up to a tenth of a second: one after the other
+		q.s.decoding.Lock()
+		defer q.s.decoding.Unlock()
+	}
 	switch {
 	case len(raw) > jsonMost:
 		return tooLarge(jsonMost, jsonHint)
@@ -421,7 +432,17 @@ func (q *request) readJSON(v any, form string) error {
 		if wrong.Field == "" {
 			return badJSON("it is not an object", form)
 		}
-		return badJSON("the member "+wrong.Field+" can't be of the type "+wrong.Value, form)
+		must := "a string"
+		if wrong.Type.Kind() == reflect.Bool {
+			must = "true or false, without quotes"
+		}
+		return badJSON(fmt.Sprintf("the member %s must be %s, but it is of the type %s", wrong.Field, must, wrong.Value), form)
+	}
+	if bad := (*json.SyntaxError)(nil); errors.As(err, &bad) { // what stands there is not repeated: it may be the content
+		return badJSON(fmt.Sprintf("it is no JSON at byte %d", bad.Offset), form)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return badJSON("it ends before the object does", form)
 	}
 	if unknown, ok := strings.CutPrefix(fmt.Sprint(err), "json: unknown field "); ok {
 		return badJSON("there is no member "+fmt.Sprintf("%.40s", unknown), form)
@@ -486,7 +507,7 @@ func (in *intake) json(o *options) error {
 func (in *intake) multipart(boundary string, o *options, take func(io.Reader) error) error {
 	damaged := badOption("the multipart body is damaged or cut short", "let curl -F make it")
 	if boundary == "" {
-		return damaged
+		return badOption("the Content-Type of the form has no boundary", "leave it to who makes the form: curl -F file=@FILE")
 	}
 	body := &multipartBody{r: in.q, left: in.limit + multipartExtra}
 	// The parser takes an end within a part's header for the last boundary; an end that is an error is none to it. The line
@@ -676,7 +697,7 @@ func disposition(mime string) string {
 func (s *server) checkContent(in *intake) error {
 	if in.size == 0 {
 		return &apiError{status: 400, Code: "empty_content", Text: "the content is empty",
-			Hint: "curl -T file, or --data-binary @file; -d @file of an empty or missing file sends nothing"}
+			Hint: "curl -T FILE, --data-binary @FILE or -F file=@FILE; -d @FILE of an empty or missing file sends nothing"}
 	}
 	if in.size < s.cfg.minSize {
 		return &apiError{status: 400, Code: "too_small", Text: "the content has less than " + sizeWords(s.cfg.minSize)}

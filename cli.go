@@ -2,11 +2,13 @@ package main
 
 // The command line: commands, options, config file, history, and what a terminal is shown.
 //
-// Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked for, and
-// afterwards nothing is refused. Output files appear whole or not at all and replace nothing without -f. What others wrote
-// (names, content, the server's sentences) reaches a terminal only with its control characters made visible.
-// Credentials stay with the configured server: scheme, host and port. A link may lead elsewhere, but goes there naked.
-// Never: a key or password in an argument, in a child's environment or on stderr; plaintext in a temporary file of ours.
+// Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked
+// for, and afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it
+// holds the only copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What
+// others wrote (names, content, the server's sentences) reaches a terminal only with its control characters made
+// visible.
+// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary
+// file.
 // XDG Base Directory (config, state), NO_COLOR (there are no colours at all).
 
 import (
@@ -14,6 +16,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,12 +26,15 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -44,14 +50,27 @@ import (
 
 const (
 	progressFrom = 1 << 20                // bytes from which a transfer shows progress
-	progressStep = 200 * time.Millisecond // between two lines
-	peekSize     = 4096                   // bytes judged to be text or not before a terminal gets them
+	progressStep = 200 * time.Millisecond // between two lines of it
 	certLife     = 10 * 365 * 24 * time.Hour
+	renewFrom    = 14 * 24 * time.Hour // before the end of a certificate: it is mentioned
+	blankish     = " \t\r\n<>"         // what mail puts around links
+	makeCert     = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
 )
 
 var (
-	configKeys  = regexp.MustCompile(`^(server|cert|key|cacert|expiry|encrypt|history)$`)
-	serialShape = regexp.MustCompile(`^[0-9A-Fa-f]{1,40}$`)
+	configKeys = []string{"server", "cert", "key", "cacert", "expiry", "encrypt", "history"}
+	optionForm = regexp.MustCompile(`(?:-(\w)[,/] ?)?--([a-z-]+)(?: ([A-Z]+))?`)
+	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
+	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
+		`/[0-9a-f]{8,64}(?:/raw)?` + keyMark.String() + `.`)
+	pastePath = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
+	shortPath = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
+	mailedKey = regexp.MustCompile(`%23([0-9A-Za-z_-]{43})$`)
+	certBlock = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`)
+	// What no sentence may hold: a URL's user part, and a key behind # to where the quotation ends.
+	secretParts = regexp.MustCompile(`(://)(?:[^"<>:]|:\S)*@|[^\s"':/]+:[^\s"'/]+@|` +
+		keyMark.String() + `[0-9A-Za-z_%-](?:[^"<>:]|:\S)*`)
+	errBinary = fail(1, "-o FILE or -O to keep it, -f to show it", "not showing binary content on a terminal")
 )
 
 // stdio is what a command may touch of its process; env is os.LookupEnv outside tests.
@@ -61,7 +80,7 @@ type stdio struct {
 	env      func(string) (string, bool)
 }
 
-// cliError is a refusal of our own, with its exit code and a second line that says what to type.
+// cliError is a refusal with its exit code, and a second line that says what to type.
 type cliError struct {
 	code       int
 	what, hint string
@@ -69,92 +88,105 @@ type cliError struct {
 
 func (e *cliError) Error() string { return e.what }
 
-func usage(hint, format string, args ...any) error {
-	return &cliError{2, fmt.Sprintf(format, args...), hint}
+func fail(code int, hint, format string, args ...any) error {
+	return &cliError{code, fmt.Sprintf(format, args...), hint}
 }
 
-// errTold carries the exit code of failures that were printed as they came.
-type errTold int
-
-func (errTold) Error() string { return "some failed" }
-
-// cliFlag is an option: long and short name, the name of its value ("" for a switch), a line of help.
-type cliFlag struct{ long, short, value, help string }
-
-func cliFlags() []cliFlag {
-	return []cliFlag{
-		{"query", "q", "TEXT", "part of the name or id"}, // before quiet: -q is the query where a command has one
-		{"server", "s", "URL", "server to use"},
-		{"cert", "", "FILE", "client certificate (PEM)"},
-		{"key", "", "FILE", "its private key, if it is not in the same file"},
-		{"cacert", "", "FILE", "trust only these CAs for the server"},
-		{"quiet", "q", "", "no notes and no progress"},
-		{"verbose", "v", "", "show each request"},
-		{"insecure-http", "", "", "allow http to other machines"},
-		{"help", "h", "", "this help"},
-		{"no-encrypt", "E", "", "send readable: the server and whoever has the link can read it"},
-		{"encrypt", "e", "", "encrypt, even if the config says off"},
-		{"expiry", "x", "TIME", "90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix"},
-		{"burn", "b", "", "gone after the first read"},
-		{"password", "p", "", "ask for a password (or FPASTE_PASSWORD)"},
-		{"name", "n", "TEXT", "name for the reader, and for your own list with a certificate"},
-		{"type", "t", "MIME", "content type"},
-		{"raw", "r", "", "print the raw URL (with -E)"},
-		{"json", "j", "", "print JSON"},
-		{"output", "o", "FILE", "write to FILE"},
-		{"remote-name", "O", "", "write to a file of the sender's name"},
-		{"force", "f", "", "overwrite; binary to the terminal"},
-		{"after", "", "TIME", "made after (Unix or RFC 3339)"},
-		{"before", "", "TIME", "made before"},
-		{"owner", "", "ID", "owner id, anonymous or all (admins)"},
-		{"ids", "", "", "one id a line"},
-		{"burning", "", "", "fetch burning pastes too, which burns them"},
-		{"clear", "", "", "forget all"},
-		{"days", "", "N", "life of the certificate"},
-		{"reason", "", "NAME", "RFC 5280 reason"},
-	}
-}
-
-const commonFlags = "server cert key cacert quiet verbose insecure-http help"
-
-// cliCommand is one command: its arguments in words and how many, whether it speaks to the configured server, a line and an
-// example for help, its options beside the common ones, and the fixed words its first argument may be.
+// cliCommand is one command: its words and how many, what it does, an example, and its options as its help shows them:
+// dispatch, parsing and completion read the same text. A letter means one thing in all commands.
 type cliCommand struct {
-	name, args     string
-	least, most    int
-	online         bool
-	brief, example string
-	flags, words   string
-	run            func(*cli, context.Context, []string) error
+	name, args              string
+	least, most             int
+	run                     func(*cli, context.Context, []string) error
+	brief, example, options string
 }
 
-// clientCommands is the table that dispatch, help and completion are made of. The first one is meant when none is named.
+const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n" +
+	"  -v/--verbose (each request), --insecure-http, -h/--help, -V/--version\n"
+
+// clientCommands is the table of commands. The first one is meant when none is named.
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
-		{"create", "[FILE...]", 0, many, true, "encrypt and upload files or standard input, print the links", "dmesg | fpaste -x 7d --burn",
-			"no-encrypt encrypt expiry burn password name type raw json", "", (*cli).create},
-		{"get", "LINK|ID", 1, 1, false, "fetch and decrypt", "fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt",
-			"output remote-name force password", "", (*cli).get},
-		{"meta", "LINK|ID", 1, 1, false, "type, size and dates, without reading it", "fpaste meta 0123456789abcdef", "json", "", (*cli).meta},
-		{"update", "LINK|ID [FILE|-]", 1, 2, false, "replace the content (the link stays good), or only the options named", "fpaste update LINK notes.txt",
-			"no-encrypt expiry password name type json", "", (*cli).update},
-		{"delete", "LINK|ID... | -", 1, many, false, "delete; - reads links or ids from standard input", "fpaste list --ids | fpaste delete -", "", "", (*cli).remove},
-		{"list", "", 0, 0, true, "your pastes (needs a certificate)", "fpaste list --ids", "ids json owner", "", (*cli).list},
-		{"search", "", 0, 0, true, "your pastes by name, type and date", "fpaste search -q backup -t 'image/*' --after 2026-01-01T00:00:00Z",
-			"query type after before owner ids json", "", (*cli).list},
-		{"export", "DIR", 1, 1, true, "fetch all your pastes, decrypted where the history has the key", "fpaste export backup/", "burning force", "", (*cli).export},
-		{"history", "", 0, 0, false, "what this machine created: link, delete token, expiry", "fpaste history", "clear json", "", (*cli).history},
-		{"short", "URL | list | info ID | delete ID...", 1, many, true, "short URLs", "fpaste short https://example.org/a/long/path", "expiry json ids owner", "list info delete", (*cli).short},
-		{"register", "NAME", 1, 1, true, "make a key and have it certified by the server", "fpaste register alice", "force", "", (*cli).register},
-		{"cert", "NAME", 1, 1, false, "make a self-signed certificate, offline", "fpaste cert alice", "force", "", (*cli).cert},
-		{"renew", "", 0, 0, true, "have the certificate renewed, for the same key", "fpaste renew", "", "", (*cli).renew},
-		{"pki", "status | ca | list | issue CSR-FILE | revoke SERIAL", 1, 2, true, "the server's certificates", "fpaste pki issue alice.csr > alice.crt", "json days reason",
-			"status ca list issue revoke", (*cli).pki},
-		{"info", "", 0, 0, true, "what the server is and allows", "fpaste info", "json", "", (*cli).info},
-		{"completion", "bash | zsh | fish", 1, 1, false, "a completion script", "source <(fpaste completion bash)", "", "bash zsh fish", (*cli).completion},
-		{"version", "", 0, 0, false, "version of this program", "fpaste version", "", "", func(c *cli, _ context.Context, _ []string) error { return c.print("fpaste %s\n", version) }},
-		{"help", "[COMMAND]", 0, 1, false, "this list, or one command", "fpaste help get", "", "", (*cli).help},
+		{"create", "[FILE...]", 0, many, (*cli).create, "encrypt and upload files or standard input, print links",
+			"dmesg | fpaste -x 7d --burn", `
+  -E, --no-encrypt     send it readable: the server and whoever has the link can read it
+  -e, --encrypt        encrypt, even if the config says off
+  -x, --expiry TIME    life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
+  -b, --burn           gone after the first read
+  -p, --password       readers must know a password, asked for here (or FPASTE_PASSWORD)
+  -n, --name TEXT      name for the reader; encrypted like the content
+  -t, --type MIME      content type for the reader
+  -r, --raw            print the raw URL (with -E)
+  -j, --json           print JSON, with the delete token
+`},
+		{"get", "LINK|ID", 1, 1, (*cli).get, "fetch and decrypt",
+			"fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt", `
+  -o, --output FILE    write to FILE (- is standard output, DIR/ keeps the sender's name)
+  -O, --remote-name    write to a file of the sender's name
+  -f, --force          overwrite the file; show binary on a terminal
+  -p, --password       ask for the paste's password (or FPASTE_PASSWORD)
+`},
+		{"meta", "LINK|ID", 1, 1, (*cli).meta, "type, size and end, without reading it", "fpaste meta 0123456789abcdef", `
+  -j, --json           the server's JSON
+`},
+		{"update", "LINK|ID [FILE|-]", 1, 2, (*cli).update,
+			"replace the content (the link stays good), or only the options named", "fpaste update LINK notes.txt", `
+  -E, --no-encrypt     send it readable, to a paste that is
+  -x, --expiry TIME    new life, as for create; '' removes it
+  -p, --password       new password; an empty FPASTE_PASSWORD removes it
+  -n, --name TEXT      new name; that of an encrypted paste needs the content too
+  -t, --type MIME      new type, likewise
+      --token TOKEN    the delete token that -j printed, instead of the history's
+  -j, --json           print JSON
+`},
+		{"delete", "LINK|ID... | -", 1, many, (*cli).remove, "delete; - reads links or ids from standard input",
+			"fpaste list --ids | fpaste delete -", `
+      --token TOKEN    the delete token that -j printed, instead of the history's
+`},
+		{"list", "", 0, 0, (*cli).list, "your pastes (needs a certificate)", "fpaste list --ids", `
+      --owner ID       for admins: whose, an owner's id, anonymous or all
+      --ids            one id a line
+  -j, --json           print JSON
+`},
+		{"search", "[TEXT]", 0, 1, (*cli).list, "your pastes by name, id, type and date",
+			"fpaste search backup -t 'image/*' --after 2026-01-01", `
+  -t, --type MIME      only of this type, such as text/plain or image/*
+      --after TIME     made after this date, time (RFC 3339) or Unix time
+      --before TIME    made before
+      --owner ID       for admins: whose, an owner's id, anonymous or all
+      --ids            one id a line
+  -j, --json           print JSON
+`},
+		{"history", "", 0, 0, (*cli).history, "what this machine created: created, ends, name, link",
+			"fpaste history | grep notes", `
+      --clear          forget all: keys and tokens exist nowhere else
+  -f, --force          clear without asking
+  -j, --json           print JSON, with the delete tokens
+`},
+		{"short", "URL | list | info ID... | delete ID...", 1, many, (*cli).short, "short URLs",
+			"fpaste short https://example.org/a/long/path", `
+  -x, --expiry TIME    life, as for create
+      --owner ID       with list, for admins: whose
+      --ids            with list: one id a line
+      --token TOKEN    with delete: the token that -j printed
+  -j, --json           print JSON
+`},
+		{"register", "NAME", 1, 1, (*cli).register, "make a key here and have it certified by the server",
+			"fpaste register alice", `
+  -f, --force          replace the key and certificate that you have
+`},
+		{"cert", "NAME", 1, 1, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", "fpaste cert alice", `
+  -f, --force          replace the key and certificate that you have
+`},
+		{"renew", "", 0, 0, (*cli).renew, "have the certificate renewed, for the same key", "fpaste renew", ""},
+		{"info", "", 0, 0, (*cli).info, "the server, who you are there, what you may send", "fpaste info", `
+  -j, --json           the server's JSON
+`},
+		{"completion", "bash | zsh | fish", 1, 1, (*cli).completion, "a completion script",
+			"source <(fpaste completion bash)", ""},
+		{"version", "", 0, 0, (*cli).version, "version of this program", "fpaste version", ""},
+		{"help", "[COMMAND]", 0, 1, (*cli).help, "this list, or one command", "fpaste help get", ""},
 	}
 }
 
@@ -164,38 +196,34 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// flagsFor returns the options of a command, its own first: search's -q is its query, not --quiet.
-func (k cliCommand) flagsFor() (own []cliFlag) {
-	for _, set := range []string{k.flags, commonFlags} {
-		for _, f := range cliFlags() {
-			if slices.Contains(strings.Fields(set), f.long) {
-				own = append(own, f)
-			}
-		}
+// optionsIn reads the options of a help text: each as its letter or "", name, and what its value is called or "".
+func optionsIn(text string) (list [][]string) {
+	for _, m := range optionForm.FindAllStringSubmatch(text, -1) {
+		list = append(list, m[1:])
 	}
-	return own
+	return list
 }
 
 // cli is one run. It is used by one goroutine.
 type cli struct {
 	std            stdio
-	out            io.Writer // std.out, with control characters made visible on a terminal
 	outTTY, errTTY bool
+	command        cliCommand
 	opt            map[string]string // options given, by long name
 	conf           map[string]string // the config file
-	clock          func() time.Time
-	server         *url.URL       // configured; nil if it is not
-	api            *apiClient     // of the server, for commands that need one
-	past           []historyEntry // as read, nil before that
+	server         *url.URL          // configured; nil if it is not
 	clients        map[string]*apiClient
+	past           []historyEntry // what the history has, in the order of creation
+	pastAt         map[string]int // past by link without key; nil before it was read
+	unsent         string         // why the certificate was not sent, "" if it was or there is none
+	shown          bool           // a line of progress
+	looked         time.Time      // when it was last renewed
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
 func runClient(ctx context.Context, args []string, std stdio) int {
-	c := &cli{std: std, out: std.out, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{}, clock: time.Now, clients: map[string]*apiClient{}}
-	if c.outTTY {
-		c.out = &plainWriter{w: std.out}
-	}
+	c := &cli{std: std, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{},
+		clients: map[string]*apiClient{}, looked: time.Now()}
 	err := c.dispatch(ctx, args)
 	if ctx.Err() != nil && err != nil {
 		err = errors.New("interrupted")
@@ -204,81 +232,82 @@ func runClient(ctx context.Context, args []string, std stdio) int {
 }
 
 func (c *cli) dispatch(ctx context.Context, args []string) error {
-	command, args, err := c.parse(args)
-	if err == nil && c.has("help") {
-		return c.help(ctx, []string{command.name})
-	}
-	if err == nil && (len(args) < command.least || len(args) > command.most) {
-		err = usage("fpaste help "+command.name, "wrong arguments: fpaste %s %s", command.name, command.args)
-	}
-	if err == nil && command.name != "help" && command.name != "version" && command.name != "completion" { // these work whatever the config says
-		err = c.configure()
-	}
-	if err == nil && command.online {
-		c.api, err = c.own()
-	}
-	if err != nil {
+	words, named, err := c.parse(args)
+	k := c.command
+	switch {
+	case err != nil:
 		return err
+	case c.has("version"):
+		return c.version(ctx, nil)
+	case c.has("help") && !named:
+		return c.help(ctx, nil)
+	case c.has("help"):
+		return c.help(ctx, []string{k.name})
+	case len(words) < k.least || len(words) > k.most:
+		return fail(2, "fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
+	case !named && len(words) > 0 && words[0] != "-":
+		if _, err := os.Stat(words[0]); errors.Is(err, fs.ErrNotExist) {
+			return fail(2, "a link is read with fpaste get LINK",
+				"no file and no command is called %s; fpaste help lists the commands", words[0])
+		}
 	}
-	return command.run(c, ctx, args)
+	if k.name != "help" && k.name != "version" && k.name != "completion" { // these work whatever the config says
+		if err := c.configure(); err != nil {
+			return err
+		}
+	}
+	return k.run(c, ctx, words)
 }
 
-// parse sorts options from arguments, in any order, up to "--". The command is the first argument if the table has it; until it
-// is known create's options are read. Options that the command does not take are refused by name.
-func (c *cli) parse(args []string) (command cliCommand, rest []string, err error) {
-	command = clientCommands()[0]
-	named := false
+// parse sorts options from words, in any order, up to "--". The command is the first word if the table has it.
+func (c *cli) parse(args []string) (words []string, named bool, err error) {
+	c.command = clientCommands()[0]
+	set := flag.NewFlagSet("fpaste", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
+		for _, o := range optionsIn(k.options) {
+			for _, name := range o[:2] {
+				take := func(v string) error {
+					if o[2] == "" && v != "true" {
+						return errors.New("it takes no value")
+					}
+					c.opt[o[1]] = v
+					return nil
+				}
+				if name == "" || set.Lookup(name) != nil {
+					continue
+				} else if o[2] == "" {
+					set.BoolFunc(name, "", take)
+				} else {
+					set.Func(name, "", take)
+				}
+			}
+		}
+	}
 	for len(args) > 0 {
-		a := args[0]
-		args = args[1:]
-		if a == "--" {
-			rest = append(rest, args...)
+		if err := set.Parse(args); err != nil {
+			return nil, false, fail(2, "fpaste help", "%v", err)
+		}
+		before := args[:len(args)-set.NArg()]
+		if args = set.Args(); len(before) > 0 && before[len(before)-1] == "--" {
+			words = append(words, args...)
+			break
+		} else if len(args) == 0 {
 			break
 		}
-		if a == "" || a == "-" || a[0] != '-' {
-			if k, ok := findCommand(a); ok && !named && len(rest) == 0 {
-				command, named = k, true
-			} else {
-				rest = append(rest, a)
-			}
-			continue
+		if k, ok := findCommand(args[0]); ok && !named && len(words) == 0 {
+			c.command, named = k, true
+		} else {
+			words = append(words, args[0])
 		}
-		name, value, joined := strings.Cut(strings.TrimPrefix(a, "--"), "=")
-		f := command.flag(name, "")
-		if a[1] != '-' { // letters, the last of which may have its value behind it: -bx7d
-			f, a, value, joined = command.flag("", a[1:2]), a[:2], a[2:], len(a) > 2
-			if joined && f.value == "" {
-				args, joined = append([]string{"-" + value}, args...), false
-			}
-		}
-		switch {
-		case f.long == "":
-			return command, nil, usage("fpaste help "+command.name, "unknown option %q for %s", a, command.name)
-		case f.value == "" && joined:
-			return command, nil, usage("", "option %q takes no value", "--"+name)
-		case f.value != "" && !joined && len(args) == 0:
-			return command, nil, usage("", "option %q needs a value: %s", a, f.value)
-		case f.value != "" && !joined:
-			value, args = args[0], args[1:]
-		}
-		c.opt[f.long] = value
+		args = args[1:]
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.opt)) {
-		if command.flag(name, "").long == "" {
-			return command, nil, usage("fpaste help "+command.name, "unknown option %q for %s", "--"+name, command.name)
+		if !slices.ContainsFunc(optionsIn(c.command.options+everywhere), func(o []string) bool { return o[1] == name }) {
+			return nil, false, fail(2, "fpaste help "+c.command.name, "%s has no option --%s", c.command.name, name)
 		}
 	}
-	return command, rest, nil
-}
-
-// flag finds an option of the command by its long or its short name; the zero value if it takes none such.
-func (k cliCommand) flag(long, short string) cliFlag {
-	for _, f := range k.flagsFor() {
-		if f.long == long || short != "" && f.short == short {
-			return f
-		}
-	}
-	return cliFlag{}
+	return words, named, nil
 }
 
 func (c *cli) has(option string) bool {
@@ -289,258 +318,370 @@ func (c *cli) has(option string) bool {
 // report says what went wrong and returns the exit code.
 func (c *cli) report(err error) int {
 	code, what, hint := explain(err)
+	if f, ok := errors.AsType[*apiError](err); ok && c.unsent != "" && (f.status == 401 || f.status == 403) {
+		hint = "your certificate was not sent: " + c.unsent
+	}
 	if what != "" {
-		fmt.Fprintf(c.std.err, "fpaste: %s\n", oneLine(what))
+		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(what))
 	}
 	if hint != "" {
-		fmt.Fprintf(c.std.err, "hint: %s\n", oneLine(hint))
+		fmt.Fprintf(c.std.err, "hint: %s\n", sentence(hint))
 	}
 	return code
 }
 
+// sentence makes text safe to show: one line without secrets.
+func sentence(s string) string { return oneLine(secretParts.ReplaceAllString(s, "$1")) }
+
 // explain turns an error into exit code, sentence and hint; no sentence when there is nothing to say.
 func explain(err error) (code int, what, hint string) {
-	var own *cliError
-	var told errTold
-	var refused *apiFailure
-	var cut netFailure
+	own, ours := errors.AsType[*cliError](err)
+	refused, theirs := errors.AsType[*apiError](err)
 	switch {
 	case err == nil:
 		return 0, "", ""
-	case errors.Is(err, syscall.EPIPE):
-		return 1, "", "" // the reader has had enough, as in "| head -1"
-	case errors.As(err, &told):
-		return int(told), "", ""
-	case errors.As(err, &own):
+	case errors.Is(err, syscall.EPIPE): // the reader has had enough, as in "| head -1"
+		return 1, "", ""
+	case ours && own.what == "": // it was told as it came
+		return own.code, "", ""
+	case ours:
 		return own.code, err.Error(), own.hint // with what was put before it
-	case errors.As(err, &cut):
-		return 6, err.Error(), "check the server's URL and the network; -v shows each request"
-	case errors.Is(err, errWrongKey), errors.Is(err, errSealBroken):
-		return 7, err.Error(), ""
-	case errors.Is(err, errElsewhere):
-		return 4, err.Error(), "name the link's server with --server if you trust it"
+	case theirs:
+		return explainRefusal(err.Error(), refused)
+	case errors.Is(err, errWrongKey):
+		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
+	case errors.Is(err, errSealBroken):
+		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
 	case errors.Is(err, errTitle):
-		return 2, err.Error(), ""
-	case !errors.As(err, &refused):
-		return 1, err.Error(), ""
+		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
-	what, hint, code = err.Error(), refused.Hint, 1
-	if refused.RequestID != "" {
-		what += " (request " + refused.RequestID + ")"
+	return 1, err.Error(), ""
+}
+
+// explainRefusal puts a server's refusal into fpaste's words.
+func explainRefusal(what string, f *apiError) (code int, _, hint string) {
+	if f.RequestID != "" {
+		what += " (request " + f.RequestID + ")"
+	}
+	if !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // those words are not ours
+		hint = f.Hint
+	}
+	if f.retry > 0 {
+		hint = "try again in " + span(int64(f.retry))
+	}
+	if ours, ok := map[string]string{
+		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
+		"certificate_required":    makeCert,
+		"certificate_revoked":     "fpaste register NAME -f gets a new one",
+		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
+		"registration_closed":     "ask the operator for a certificate; fpaste cert NAME makes a self-signed one",
+		"pki_disabled":            "fpaste cert NAME makes a self-signed certificate",
+		"not_owner":               "--token takes the token that create -j printed",
+		"password_required":       "-p asks for it, or put it into FPASTE_PASSWORD",
+		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
+		"read_proof_required":     "give the whole link, in quotes: its key is the part after #",
+		"bad_expiry":              "-x takes 90s, 15m, 12h, 7d, 2w, 1d12h, an RFC 3339 time or @unix, in the future",
+		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
+		"bad_url":                 "fpaste short https://...",
+		"pow_required":            "try again later, or with a certificate; " + makeCert,
+		"not_found":               "it never was, has expired, was burned or deleted",
+	}[f.Code]; ok {
+		hint = ours
 	}
 	switch {
-	case refused.Status/100 == 3:
-		hint = "it redirects, which is never followed: set the server to its final URL"
-	case refused.Status == 404:
-		code = 3
-	case refused.Status == 429, refused.Code == "pow_required", refused.Code == "pow_failed":
-		code = 5
-	case refused.Code == "registration_closed", refused.Code == "preview_refused", refused.Code == "cross_origin":
-	case refused.Status == 401, refused.Status == 403:
-		code = 4
+	case f.status/100 == 3:
+		return 1, what, "it redirects, which is never followed: set the server to its final URL"
+	case f.status == 413 && f.Limit > 0:
+		return 1, what + ": the server takes " + sizeWords(f.Limit), "a certificate raises it: " + makeCert
+	case f.status == 404:
+		return 3, what, hint
+	case f.status == 429, f.Code == "pow_required", f.Code == "pow_failed":
+		return 5, what, hint
+	case f.Code != "registration_closed" && (f.status == 401 || f.status == 403):
+		return 4, what, hint
 	}
-	return code, what, hint
+	return 1, what, hint
 }
 
 // each runs one step for every argument, goes on after a failure and returns the first one's exit code.
-func (c *cli) each(args []string, step func(string) error) error {
-	first := errTold(0)
+func (c *cli) each(ctx context.Context, args []string, step func(string) error) error {
+	code := 0
 	for _, arg := range args {
 		err := step(arg)
-		if err == nil {
-			continue
-		}
-		if len(args) == 1 || errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE) {
+		if err != nil && (len(args) == 1 || ctx.Err() != nil || errors.Is(err, syscall.EPIPE)) {
 			return err
-		}
-		if code := c.report(fmt.Errorf("%s: %w", strings.SplitN(arg, "#", 2)[0], err)); first == 0 {
-			first = errTold(code)
+		} else if err != nil {
+			code = cmp.Or(code, c.report(fmt.Errorf("%s: %w", arg, err)))
 		}
 	}
-	if first != 0 {
-		return first
+	if code != 0 {
+		return fail(code, "", "")
 	}
 	return nil
 }
 
+// print writes to standard output; a terminal is shown what is in it without being commanded.
 func (c *cli) print(format string, args ...any) error {
-	_, err := fmt.Fprintf(c.out, format, args...)
+	text := fmt.Sprintf(format, args...)
+	if c.outTTY {
+		return visible(c.std.out, strings.NewReader(text), true)
+	}
+	_, err := io.WriteString(c.std.out, text)
 	return err
+}
+
+func (c *cli) printJSON(v any) error {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return c.print("%s", &b)
 }
 
 // note is for people: a line on stderr unless -q.
 func (c *cli) note(format string, args ...any) {
 	if !c.has("quiet") {
-		fmt.Fprintf(c.std.err, "fpaste: %s\n", oneLine(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(fmt.Sprintf(format, args...)))
 	}
 }
 
-func (c *cli) getenv(name string) string {
-	v, _ := c.std.env(name)
-	return v
-}
+// ---- settings ----
 
 // folder returns ours below an XDG variable, else below home, "" if there is none.
 func (c *cli) folder(variable, below string) string {
-	if base := c.getenv(variable); filepath.IsAbs(base) {
+	if base, _ := c.std.env(variable); filepath.IsAbs(base) {
 		return filepath.Join(base, "fpaste")
 	}
-	if home := c.getenv("HOME"); filepath.IsAbs(home) {
+	if home, _ := c.std.env("HOME"); filepath.IsAbs(home) {
 		return filepath.Join(home, below, "fpaste")
-	}
-	if base := c.getenv("APPDATA"); filepath.IsAbs(base) {
-		return filepath.Join(base, "fpaste")
 	}
 	return ""
 }
 
 func (c *cli) configFolder() string { return c.folder("XDG_CONFIG_HOME", ".config") }
 
-// setting is the order of authority: option, environment, config file.
-func (c *cli) setting(name, variable string) string {
+func (c *cli) stateFolder() string { return c.folder("XDG_STATE_HOME", ".local/state") }
+
+// setting is the order of authority: option (rank 3), environment (2), config file (1); 0 if nothing is said.
+func (c *cli) setting(name string) (value string, rank int) {
 	if v, ok := c.opt[name]; ok {
-		return v
+		return v, 3
 	}
-	return cmp.Or(c.getenv(variable), c.conf[name])
+	for _, prefix := range []string{"FPASTE_", "FLASKPASTE_"} {
+		if v, _ := c.std.env(prefix + strings.ToUpper(name)); v != "" && (prefix == "FPASTE_" || name == "server") {
+			return v, 2
+		}
+	}
+	return c.conf[name], min(len(c.conf[name]), 1)
 }
 
 // configure reads the config file and settles the server.
 func (c *cli) configure() error {
 	c.conf = map[string]string{}
 	path := filepath.Join(c.configFolder(), "config")
-	var text []byte
-	var err error
-	if c.configFolder() != "" {
-		if text, err = os.ReadFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("reading the config: %w", err)
-		}
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && c.configFolder() != "" {
+		return fmt.Errorf("reading the config: %w", err)
 	}
-	for n, line := range strings.Split(string(text), "\n") {
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
 		key, value, ok := strings.Cut(line, "=")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		switch {
-		case !ok || !configKeys.MatchString(key):
-			return usage("known are server, cert, key, cacert, expiry, encrypt and history", "unknown key %q in line %d of %s", key, n+1, path)
-		case (key == "encrypt" || key == "history") && value != "on" && value != "off":
-			return usage("", "%s must be on or off in line %d of %s", key, n+1, path)
-		case (key == "cert" || key == "key" || key == "cacert") && strings.HasPrefix(value, "~/"):
-			value = filepath.Join(c.getenv("HOME"), value[2:])
-		case (key == "cert" || key == "key" || key == "cacert") && value != "" && !filepath.IsAbs(value):
-			value = filepath.Join(c.configFolder(), value)
+		if !ok || !slices.Contains(configKeys, key) {
+			return fail(2, "known are "+strings.Join(configKeys, ", "), "unknown key %q in line %d of %s", key, n, path)
+		}
+		if (key == "encrypt" || key == "history") && value != "on" && value != "off" {
+			return fail(2, "", "%s must be on or off in line %d of %s", key, n, path)
 		}
 		c.conf[key] = value
 	}
-	if s := c.setting("server", "FLASKPASTE_SERVER"); s != "" {
-		if c.server, err = parseServer(s, c.has("insecure-http")); err != nil {
-			return usage("", "%v", err)
-		}
+	if s, _ := c.setting("server"); s != "" {
+		c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http"))
+		return err
 	}
 	return nil
 }
 
-func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+// loadPair loads the certificate in force. A key counts if its rank is not below the certificate's; else both are in
+// one file: an option's certificate never meets the config's key. Who has them in another form is told how to make
+// PEM of it. No certificate, no error: none is configured.
+func (c *cli) loadPair() (pair *tls.Certificate, cert, key string, err error) {
+	cert, rank := c.setting("cert")
+	key, keyRank := c.setting("key")
+	if keyRank < rank || key == "" {
+		key = cert
+	}
+	if cert == "" {
+		return nil, "", "", nil
+	}
+	loaded, err := tls.LoadX509KeyPair(cert, key)
+	if err == nil {
+		return &loaded, cert, key, nil
+	}
+	hint := ""
+	for _, path := range []string{cert, key} {
+		text, _ := os.ReadFile(path)
+		if block, _ := pem.Decode(text); bytes.Contains(text, []byte("ENCRYPTED")) {
+			hint = fmt.Sprintf("the key is encrypted: openssl pkey -in %s -out plain.key makes a plain one for --key", path)
+		} else if block == nil && len(text) > 0 {
+			hint = fmt.Sprintf("it is not PEM; of a .p12: openssl pkcs12 -in %s -nodes -out client.pem, then --cert client.pem", path)
+		}
+	}
+	return nil, cert, key, fail(1, hint, "loading the certificate: %v", err)
+}
 
-// client returns a client for base: with the certificate if base has the configured origin, else without anything of ours.
+// pair loads the certificate for the configured server. One that only the config names stops nothing when it can't
+// be had, and register needs none.
+func (c *cli) pair() (*tls.Certificate, error) {
+	pair, cert, _, err := c.loadPair()
+	if cert == "" || c.command.name == "register" {
+		return nil, nil
+	} else if c.server.Scheme == "http" {
+		c.unsent = "the server's URL is http, use https"
+		return nil, nil
+	} else if _, rank := c.setting("cert"); err != nil && rank == 1 {
+		_, what, hint := explain(err)
+		c.unsent = what
+		c.note("going on without your certificate: %s %s", what, hint)
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	end, stamp := pair.Leaf.NotAfter, filepath.Join(c.stateFolder(), "reminded")
+	info, err := os.Stat(stamp)
+	if time.Until(end) < renewFrom && (err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
+		c.note("your certificate ends %s: fpaste renew", when(end.Unix()))
+		os.MkdirAll(c.stateFolder(), 0o700)
+		os.WriteFile(stamp, nil, 0o600)
+	}
+	return pair, nil
+}
+
+// client returns a client for base: with the certificate if base has the configured origin, else without anything of
+// ours.
 func (c *cli) client(base *url.URL) (*apiClient, error) {
 	if api := c.clients[base.String()]; api != nil {
 		return api, nil
 	}
-	trusted := c.server != nil && origin(base) == origin(c.server)
+	trusted := c.server != nil && base.Scheme == c.server.Scheme && base.Host == c.server.Host
 	var pair *tls.Certificate
 	var roots *x509.CertPool
-	if cert := c.setting("cert", "FPASTE_CERT"); trusted && cert != "" && base.Scheme == "https" {
-		p, err := tls.LoadX509KeyPair(cert, cmp.Or(c.setting("key", "FPASTE_KEY"), cert))
-		if err != nil {
-			return nil, fmt.Errorf("loading the certificate: %w", err)
+	if trusted {
+		var err error
+		if pair, err = c.pair(); err != nil {
+			return nil, err
 		}
-		pair = &p
-	}
-	if ca := c.setting("cacert", "FPASTE_CACERT"); trusted && ca != "" {
-		text, err := os.ReadFile(ca)
-		if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no certificate in %q", ca)))
+		if ca, _ := c.setting("cacert"); ca != "" {
+			text, err := os.ReadFile(ca)
+			if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
+				return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no PEM certificate in %q", ca)))
+			}
 		}
+		base.User = c.server.User
 	}
 	api := newAPIClient(base, trusted, pair, roots)
-	api.note = func(s string) { c.note("%s", s) }
-	api.work = c.work
+	api.note, api.work = c.note, c.work
 	if c.has("verbose") {
-		api.trace = func(method, path, status, id string) {
-			fmt.Fprintf(c.std.err, "fpaste: %s %s: %s (request %s)\n", method, oneLine(path), oneLine(status), oneLine(id))
-		}
+		api.trace = c.note
 	}
-	c.clients[base.String()] = api
+	c.clients[api.base.String()] = api
 	return api, nil
 }
 
 // own returns the client of the configured server.
 func (c *cli) own() (*apiClient, error) {
 	if c.server == nil {
-		return nil, usage(`fpaste --server https://paste.example.org ..., FLASKPASTE_SERVER, or a line "server = https://..." in `+cmp.Or(filepath.Join(c.configFolder(), "config"), "the config"), "no server is configured")
+		return nil, fail(2, "fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER, or a line "+
+			"\"server = https://...\" in "+cmp.Or(c.configFolder(), "~/.config/fpaste")+"/config", "no server is configured")
 	}
-	return c.client(c.server)
+	base := *c.server
+	base.User = nil
+	return c.client(&base)
 }
+
+// ---- links ----
 
 // pasteRef is a link or an id taken apart; key and token may come from the history.
 type pasteRef struct {
 	api   *apiClient
+	place string // the link without its key
 	id    string
 	key   *sealKey
 	token string
-	past  *historyEntry
+	past  historyEntry
 }
 
 func (r pasteRef) link() string {
 	if r.key == nil {
-		return r.api.base.String() + "/" + r.id
+		return r.place
 	}
-	return r.api.base.String() + "/" + r.id + "#" + r.key.fragment()
+	return r.place + "#" + r.key.fragment()
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request.
-func (c *cli) resolve(arg string, shaped func(string) bool, below string) (r pasteRef, err error) {
-	place, fragment, keyed := strings.Cut(arg, "#")
+// resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath
+// or shortPath.
+func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
+	place, fragment, keyed := strings.Cut(mailedKey.ReplaceAllString(strings.Trim(arg, blankish), "#$1"), "#")
+	below := map[*regexp.Regexp]string{shortPath: "/s"}[form]
+	path, server := below+"/"+place, c.server
+	if strings.Contains(place, "://") {
+		if server, err = parseServer(place, c.has("insecure-http")); err != nil {
+			return r, err
+		}
+		path = server.Path
+	}
+	m := form.FindStringSubmatch(path)
+	if m == nil || server == c.server && m[1] != "" {
+		return r, fail(2, "a link as it was printed, or the id alone", "%q is neither a link nor an id", place)
+	}
+	if server == c.server {
+		r.api, err = c.own()
+	} else {
+		server.Path = m[1]
+		r.api, err = c.client(server)
+	}
+	if err != nil {
+		return r, err
+	}
+	r.id = m[2]
+	r.place = r.api.base.String() + below + "/" + r.id
+	r.past = c.known(r.place)
+	r.token = cmp.Or(c.opt["token"], r.past.Token)
+	if !keyed {
+		_, fragment, keyed = strings.Cut(r.past.Link, "#")
+	}
 	if keyed {
 		key, err := parseSealKey(fragment)
 		if err != nil {
-			return r, usage("quote the link: the shell may have cut it", "%v", err)
+			return r, fail(2, "quote the link: the shell may have cut it", "%v", err)
 		}
 		r.key = &key
-	}
-	if r.id = place; strings.Contains(place, "://") {
-		u, err := parseServer(place, c.has("insecure-http"))
-		if err != nil {
-			return r, usage("", "%v", err)
-		}
-		path := strings.TrimSuffix(u.Path, "/raw")
-		cut := strings.LastIndexByte(path, '/')
-		r.id = path[cut+1:]
-		u.Path = strings.TrimSuffix(path[:max(cut, 0)], below)
-		r.api, err = c.client(u)
-		if err != nil {
-			return r, err
-		}
-	} else if r.api, err = c.own(); err != nil {
-		return r, err
-	}
-	if !shaped(r.id) {
-		return r, usage("a link as create printed it, or the id alone", "%q is neither a link nor an id", place)
-	}
-	for _, e := range c.readHistory() {
-		if link, fragment, _ := strings.Cut(e.Link, "#"); link == r.api.base.String()+below+"/"+r.id {
-			r.past, r.token = &e, e.Token
-			if key, err := parseSealKey(fragment); err == nil && r.key == nil {
-				r.key = &key
-			}
-		}
 	}
 	return r, nil
 }
 
-func (c *cli) resolvePaste(arg string) (pasteRef, error) { return c.resolve(arg, idShaped, "") }
+// gone passes an error on, and has the history forget what the paste's own server says is not there.
+func (c *cli) gone(r pasteRef, err error) error {
+	if f, ok := errors.AsType[*apiError](err); ok && f.Code == "not_found" && f.status == 404 {
+		c.forget(r.place)
+	}
+	return err
+}
+
+// ---- create, update ----
+
+// item is a paste as the server describes it, and what only we know.
+type item struct {
+	pasteAnswer
+	Name string `json:"name,omitempty"` // which the server must not know
+	File string `json:"file,omitempty"` // which of several was sent
+}
 
 // sealing tells whether content is encrypted: option, then config, and on if nothing is said.
 func (c *cli) sealing() bool {
@@ -548,266 +689,246 @@ func (c *cli) sealing() bool {
 }
 
 // header collects the options that the server has to know. Changing a paste, an empty one removes what was set.
-func (c *cli) header(ctx context.Context, sealed, changing bool) (map[string]string, error) {
-	h := map[string]string{}
-	if v := cmp.Or(c.opt["expiry"], c.conf["expiry"]); v != "" || changing && c.has("expiry") {
+func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]string, err error) {
+	h = map[string]string{}
+	for name, option := range map[string]string{"X-Expiry": "expiry", "X-Display-Name": "name", "Content-Type": "type"} {
+		if c.has(option) && (!sealed || option == "expiry") { // else it travels sealed, and the history knows it
+			h[name] = c.opt[option]
+		}
+		if oneLine(h[name]) != h[name] {
+			return nil, fail(2, "", "%s can't be %q", option, h[name])
+		}
+	}
+	if v := c.expiry(); v != "" && !changing {
 		h["X-Expiry"] = v
 	}
 	if c.has("burn") {
 		h["X-Burn-After-Read"] = "true"
 	}
-	// The name always travels sealed; certificate holders have it in their own list too, where the server reads it.
-	if c.has("name") && (!sealed || c.setting("cert", "FPASTE_CERT") != "") {
-		h["X-Display-Name"] = c.opt["name"]
-	}
-	if !sealed && c.has("type") {
-		h["Content-Type"] = c.opt["type"]
-	}
 	if c.has("password") {
-		var err error
-		if h["X-Paste-Password"], err = c.password(ctx, true, changing); err != nil {
-			return nil, err
-		}
+		h["X-Paste-Password"], err = c.password(ctx, true, changing)
 	}
-	for name, v := range h {
-		if oneLine(v) != v {
-			return nil, usage("", "%s must be one line of UTF-8 without control characters", strings.TrimPrefix(name, "X-"))
-		}
-	}
-	return h, nil
+	return h, err
 }
 
-// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could read.
+func (c *cli) expiry() string {
+	if v, given := c.opt["expiry"]; given {
+		return v
+	}
+	return c.conf["expiry"]
+}
+
+// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
+// read.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
-	pw, ok := c.std.env("FPASTE_PASSWORD")
-	var err error
-	if !ok {
-		if pw, err = readPassword(ctx, "Password: "); err == nil && twice {
-			var again string
-			if again, err = readPassword(ctx, "Once more: "); err == nil && again != pw {
-				return "", &cliError{4, "the two passwords differ", ""}
-			}
+	pw, given := c.std.env("FPASTE_PASSWORD")
+	for i := 0; !given && i < 2; i++ {
+		typed, err := askTerminal(ctx, []string{"Password: ", "Once more: "}[i], true)
+		if err != nil {
+			return "", fail(4, "put it into the environment's FPASTE_PASSWORD", "asking for the password: %v", err)
+		} else if i == 1 && typed != pw {
+			return "", fail(4, "", "the two passwords differ")
+		}
+		if pw = typed; !twice {
+			break
 		}
 	}
-	if err != nil {
-		return "", &cliError{4, "asking for the password: " + err.Error(), "put it into the environment variable FPASTE_PASSWORD"}
-	}
-	if pw == "" && !(ok && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
-		return "", usage("", "a password has 1 to 1024 bytes, no control characters and no blank at either end")
+	if pw == "" && !(given && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
+		return "", fail(2, "", "a password has 1 to 1024 bytes, no control characters and no blank at either end")
 	}
 	return pw, nil
 }
 
-// content prepares FILE or "-" for sending, as often as it takes. A file is read (and sealed) anew for each try; a pipe is kept as
-// ciphertext: its own, or if it is to be sent readable under a key that nobody else has.
-func (c *cli) content(ctx context.Context, arg string, key *sealKey, title sealTitle) (_ bodySource, release func(), err error) {
-	in, release := c.std.in, func() {}
+// source reads FILE or "-" for sending, as often as it takes: what is kept is ciphertext.
+func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (bodySource, error) {
+	in := c.std.in
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			link, fragment, _ := strings.Cut(arg, "#")
-			if _, keyless := parseSealKey(fragment); strings.Contains(link, "://") || idShaped(link) || keyless == nil { // the key of a link stays out of sight
-				return nil, release, usage("fpaste get LINK fetches it", "%s is a link, not a file", link)
-			}
-			return nil, release, &cliError{2, err.Error(), "fpaste help lists the commands"}
+			return nil, fail(2, "fpaste help lists the commands", "%v", err)
 		}
-		in, release = f, func() { f.Close() }
+		defer f.Close()
+		in = f
 	}
-	seal := func(r io.Reader) (io.Reader, error) { return r, nil }
+	if isTerminal(in) {
+		c.note("reading from the terminal; Ctrl-D on an empty line ends it")
+	}
+	head := bufio.NewReader(interruptible(ctx, in))
+	if _, err := head.Peek(1); err == io.EOF {
+		return nil, errors.New("there is nothing to send: it is empty")
+	} else if errors.Is(err, syscall.EISDIR) {
+		return nil, fail(2, "tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files, such as tar's", arg)
+	}
+	var r io.Reader = head
 	if key != nil {
-		seal = func(r io.Reader) (io.Reader, error) { return sealFrom(r, *key, title) }
-	}
-	if f, ok := in.(*os.File); ok {
-		info, err := f.Stat()
-		if err == nil && info.IsDir() {
-			err = fmt.Errorf("%s is a folder: fpaste takes files, such as tar's", arg)
-		}
+		sealed, err := sealFrom(r, *key, title)
 		if err != nil {
-			return nil, release, err
+			return nil, err
 		}
-		at, err := f.Seek(0, io.SeekCurrent)
-		if size := info.Size() - at; err == nil && info.Mode().IsRegular() && size > sealSegment { // the size of a small one says nothing in /proc and /sys
-			return func() (io.Reader, int64, error) {
-				r, err := seal(io.NewSectionReader(f, at, size))
-				if key != nil {
-					return r, sealedSize(size, title), err
-				}
-				return r, size, err
-			}, release, nil
-		}
-		if isTerminal(f) {
-			c.note("reading from the terminal; Ctrl-D on an empty line ends it")
-		}
+		r = sealed
 	}
-	counted := &countReader{Reader: interruptible{ctx, in}}
-	plain := newSealKey()
-	stream, err := sealFrom(counted, *cmp.Or(key, &plain), title)
-	if err != nil {
-		return nil, release, err
-	}
-	kept, size, forget, err := spool(stream)
-	if err == nil && counted.n == 0 {
-		err = errors.New("there is nothing to send: it is empty")
-	}
-	closeFile := release
-	return func() (io.Reader, int64, error) {
-		if key != nil {
-			return kept(), size, nil
+	again, size, err := keep(r)
+	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, err
+}
+
+// send makes the call that creates or changes a paste, with the content of arg unless that is "".
+func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, err error) {
+	if q.sealed = r.key; arg != "" {
+		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
+		if title.Name == "" && arg != "-" {
+			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 		}
-		r, _, err := openFrom(kept(), plain)
-		return r, counted.n, err
-	}, func() { forget(); closeFile() }, err
+		if q.body, err = c.source(ctx, arg, r.key, title); err != nil {
+			return a, err
+		}
+		a.Name = title.Name
+	}
+	defer c.status("")
+	a.pasteAnswer, _, err = r.api.paste(ctx, q, r.id)
+	return a, err
 }
 
 func (c *cli) create(ctx context.Context, args []string) error {
-	switch {
-	case c.has("raw") && c.sealing():
-		return usage("fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
-	case len(args) == 0:
-		args = []string{"-"}
+	if c.has("raw") && c.sealing() {
+		return fail(2, "fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
+	}
+	api, err := c.own()
+	if err != nil {
+		return err
 	}
 	header, err := c.header(ctx, c.sealing(), false)
 	if err != nil {
 		return err
 	}
-	return c.each(args, func(arg string) error {
-		r := pasteRef{api: c.api}
+	if len(args) == 0 {
+		args = []string{"-"}
+	}
+	return c.each(ctx, args, func(arg string) error {
+		r := pasteRef{api: api}
 		if c.sealing() {
-			key := newSealKey()
-			r.key = &key
+			r.key = new(newSealKey())
 		}
-		info, err := c.send(ctx, arg, r.key, func(body bodySource) (apiItem, error) {
-			return c.api.create(ctx, body, r.key, maps.Clone(header))
-		})
+		a, err := c.send(ctx, r, apiCall{method: "POST", path: "/", header: maps.Clone(header)}, arg)
 		if err != nil {
 			return err
 		}
-		r.id = info.ID
-		c.remember(historyEntry{Link: r.link(), Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
-		return c.link(r, info)
+		if len(args) > 1 {
+			a.File = arg
+		}
+		r.place = api.base.String() + "/" + a.ID
+		a.Link = r.link()
+		c.remember(historyEntry{a.Link, a.Name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+		return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
 	})
 }
 
-// send prepares the content of arg and has it sent.
-func (c *cli) send(ctx context.Context, arg string, key *sealKey, call func(bodySource) (apiItem, error)) (apiItem, error) {
-	var title sealTitle
-	if key != nil {
-		if title = (sealTitle{Name: c.opt["name"], Type: c.opt["type"]}); arg != "-" && title.Name == "" {
-			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-		}
-		if _, err := title.encode(); err != nil {
-			return apiItem{}, err
-		}
-	}
-	body, release, err := c.content(ctx, arg, key, title)
-	defer release()
-	if err != nil {
-		return apiItem{}, err
-	}
-	defer c.status("")
-	return call(func() (io.Reader, int64, error) {
-		r, size, err := body()
-		return &countReader{Reader: r, see: c.meter("uploading", size)}, size, err
-	})
-}
-
-// link prints what a creation or an update is for: the link.
-func (c *cli) link(r pasteRef, info apiItem) error {
-	info.Link = r.link()
-	if c.has("raw") {
-		info.Link += "/raw"
+// made prints the link of what was created or changed, or the whole answer. A line says so when the server gives less
+// life than was asked for, from since on.
+func (c *cli) made(link string, since, ends int64, answer any) error {
+	if asked, err := parseExpiry(c.expiry(), since); err == nil && ends < asked-60 { // our clock is not the server's
+		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
+			"may raise it)", when(ends), c.expiry())
 	}
 	if c.has("json") {
-		return c.show(info)
+		return c.printJSON(answer)
+	} else if c.has("raw") {
+		link += "/raw"
 	}
-	return c.print("%s\n", info.Link)
+	return c.print("%s\n", link)
 }
 
 func (c *cli) update(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
-	optionsOnly := len(args) == 1 && (c.has("expiry") || c.has("password") || c.has("name") || c.has("type"))
+	r, err := c.resolve(args[0], pastePath)
+	named := c.has("name") || c.has("type")
+	content := append(args, "-")[1]
+	if len(args) == 1 && (c.has("expiry") || c.has("password") || named) {
+		content = "" // only the options
+	}
 	switch {
 	case err != nil:
 		return err
 	case !r.api.trusted:
 		return errElsewhere
 	case r.key != nil && c.has("no-encrypt"):
-		return usage("fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
-	case r.key == nil && c.sealing() && !optionsOnly:
-		return usage("give the whole link, or -E for a paste that is readable", "the link has no key to encrypt with")
-	case optionsOnly && r.key != nil && (c.has("name") || c.has("type")):
-		return usage("give the content too", "name and type of an encrypted paste are part of its content")
+		return fail(2, "fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
+	case r.key == nil && c.sealing() && content != "":
+		return fail(2, "give the whole link, or -E for a paste that is readable", "the link has no key to encrypt with")
+	case r.key != nil && named && content == "":
+		return fail(2, "give the content too", "name and type of an encrypted paste are part of its content")
 	}
 	delete(c.conf, "expiry") // a default for new pastes, not a change of this one
 	header, err := c.header(ctx, r.key != nil, true)
 	if err != nil {
 		return err
 	}
-	var info apiItem
-	if optionsOnly {
-		info, err = r.api.replace(ctx, r.id, r.token, nil, r.key, header)
-	} else {
-		info, err = c.send(ctx, append(args, "-")[1], r.key, func(body bodySource) (apiItem, error) {
-			return r.api.replace(ctx, r.id, r.token, body, r.key, header)
-		})
-	}
-	if err != nil {
+	a, err := c.send(ctx, r, apiCall{method: "PUT", path: "/" + r.id, header: header, token: r.token}, content)
+	if c.gone(r, err) != nil {
 		return err
 	}
-	if r.past != nil && r.past.Expires != info.ExpiresAt {
-		c.remember(historyEntry{Link: r.past.Link, Token: r.token, Expires: info.ExpiresAt}, r.past)
+	a.Link, a.Name = r.link(), cmp.Or(a.Name, r.past.Name)
+	if r.past.Link != "" {
+		c.remember(historyEntry{a.Link, a.Name, r.token, a.CreatedAt, a.ExpiresAt})
 	}
-	return c.link(r, info)
+	return c.made(a.Link, time.Now().Unix(), a.ExpiresAt, a)
+}
+
+// ---- meta, get ----
+
+// look resolves a link and asks what may be said of the paste without reading it, which never burns.
+func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a pasteAnswer, raw []byte, err error) {
+	if r, err = c.resolve(arg, pastePath); err == nil {
+		a, raw, err = r.api.paste(ctx, apiCall{method: "GET", path: "/" + r.id}, r.id)
+	}
+	return r, a, raw, c.gone(r, err)
 }
 
 func (c *cli) meta(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
+	r, a, raw, err := c.look(ctx, args[0])
 	if err != nil {
 		return err
+	} else if c.has("json") {
+		return c.print("%s", raw)
 	}
-	info, err := r.api.meta(ctx, r.id)
-	if err != nil {
-		return err
+	rows := [][]string{{what(a) + ", " + sizeWords(a.Size)}, {"ends " + when(a.ExpiresAt)}}
+	if name := cmp.Or(r.past.Name, a.DisplayName); name != "" {
+		rows = append([][]string{{name}}, rows...)
 	}
-	return c.show(info)
+	if a.Password {
+		rows = append(rows, []string{"needs a password"})
+	}
+	if a.Burn {
+		rows = append(rows, []string{"burns: the first read is the last"})
+	}
+	return c.table(rows)
 }
 
-// fetch asks for the content, which burns a burning paste: call it when nothing else can go wrong. Sealed content comes opened,
-// its first segment verified, with the sender's name for it.
-func (c *cli) fetch(ctx context.Context, r pasteRef, password, name string) (content io.Reader, _ string, release func(), err error) {
-	resp, err := r.api.raw(ctx, r.id, r.key, password)
-	if err != nil {
-		return nil, "", func() {}, err
+func what(a pasteAnswer) string {
+	if a.ReadProof {
+		return "encrypted"
 	}
-	show := c.meter("downloading", resp.ContentLength)
-	release = func() { resp.Body.Close(); c.status("") }
-	content = &countReader{Reader: resp.Body, see: show}
-	if r.key != nil {
-		stream, title, err := openFrom(content, *r.key)
-		return stream, title.Name, release, err
-	}
-	return content, name, release, nil
+	return a.MIMEType
 }
 
 func (c *cli) get(ctx context.Context, args []string) error {
-	r, err := c.resolvePaste(args[0])
+	r, a, _, err := c.look(ctx, args[0])
 	if err != nil {
 		return err
 	}
+	dir, name := filepath.Split(c.opt["output"])
 	toFile := c.has("remote-name") || c.has("output") && c.opt["output"] != "-"
-	terminal := !toFile && c.outTTY
-	info, err := r.api.meta(ctx, r.id)
-	textual := strings.HasPrefix(info.MIME, "text/") || strings.HasPrefix(info.MIME, "application/json")
+	textual := strings.HasPrefix(a.MIMEType, "text/") || strings.HasPrefix(a.MIMEType, "application/json")
 	switch {
-	case err != nil:
-		return err
-	case info.Proof && r.key == nil:
-		return &cliError{4, "this paste is encrypted and its key, the link's part after #, is missing", "give the whole link, in quotes"}
-	case terminal && r.key == nil && !textual && !c.has("force"):
-		return &cliError{1, "not showing " + info.MIME + " on a terminal", "-o FILE or -O to keep it, -f to show it"}
+	case a.ReadProof && r.key == nil:
+		return fail(4, "give the whole link, in quotes",
+			"this paste is encrypted and its key, the link's part after #, is missing")
+	case a.Burn && !a.ReadProof && r.key != nil:
+		return fail(7, "fpaste get "+r.place,
+			"the link has a key, but this paste is not encrypted; it was not read, and so not burned")
+	case !toFile && c.outTTY && r.key == nil && !textual && !c.has("force"):
+		return errBinary
 	}
 	password := ""
-	if info.Password || c.has("password") {
+	if a.Password || c.has("password") {
 		if !r.api.trusted {
 			return errElsewhere
 		}
@@ -815,895 +936,835 @@ func (c *cli) get(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	// The place for the output stands before the request; for a burning paste also the one where it goes if it can't be shown.
-	var file *outFile
-	if toFile || terminal && info.Burn {
-		dir, name := filepath.Split(c.opt["output"])
-		if file, err = stage(dir); err != nil && !toFile {
-			file, err = stage(os.TempDir())
+	defer c.status("")
+	var body io.Closer = http.NoBody
+	defer func() { body.Close() }()
+	var stored func() io.Reader // nil until the paste was read, which is only once
+	open := func() (content io.Reader, sender string, err error) {
+		if stored == nil {
+			resp, err := r.api.raw(ctx, r.id, r.key, password)
+			if c.gone(r, err) != nil {
+				return nil, "", err
+			}
+			body = resp.Body
+			stored = func() io.Reader { return c.meter("downloading", resp.Body, resp.ContentLength) }
+			if a.Burn { // it is nowhere else any more: all of it is here before anything is done with it
+				stored, _, _ = keep(stored())
+			}
 		}
-		if err != nil {
-			return err
+		if r.key == nil {
+			return stored(), a.DisplayName, nil
 		}
-		defer file.abort()
-		if name != "" {
-			if err := file.claim(name, c.has("force")); err != nil {
-				return err
+		content, title, err := openFrom(stored(), *r.key)
+		return content, title.Name, err
+	}
+	save := func(dir, name string, force bool) error {
+		path, err := writeFile(dir, name, force, func(f *os.File) (string, error) {
+			content, sender, err := open()
+			if err == nil {
+				_, err = io.Copy(f, content)
+			}
+			return safeName(sender, r.id), err
+		})
+		if err == nil && path != c.opt["output"] {
+			fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(path))
+		}
+		return err
+	}
+	if toFile {
+		err = save(dir, name, c.has("force"))
+	} else if content, _, failed := open(); failed != nil {
+		err = failed
+	} else {
+		err = c.show(content)
+	}
+	if err != nil && a.Burn && stored != nil && ctx.Err() == nil && (toFile || err == errBinary) {
+		fresh := r.id + "-" + rand.Text()[:8]
+		for _, place := range [][2]string{{"", ""}, {"", fresh}, {os.TempDir(), fresh}} {
+			if err = save(place[0], place[1], false); err == nil {
+				break
 			}
 		}
 	}
-	content, name, release, err := c.fetch(ctx, r, password, info.Name)
-	defer release()
-	if err != nil {
-		return err
-	}
-	if !toFile {
-		if c.status(""); terminal { // what follows is the content's: a status line, even taking it away, would overwrite its last line
-			c.errTTY = false
-		}
-		head := bufio.NewReaderSize(content, peekSize)
-		seen, _ := head.Peek(peekSize) // its error comes again with the copy
-		content = head
-		switch {
-		case !terminal || c.has("force") || !isBinary(seen):
-			_, err := io.Copy(c.out, content)
-			if plain, ok := c.out.(*plainWriter); ok && err == nil {
-				err = plain.flush()
-			}
-			return err
-		case file == nil:
-			return &cliError{1, "not showing binary content on a terminal", "-o FILE or -O to keep it, -f to show it"}
-		}
-	}
-	if err := file.keep(content, name, r.id, c.has("force"), info.Burn); err != nil {
-		return err
-	}
-	if filepath.Base(c.opt["output"]) != filepath.Base(file.final) {
-		fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(file.final))
-	}
-	return nil
+	return err
 }
+
+// show writes content to standard output. A terminal gets no binary unless that is asked for: errBinary.
+func (c *cli) show(content io.Reader) error {
+	if c.status(""); !c.outTTY {
+		_, err := io.Copy(c.std.out, content)
+		return err
+	}
+	c.errTTY = false // what follows is the content's: a status line would overwrite its last line
+	head := bufio.NewReader(content)
+	seen, _ := head.Peek(4096)
+	for n := 0; n < 3 && len(seen) > 3 && !utf8.Valid(seen); n++ { // its last character may be cut
+		seen = seen[:len(seen)-1]
+	}
+	if !c.has("force") && (!utf8.Valid(seen) || bytes.IndexByte(seen, 0) >= 0) {
+		return errBinary
+	}
+	return visible(c.std.out, head, true)
+}
+
+// ---- delete, list ----
 
 func (c *cli) remove(ctx context.Context, args []string) error {
+	return c.removeAll(ctx, args, pastePath, "/")
+}
+
+func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp, below string) error {
 	if len(args) == 1 && args[0] == "-" {
-		args = nil
-		lines := bufio.NewScanner(interruptible{ctx, c.std.in})
-		for lines.Scan() {
-			if s := strings.TrimSpace(lines.Text()); s != "" {
-				args = append(args, s)
-			}
-		}
-		if err := lines.Err(); err != nil {
+		text, err := io.ReadAll(interruptible(ctx, c.std.in))
+		if err != nil {
 			return fmt.Errorf("reading what to delete: %w", err)
 		}
+		args = strings.Fields(string(text))
 	}
-	return c.each(args, func(arg string) error {
-		r, err := c.resolvePaste(arg)
-		if err == nil {
-			err = c.removeRef(ctx, r, "")
+	return c.each(ctx, args, func(arg string) error {
+		r, err := c.resolve(arg, form)
+		if err != nil {
+			return err
+		} else if !r.api.trusted {
+			return errElsewhere
+		}
+		_, _, err = r.api.paste(ctx, apiCall{method: "DELETE", path: below + r.id, token: r.token}, r.id)
+		if c.gone(r, err) == nil {
+			c.note("deleted %s", r.id)
+			c.forget(r.place)
 		}
 		return err
 	})
 }
 
-func (c *cli) removeRef(ctx context.Context, r pasteRef, below string) error {
-	if !r.api.trusted {
-		return errElsewhere
-	}
-	if err := r.api.remove(ctx, below+"/"+r.id, r.token); err != nil {
+// list is search without a text. The server does not know the names of encrypted pastes, so the text is looked for
+// here.
+func (c *cli) list(ctx context.Context, args []string) error {
+	api, err := c.own()
+	if err != nil {
 		return err
 	}
-	c.note("deleted %s", r.id)
-	return c.forget(r.past)
-}
-
-func (c *cli) list(ctx context.Context, _ []string) error {
-	query := url.Values{"limit": {"200"}}
-	for option, name := range map[string]string{"query": "q", "type": "type", "after": "after", "before": "before", "owner": "owner"} {
-		if c.has(option) {
-			query.Set(name, c.opt[option])
+	query, text := url.Values{}, strings.ToLower(strings.Join(args, ""))
+	for _, name := range []string{"type", "after", "before", "owner"} {
+		if value, given := c.opt[name]; given {
+			if day, err := time.ParseInLocation(time.DateOnly, value, time.Local); err == nil {
+				value = strconv.FormatInt(day.Unix(), 10)
+			}
+			query.Set(name, value)
 		}
 	}
-	return c.listed(ctx, "/pastes", query, "ID\tSIZE\tTYPE\tCREATED\tEXPIRES\t\tNAME\n", func(p apiItem) string {
-		marks := []string{}
-		for i, on := range []bool{p.Burn, p.Password, p.Proof} {
-			if on {
-				marks = append(marks, []string{"burns", "password", "encrypted"}[i])
-			}
+	all, failed := pages[item](ctx, api, "/pastes", query)
+	rows, found := [][]string{{"ID", "SIZE", "CREATED", "ENDS", "NAME", "TYPE"}}, []any{}
+	for _, a := range all {
+		if a.Name = c.known(api.base.String() + "/" + a.ID).Name; !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+a.Name), text) {
+			continue
 		}
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", oneLine(p.ID), humanSize(p.Size), oneLine(p.MIME), date(p.CreatedAt), date(p.ExpiresAt), strings.Join(marks, " "), oneLine(p.Name))
-	})
+		marks := what(a.pasteAnswer)
+		if a.Burn {
+			marks += " burns"
+		}
+		if a.Password {
+			marks += " password"
+		}
+		found = append(found, a)
+		rows = append(rows, []string{a.ID, sizeWords(a.Size), date(a.CreatedAt)[:10], date(a.ExpiresAt),
+			c.fit(cmp.Or(a.Name, a.DisplayName, "-")), marks})
+	}
+	return cmp.Or(c.listed(rows, found), failed)
 }
 
-// listed prints a list page by page: ids, JSON, or a table.
-func (c *cli) listed(ctx context.Context, path string, query url.Values, head string, row func(apiItem) string) error {
-	comma := "["
-	err := c.api.pages(ctx, path, query, func(items []apiItem) error {
-		table := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-		for _, item := range items {
-			switch {
-			case c.has("ids"):
-				fmt.Fprintln(table, oneLine(item.ID))
-			case c.has("json"):
-				text, _ := json.Marshal(item) // strings, numbers and booleans cannot fail
-				if err := c.print("%s%s", comma, text); err != nil {
-					return err
-				}
-				comma = ",\n"
-			default:
-				fmt.Fprintf(table, "%s%s\n", head, row(item))
-				head = ""
-			}
-		}
-		return table.Flush()
-	})
-	if err == nil && c.has("json") {
-		err = c.print("%s]\n", strings.TrimPrefix(comma, ",\n"))
-	}
-	return err
-}
-
-func (c *cli) export(ctx context.Context, args []string) error {
-	if err := os.MkdirAll(args[0], 0o700); err != nil {
-		return err
-	}
-	failed, spared := errTold(0), 0
-	err := c.api.pages(ctx, "/pastes", url.Values{"limit": {"200"}}, func(items []apiItem) error {
-		for _, p := range items {
-			if p.Burn && !c.has("burning") {
-				spared++
-				continue
-			}
-			if err := c.exportOne(ctx, p, args[0]); ctx.Err() != nil {
-				return ctx.Err()
-			} else if err != nil {
-				if code := c.report(fmt.Errorf("could not open %s: %w", p.ID, err)); failed == 0 {
-					failed = errTold(code)
-				}
-			}
-		}
+// listed prints what a list has: ids, JSON, or a table with its head.
+func (c *cli) listed(rows [][]string, found []any) error {
+	if c.has("json") {
+		return c.printJSON(found)
+	} else if len(found) == 0 {
 		return nil
-	})
-	if spared > 0 {
-		c.note("left %d burning pastes alone (--burning fetches them too)", spared)
+	} else if !c.has("ids") {
+		return c.table(rows)
 	}
-	if err == nil && failed != 0 {
-		return failed
+	for i, row := range rows {
+		rows[i] = row[:1]
 	}
-	return err
+	return c.table(rows[1:])
 }
 
-func (c *cli) exportOne(ctx context.Context, p apiItem, dir string) error {
-	if !idShaped(p.ID) { // a link would be followed to its server, and burned there with the key that the history has for it
-		return &apiFailure{Status: 200}
-	}
-	r, err := c.resolvePaste(p.ID)
-	if err != nil {
-		return err
-	}
-	password := ""
-	if p.Proof && r.key == nil {
-		return &cliError{4, "it is encrypted and the history has no key for it", ""}
-	}
-	if p.Password {
-		if password = c.getenv("FPASTE_PASSWORD"); password == "" {
-			return &cliError{4, "it has a password: put it into FPASTE_PASSWORD", ""}
+// table prints rows in columns.
+func (c *cli) table(rows [][]string) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, cells := range rows {
+		for i, cell := range cells {
+			cells[i] = oneLine(cell)
 		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
-	file, err := stage(dir)
-	if err != nil {
-		return err
-	}
-	defer file.abort()
-	content, name, release, err := c.fetch(ctx, r, password, p.Name)
-	defer release()
-	if err != nil {
-		return err
-	}
-	if name = safeName(name, ""); name == "" || len(name)+len(r.id) > 254 {
-		name = r.id
-	} else {
-		name = r.id + "-" + name
-	}
-	return file.keep(content, name, r.id, c.has("force"), p.Burn)
+	w.Flush()
+	return c.print("%s", &b)
 }
 
-// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and blanked in place, so that
-// programs running side by side need no lock. at and size are where it lies.
+// fit cuts a name that would push a terminal's columns apart.
+func (c *cli) fit(name string) string {
+	if r := []rune(name); c.outTTY && len(r) > 20 {
+		return string(r[:18]) + ".."
+	}
+	return name
+}
+
+// ---- history ----
+
+// historyEntry is a line of the history: JSON in a file of mode 0600 that is only appended to and, for what is gone,
+// blanked in place, so that programs running side by side need no lock. The last line on a link counts.
 type historyEntry struct {
 	Link    string `json:"link"`
+	Name    string `json:"name,omitempty"`
 	Token   string `json:"token,omitempty"`
+	Created int64  `json:"created,omitempty"`
 	Expires int64  `json:"expires"`
-	at      int64
-	size    int
 }
 
+func (e historyEntry) place() string {
+	place, _, _ := strings.Cut(e.Link, "#")
+	return place
+}
+
+// historyPath returns "" where there is no home.
 func (c *cli) historyPath() string {
-	if folder := c.folder("XDG_STATE_HOME", ".local/state"); folder != "" {
-		return filepath.Join(folder, "history")
+	if c.stateFolder() == "" {
+		return ""
 	}
-	return ""
+	return filepath.Join(c.stateFolder(), "history")
 }
 
-// remember appends to the history, in place of old if there is one. Failing is no failure of the creation, which has happened.
-func (c *cli) remember(e historyEntry, old *historyEntry) {
+// remember appends to the history. Failing is no failure of the creation, which has happened.
+func (c *cli) remember(e historyEntry) {
 	if c.conf["history"] == "off" || c.historyPath() == "" {
 		return
 	}
-	line, _ := json.Marshal(e) // strings and a number cannot fail
-	err := os.MkdirAll(filepath.Dir(c.historyPath()), 0o700)
-	var f *os.File
+	os.MkdirAll(c.stateFolder(), 0o700)
+	f, err := os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err == nil {
-		f, err = os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
-	}
-	if err == nil {
+		line, _ := json.Marshal(e) // strings and numbers cannot fail
 		end := []byte("\n")
-		size, _ := f.Seek(0, io.SeekEnd)
-		if f.ReadAt(end, size-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
+		length, _ := f.Seek(0, io.SeekEnd)
+		if f.ReadAt(end, length-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
 			line = append([]byte("\n"), line...)
 		}
 		_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
-		err = cmp.Or(f.Chmod(0o600), err, f.Close())
-	}
-	if err == nil {
-		err = c.forget(old)
+		err = errors.Join(err, f.Chmod(0o600), f.Close())
 	}
 	if err != nil {
-		c.note("not in the history, so deleting takes the certificate or the token that -j prints: %v", err)
+		c.note("not in the history, so keep the link; deleting takes the certificate or the token that -j prints: %v", err)
 	}
 }
 
-func (c *cli) readHistory() []historyEntry {
-	if c.past != nil {
-		return c.past
-	}
-	c.past = []historyEntry{}
-	text, err := os.ReadFile(c.historyPath())
-	if err != nil {
-		return nil // none yet, or none at all
-	}
-	at := int64(0)
-	for line := range bytes.Lines(text) {
-		e := historyEntry{at: at, size: len(bytes.TrimRight(line, "\n"))}
-		if at += int64(len(line)); json.Unmarshal(line, &e) == nil {
-			c.past = append(c.past, e)
+// known returns what the history has of a link without key.
+func (c *cli) known(place string) historyEntry {
+	if c.pastAt == nil {
+		c.pastAt = map[string]int{}
+		text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
+		for line := range bytes.Lines(text) {
+			var e historyEntry
+			if json.Unmarshal(line, &e) != nil {
+				continue
+			}
+			if _, again := c.pastAt[e.place()]; !again {
+				c.pastAt[e.place()] = len(c.past)
+				c.past = append(c.past, e)
+			}
+			c.past[c.pastAt[e.place()]] = e
 		}
 	}
-	return c.past
+	if at, ok := c.pastAt[place]; ok {
+		return c.past[at]
+	}
+	return historyEntry{}
 }
 
-// forget overwrites an entry with blanks: key and token are gone from the file, and no other line moves.
-func (c *cli) forget(e *historyEntry) error {
-	if e == nil {
-		return nil
-	}
+// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line
+// moves. Where it can't be written nothing is lost: what it names is gone all the same.
+func (c *cli) forget(place string) {
 	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
 	if err != nil {
-		return nil // cleared meanwhile, or read-only: what it names is gone all the same
+		return
 	}
 	defer f.Close()
-	line, still := make([]byte, e.size), historyEntry{}
-	if _, err := f.ReadAt(line, e.at); err != nil || json.Unmarshal(line, &still) != nil || still.Link != e.Link {
-		return nil // another program was faster
+	text, _ := io.ReadAll(f)
+	at := int64(0)
+	for line := range bytes.Lines(text) {
+		var e historyEntry
+		if json.Unmarshal(line, &e) == nil && e.place() == place {
+			f.WriteAt(bytes.Repeat([]byte(" "), len(bytes.TrimRight(line, "\n"))), at)
+		}
+		at += int64(len(line))
 	}
-	_, err = f.WriteAt(bytes.Repeat([]byte(" "), e.size), e.at)
-	return err
 }
 
-func (c *cli) history(context.Context, []string) error {
+func (c *cli) history(ctx context.Context, _ []string) error {
 	if c.has("clear") {
-		if err := os.Remove(c.historyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) && c.historyPath() != "" {
+		if isTerminal(c.std.in) && !c.has("force") {
+			answer, err := askTerminal(ctx, "Forget all keys and delete tokens? They exist nowhere else. [y/N] ", false)
+			if err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+				return cmp.Or(err, fail(1, "", "nothing was forgotten"))
+			}
+		}
+		if err := os.Remove(c.historyPath()); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	for _, e := range c.readHistory() {
-		if e.Expires < c.clock().Unix() {
-			if err := c.forget(&e); err != nil {
+	c.known("")
+	var rows [][]string
+	for _, e := range c.past {
+		ends := date(e.Expires)
+		if e.Expires < time.Now().Unix() {
+			ends = "ended?" // reads may have renewed it: only the server knows
+		}
+		if rows = append(rows, []string{date(e.Created), ends, c.fit(cmp.Or(e.Name, "-")), e.Link}); c.has("json") {
+			if err := c.printJSON(e); err != nil {
 				return err
 			}
-			continue
-		}
-		var err error
-		if c.has("json") {
-			err = c.show(e)
-		} else {
-			err = c.print("%s  %s  %s\n", oneLine(e.Link), cmp.Or(oneLine(e.Token), "-"), date(e.Expires))
-		}
-		if err != nil {
-			return err
 		}
 	}
-	return nil
+	if c.has("json") {
+		return nil
+	}
+	return c.table(rows)
 }
 
+// ---- short URLs ----
+
 func (c *cli) short(ctx context.Context, args []string) error {
-	rest := args[1:]
-	if (args[0] == "info" || args[0] == "delete") != (len(rest) > 0) {
-		return usage("fpaste help short", "short takes a URL, list, info ID or delete ID...: an argument is missing or unexpected")
+	verb, rest := args[0], args[1:]
+	if (verb == "info" || verb == "delete") != (len(rest) > 0) {
+		return fail(2, "fpaste help short", "short takes a URL, list, info ID... or delete ID...")
 	}
-	switch args[0] {
-	case "list":
-		query := url.Values{"limit": {"200"}}
+	api, err := c.own()
+	var a shortAnswer
+	switch {
+	case err != nil && verb != "info":
+		return err
+	case verb == "delete":
+		return c.removeAll(ctx, rest, shortPath, "/s/")
+	case verb == "info":
+		return c.each(ctx, rest, func(arg string) error {
+			r, err := c.resolve(arg, shortPath)
+			if err != nil {
+				return err
+			}
+			_, err = r.api.ask(ctx, apiCall{method: "GET", path: "/s/" + r.id + "/info"}, &a)
+			if err == nil && a.ID != r.id {
+				err = strange(200)
+			}
+			if c.gone(r, err) != nil {
+				return err
+			} else if a.Link = r.place; c.has("json") {
+				return c.printJSON(a)
+			}
+			return c.table([][]string{{a.Link}, {"leads to " + a.TargetURL}, {"ends " + when(a.ExpiresAt)}})
+		})
+	case verb == "list":
+		query := url.Values{}
 		if c.has("owner") {
 			query.Set("owner", c.opt["owner"])
 		}
-		return c.listed(ctx, "/s", query, "ID\tCREATED\tEXPIRES\tURL\n", func(u apiItem) string {
-			return oneLine(u.ID) + "\t" + date(u.CreatedAt) + "\t" + date(u.ExpiresAt) + "\t" + oneLine(u.Target)
-		})
-	case "info", "delete":
-		return c.each(rest, func(arg string) error {
-			r, err := c.resolve(arg, shortIDShape.MatchString, "/s")
-			if err == nil && args[0] == "delete" {
-				return c.removeRef(ctx, r, "/s")
-			}
-			if err != nil {
-				return err
-			}
-			info, err := ask[apiItem](ctx, r.api, apiCall{method: "GET", path: "/s/" + r.id + "/info"})
-			if err != nil {
-				return err
-			}
-			return c.show(info)
-		})
+		all, failed := pages[shortAnswer](ctx, api, "/s", query)
+		rows, found := [][]string{{"ID", "CREATED", "ENDS", "URL"}}, []any{}
+		for _, a := range all {
+			found = append(found, a)
+			rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), a.TargetURL})
+		}
+		return cmp.Or(c.listed(rows, found), failed)
 	}
-	wish := map[string]string{"url": args[0]}
-	if v := cmp.Or(c.opt["expiry"], c.conf["expiry"]); v != "" {
+	target := strings.Trim(verb, blankish)
+	if keyBehind.MatchString(target) {
+		return fail(2, "shorten the part before #, then add # and the key to the short link yourself",
+			"the link has a key, which the server must not see: %q was not sent", target)
+	}
+	wish := map[string]string{"url": target}
+	if v := c.expiry(); v != "" {
 		wish["expiry"] = v
 	}
 	text, _ := json.Marshal(wish) // strings cannot fail
-	info, err := ask[apiItem](ctx, c.api, apiCall{method: "POST", path: "/s", header: map[string]string{"Content-Type": "application/json"}, body: textBody(string(text))})
-	if err == nil && !shortIDShape.MatchString(info.ID) {
-		err = &apiFailure{Status: 200}
+	_, err = api.ask(ctx, apiCall{method: "POST", path: "/s", body: textBody(string(text)),
+		header: map[string]string{"Content-Type": "application/json"}}, &a)
+	if err == nil && !shortIDShape.MatchString(a.ID) {
+		err = strange(200)
 	}
 	if err != nil {
 		return err
 	}
-	info.Link = c.api.base.String() + "/s/" + info.ID
-	c.remember(historyEntry{Link: info.Link, Token: info.DeleteToken, Expires: info.ExpiresAt}, nil)
-	if c.has("json") {
-		return c.show(info)
-	}
-	return c.print("%s\n", info.Link)
+	a.Link = api.base.String() + "/s/" + a.ID
+	c.remember(historyEntry{a.Link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+	return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
 }
 
-// newIdentity makes a key and a place for its certificate, which certify fetches or makes. Both files appear together or not at all.
-func (c *cli) newIdentity(certify func(key *ecdsa.PrivateKey) (string, error)) error {
+// ---- certificates ----
+
+// newIdentity makes a key, has it certified, and puts both files in place: nothing is touched before the certificate
+// is there and known to be for this key, and the config names them at last.
+func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, error)) error {
 	dir := c.configFolder()
 	if dir == "" {
-		return &cliError{1, "there is no folder for the key", "set XDG_CONFIG_HOME or HOME"}
+		return fail(1, "set XDG_CONFIG_HOME or HOME", "there is no folder for the key")
+	} else if oneLine(name) != name || name == "" || len(name) > 64 {
+		return fail(2, "fpaste help "+c.command.name, "a name has 1 to 64 letters, digits, blanks and . _ - @")
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var pair tls.Certificate
+	keyPath := ""
+	certPath, err := writeFile(dir, "client.crt", c.has("force"), func(certFile *os.File) (_ string, err error) {
+		keyPath, err = writeFile(dir, "client.key", c.has("force"), func(keyFile *os.File) (string, error) {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				return "", err
+			}
+			der, err := x509.MarshalPKCS8PrivateKey(key)
+			if err != nil {
+				return "", err
+			}
+			text, err := certify(key)
+			if err != nil {
+				return "", err
+			}
+			keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+			if pair, err = tls.X509KeyPair(text, keyText); err != nil {
+				return "", fmt.Errorf("checking the new certificate: %w", err)
+			}
+			_, err = keyFile.Write(keyText)
+			_, errCert := certFile.Write(text)
+			return "", errors.Join(err, errCert, certFile.Sync())
+		})
+		return "", err
+	})
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err = cmp.Or(err, os.MkdirAll(dir, 0o700)); err != nil {
-		return err
-	}
-	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	files := [2]*outFile{}
-	for i, file := range []string{"client.key", "client.crt"} {
-		if files[i], err = stage(dir); err != nil {
-			return err
-		}
-		defer files[i].abort()
-		if err := files[i].claim(file, c.has("force")); err != nil {
-			return err
-		}
-	}
-	_, err = files[0].Write(keyText)
-	text := ""
-	if err == nil {
-		text, err = certify(key)
-	}
-	if err == nil {
-		_, err = tls.X509KeyPair([]byte(text), keyText) // the certificate is for this key
-	}
-	if err == nil {
-		_, err = files[1].WriteString(text)
-	}
-	for _, f := range files {
-		if err == nil {
-			err = f.commit()
-		}
-	}
-	if err != nil {
-		return err
-	}
-	c.note("wrote %s and %s", files[0].final, files[1].final)
-	wanted := map[string]string{"cert": files[1].final, "key": files[0].final}
-	if c.server != nil && c.conf["server"] == "" {
+	c.note("wrote %s and %s: good until %s", keyPath, certPath, date(pair.Leaf.NotAfter.Unix()))
+	wanted := map[string]string{"cert": certPath, "key": keyPath}
+	if c.server != nil && (c.command.name == "register" || c.conf["server"] == "") {
 		wanted["server"] = c.server.String()
 	}
-	if err := c.writeConfig(wanted); err != nil {
-		return &cliError{1, "the config was not changed: " + err.Error(), "use --cert " + files[1].final + " --key " + files[0].final}
+	if ca, _ := c.setting("cacert"); ca != "" {
+		wanted["cacert"], _ = filepath.Abs(ca)
+	}
+	err = rewriteFile(filepath.Join(dir, "config"), func(old []byte) ([]byte, error) {
+		var b bytes.Buffer
+		for line := range bytes.Lines(old) {
+			key, _, _ := strings.Cut(string(line), "=")
+			if _, replaced := wanted[strings.TrimSpace(key)]; !replaced {
+				b.WriteString(strings.TrimRight(string(line), "\n") + "\n")
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(wanted)) {
+			fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
+		}
+		return b.Bytes(), nil
+	})
+	if err != nil {
+		return fail(1, "use --cert "+certPath+" --key "+keyPath, "the config was not changed: %v", err)
 	}
 	return nil
 }
 
-// writeConfig sets keys and leaves every other line as it is.
-func (c *cli) writeConfig(wanted map[string]string) error {
-	dir := c.configFolder()
-	text, err := os.ReadFile(filepath.Join(dir, "config"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// signed has the server answer a request for a certificate of name and key.
+func (c *cli) signed(ctx context.Context, path, name string, key crypto.PrivateKey) ([]byte, error) {
+	api, err := c.own()
+	if err != nil {
+		return nil, err
 	}
-	var b strings.Builder
-	for line := range strings.Lines(string(text)) {
-		key, _, _ := strings.Cut(line, "=")
-		if _, replaced := wanted[strings.TrimSpace(key)]; !replaced {
-			b.WriteString(strings.TrimRight(line, "\n") + "\n")
-		}
+	wish := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
+	der, err := x509.CreateCertificateRequest(rand.Reader, wish, key)
+	if err != nil {
+		return nil, err
 	}
-	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
-	}
-	return replaceFile(filepath.Join(dir, "config"), b.String())
-}
-
-func certRequest(name string, key any) (string, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), err
+	csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	return api.text(ctx, apiCall{method: "POST", path: path, body: textBody(csr), certified: true}, certBegin)
 }
 
 func (c *cli) register(ctx context.Context, args []string) error {
-	return c.newIdentity(func(key *ecdsa.PrivateKey) (string, error) {
-		csr, err := certRequest(args[0], key)
-		if err != nil {
-			return "", err
-		}
-		return c.api.enrol(ctx, csr)
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
+		return c.signed(ctx, "/csr", args[0], key)
 	})
 }
 
 func (c *cli) cert(_ context.Context, args []string) error {
-	return c.newIdentity(func(key *ecdsa.PrivateKey) (string, error) {
-		now := c.clock()
-		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(certLife), // the serial is drawn
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true}
+	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
+		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, // the serial is drawn
+			NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife), BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), err
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 	})
 }
 
-// renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing would fit.
+// renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
+// would fit. Of the file only its first certificate is replaced, in that one's line ends.
 func (c *cli) renew(ctx context.Context, _ []string) error {
-	path := c.setting("cert", "FPASTE_CERT")
+	pair, path, keyPath, err := c.loadPair()
 	if path == "" {
-		return usage("fpaste register NAME makes one", "no certificate is configured")
+		return fail(2, "fpaste register NAME makes one", "no certificate is configured")
+	} else if err != nil {
+		return err
 	}
-	keyPath := cmp.Or(c.setting("key", "FPASTE_KEY"), path)
-	pair, err := tls.LoadX509KeyPair(path, keyPath)
-	if err != nil {
-		return fmt.Errorf("loading the certificate: %w", err)
-	}
-	csr, err := certRequest(pair.Leaf.Subject.CommonName, pair.PrivateKey)
+	answer, err := c.signed(ctx, "/pki/renew", pair.Leaf.Subject.CommonName, pair.PrivateKey)
 	if err != nil {
 		return err
 	}
-	text, err := c.api.text(ctx, apiCall{method: "POST", path: "/pki/renew", body: textBody(csr)}, certBegin)
-	if err != nil {
-		return err
-	}
-	key, err := os.ReadFile(keyPath)
-	if err == nil {
-		pair, err = tls.X509KeyPair([]byte(text), key)
-	}
-	old, oldErr := os.ReadFile(path)
-	if err = cmp.Or(err, oldErr); err != nil {
-		return fmt.Errorf("checking the new certificate: %w", err)
-	}
-	const end = "-----END CERTIFICATE-----"
-	before, rest, _ := strings.Cut(string(old), certBegin) // it loaded: there is one
-	_, after, _ := strings.Cut(rest, end+"\n")
-	if err := replaceFile(path, before+strings.TrimRight(text, "\n")+"\n"+after); err != nil { // a bundle keeps its other blocks: key and CA
-		return err
-	}
-	c.note("%s is good until %s", path, date(pair.Leaf.NotAfter.Unix()))
-	return nil
-}
-
-func (c *cli) pki(ctx context.Context, args []string) error {
-	query := url.Values{}
-	for _, option := range []string{"days", "reason"} {
-		if c.has(option) {
-			query.Set(option, c.opt[option])
+	err = rewriteFile(path, func(old []byte) ([]byte, error) {
+		at, fresh := certBlock.FindIndex(old), certBlock.Find(answer)
+		if at == nil || fresh == nil {
+			return nil, strange(200)
 		}
-	}
-	verb, arg := args[0], strings.Join(args[1:], "")
-	call := apiCall{method: "GET", path: map[string]string{"status": "/pki", "list": "/pki/certs", "ca": "/pki/ca.crt"}[verb]}
-	if (call.path == "") != (len(args) == 2) {
-		return usage("fpaste help pki", "pki takes status, ca, list, issue CSR-FILE or revoke SERIAL")
-	}
-	switch verb {
-	case "issue":
-		csr, err := os.ReadFile(arg)
+		if fresh = bytes.ReplaceAll(fresh, []byte("\r"), nil); bytes.Contains(old[at[0]:at[1]], []byte("\r\n")) {
+			fresh = bytes.ReplaceAll(fresh, []byte("\n"), []byte("\r\n"))
+		}
+		text := slices.Concat(old[:at[0]], fresh, old[at[1]:])
+		key := text // in the same file
+		if keyPath != path {
+			if key, err = os.ReadFile(keyPath); err != nil {
+				return nil, err
+			}
+		}
+		renewed, err := tls.X509KeyPair(text, key)
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
 		}
-		call = apiCall{method: "POST", path: "/pki/issue", query: query, body: textBody(string(csr))}
-	case "revoke":
-		if !serialShape.MatchString(arg) {
-			return usage("fpaste pki list shows them", "%q is not a serial", arg)
-		}
-		call = apiCall{method: "POST", path: "/pki/revoke/" + strings.ToLower(arg), query: query}
-	case "status", "ca", "list":
-	default:
-		return usage("fpaste help pki", "unknown argument %q for pki", verb)
-	}
-	if verb == "issue" || verb == "ca" {
-		text, err := c.api.text(ctx, call, certBegin)
-		if err != nil {
-			return err
-		}
-		return c.print("%s", text)
-	}
-	if verb == "list" {
-		return c.listed(ctx, call.path, url.Values{}, "SERIAL\tNAME\tISSUED\tEXPIRES\t\n", func(k apiItem) string {
-			marks := map[bool]string{true: "admin "}[k.Admin] + map[bool]string{true: "revoked"}[k.Revoked]
-			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", oneLine(k.Serial), oneLine(k.CommonName), date(k.IssuedAt), date(k.ExpiresAt), marks)
-		})
-	}
-	answer, err := ask[map[string]any](ctx, c.api, call)
-	if err != nil {
-		return err
-	}
-	return c.show(answer)
-}
-
-func (c *cli) info(ctx context.Context, _ []string) error {
-	header, begin := map[string]string{"Accept": "text/plain"}, "FlaskPaste"
-	if c.has("json") {
-		header, begin = nil, "{"
-	}
-	text, err := c.api.text(ctx, apiCall{method: "GET", path: "/", header: header}, begin)
-	if err != nil {
-		return err
-	}
-	return c.print("%s\n", strings.TrimRight(text, "\n"))
-}
-
-// show prints a value as JSON (-j), else a line for each member, dates readable.
-func (c *cli) show(v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil || c.has("json") {
-		return cmp.Or(err, c.print("%s", b.Bytes()))
-	}
-	var members map[string]any
-	dec := json.NewDecoder(&b)
-	dec.UseNumber()
-	if err := dec.Decode(&members); err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		text := fmt.Sprint(members[name])
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil && strings.HasSuffix(name, "_at") {
-			text = date(n)
-		}
-		if err := c.print("%-20s %s\n", oneLine(name), oneLine(text)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *cli) help(_ context.Context, args []string) error {
-	if len(args) == 0 {
-		c.print("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n")
-		for _, k := range clientCommands() {
-			c.print("  %-11s %s\n", k.name, k.brief)
-		}
-		return c.print("\nfpaste help COMMAND shows options and an example. Exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption.\n")
-	}
-	k, ok := findCommand(args[0])
-	if !ok {
-		return usage("fpaste help", "unknown command %q", args[0])
-	}
-	c.print("usage: fpaste %s\n%s\n\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args), k.brief)
-	for _, f := range k.flagsFor() {
-		short := "    "
-		if f.short != "" {
-			short = "-" + f.short + ", "
-		}
-		c.print("  %s%-22s %s\n", short, strings.TrimSpace("--"+f.long+" "+f.value), f.help)
-	}
-	return c.print("\nexample: %s\n", k.example)
-}
-
-// completion writes a script for a shell from the same table that dispatches. zsh runs bash's.
-func (c *cli) completion(_ context.Context, args []string) error {
-	var b strings.Builder
-	all := clientCommands()
-	switch args[0] {
-	case "bash", "zsh":
-		if args[0] == "zsh" {
-			b.WriteString("autoload -Uz bashcompinit && bashcompinit\n")
-		}
-		b.WriteString("_fpaste() {\n  local cur=${COMP_WORDS[COMP_CWORD]} options words\n  case ${COMP_WORDS[1]} in\n")
-		names := ""
-		for _, k := range append(all, cliCommand{name: "*", flags: all[0].flags}) {
-			fmt.Fprintf(&b, "    %s) words='%s' options='", k.name, k.words)
-			for _, f := range k.flagsFor() {
-				b.WriteString("--" + f.long + " ")
-			}
-			b.WriteString("' ;;\n")
-			names += strings.Trim(k.name, "*") + " "
-		}
-		fmt.Fprintf(&b, "  esac\n  ((COMP_CWORD == 1)) && words='%s'\n  [[ $cur == -* ]] && words=$options\n", strings.TrimSpace(names))
-		b.WriteString("  COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -o default -F _fpaste fpaste\n")
-	case "fish":
-		for _, k := range all {
-			fmt.Fprintf(&b, "complete -c fpaste -n __fish_use_subcommand -a %s -d \"%s\"\n", k.name, k.brief)
-			seen := "complete -c fpaste -n '__fish_seen_subcommand_from " + k.name + "'"
-			if k.words != "" {
-				fmt.Fprintf(&b, "%s -a '%s'\n", seen, k.words)
-			}
-			for _, f := range k.flagsFor() {
-				fmt.Fprintf(&b, "%s -l %s -d \"%s\"", seen, f.long, f.help)
-				if f.short != "" {
-					b.WriteString(" -s " + f.short)
-				}
-				if f.value != "" {
-					b.WriteString(" -r")
-				}
-				b.WriteByte('\n')
-			}
-		}
-	default:
-		return usage("bash, zsh or fish", "unknown shell %q", args[0])
-	}
-	return c.print("%s", b.String())
-}
-
-// work solves a challenge on all cores; a terminal sees bits, rate and the time to expect.
-func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
-	start, last := c.clock(), time.Time{}
-	defer c.status("")
-	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
-		if now := c.clock(); tried > 0 && now.Sub(last) >= progressStep {
-			last = now
-			rate := float64(tried) / max(now.Sub(start).Seconds(), 1e-3)
-			c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6, float64(uint64(1)<<difficulty)/rate))
-		}
+		pair = &renewed
+		return text, nil
 	})
-}
-
-// meter returns a function that is told the bytes moved so far and shows them on a terminal if there are many.
-func (c *cli) meter(what string, total int64) func(int64) {
-	start := c.clock()
-	last := start
-	return func(done int64) {
-		if now := c.clock(); total >= progressFrom && now.Sub(last) >= progressStep {
-			last = now
-			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, humanSize(total), humanSize(int64(float64(done)/now.Sub(start).Seconds()))))
-		}
-	}
-}
-
-// status shows one line that the next one overwrites, on a terminal only.
-func (c *cli) status(line string) {
-	if !c.errTTY || c.has("quiet") {
-		return
-	}
-	width := max(terminalWidth(c.std.err)-1, 20)
-	fmt.Fprintf(c.std.err, "\r%-*.*s\r", width, width, line)
-}
-
-// outFile is a file that appears whole under its name or not at all: temporary beside it until commit.
-type outFile struct {
-	*os.File
-	dir, final string
-	held       bool // final is empty and ours: it holds the name
-}
-
-// stage makes the temporary file, mode 0600, in dir ("" for here).
-func stage(dir string) (*outFile, error) {
-	dir = cmp.Or(dir, ".")
-	f, err := os.CreateTemp(dir, ".fpaste-*")
-	return &outFile{File: f, dir: dir}, err
-}
-
-// claim takes the name: a new one, or with force that of a regular file.
-func (o *outFile) claim(name string, force bool) error {
-	path := filepath.Join(o.dir, name)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err == nil {
-		o.final, o.held = path, true
-		return f.Close()
-	}
-	if errors.Is(err, fs.ErrExist) && !force {
-		return &cliError{1, path + " exists", "-f overwrites it"}
-	}
-	if info, e := os.Stat(path); e != nil || !info.Mode().IsRegular() {
-		return &cliError{1, path + " is not a file that can be replaced", ""}
-	}
-	o.final = path
-	return nil
-}
-
-// keep names, fills and commits the file. With must, a name that can't be had gives way to a new one made of the id.
-func (o *outFile) keep(content io.Reader, name, id string, force, must bool) error {
-	for n := 0; o.final == ""; n++ {
-		err := o.claim(safeName(name, id), force)
-		if name = id + "-" + strconv.Itoa(n+1); err != nil && (!must || n > 1000) {
-			return err
-		}
-		force = false
-	}
-	if _, err := io.Copy(o.File, content); err != nil {
-		return err
-	}
-	return o.commit()
-}
-
-// commit makes the file durable under its name.
-func (o *outFile) commit() error {
-	err := o.Sync()
-	if err = cmp.Or(err, o.Close()); err == nil {
-		err = os.Rename(o.Name(), o.final)
-	}
-	if err == nil {
-		o.File = nil
-		_ = syncDir(o.dir) // the content is safe already; not every system can sync a folder
+		c.note("%s is good until %s", path, date(pair.Leaf.NotAfter.Unix()))
 	}
 	return err
 }
 
-// abort removes what commit has not made final.
-func (o *outFile) abort() {
-	if o.File == nil {
-		return
-	}
-	o.Close()
-	os.Remove(o.Name())
-	if o.held {
-		os.Remove(o.final)
-	}
-}
+// ---- info, help ----
 
-// replaceFile rewrites a file in one step; a link is followed, so that it stays one.
-func replaceFile(path, text string) error {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	o, err := stage(filepath.Dir(path))
+func (c *cli) info(ctx context.Context, _ []string) error {
+	api, err := c.own()
 	if err != nil {
 		return err
 	}
-	defer o.abort()
-	if err := o.claim(filepath.Base(path), true); err != nil {
-		return err
+	certificate := "none: " + makeCert
+	if c.unsent != "" {
+		certificate = "not sent: " + c.unsent
+	} else if api.pair != nil {
+		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + when(api.pair.Leaf.NotAfter.Unix())
 	}
-	if _, err := o.WriteString(text); err != nil {
-		return err
+	var about struct {
+		Name, Version string
+		Limits        map[string]json.RawMessage
+		You           struct{ Tier, Owner string }
 	}
-	return o.commit()
+	had := api.pair
+	raw, err := api.ask(ctx, apiCall{method: "GET", path: "/"}, &about)
+	if err != nil {
+		return err
+	} else if c.has("json") {
+		return c.print("%s", raw)
+	} else if api.pair != had {
+		certificate = "refused: fpaste renew, or fpaste register NAME -f"
+	}
+	rows := [][]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version},
+		{"you are", about.You.Tier}, {"owner", cmp.Or(about.You.Owner, "-")}, {"certificate", certificate}}
+	var may tierLimits
+	if json.Unmarshal(about.Limits[about.You.Tier], &may) == nil {
+		rows = append(rows, []string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s",
+			sizeWords(may.MaxSize), span(may.DefaultExpiry), span(may.MaxExpiry))})
+	}
+	return c.table(rows)
 }
 
-// safeName makes a file name of what the sender chose: the last path element, or other if that could leave the folder, hide,
-// pass for an option or disturb a terminal.
+func (c *cli) version(context.Context, []string) error { return c.print("fpaste %s\n", version) }
+
+func (c *cli) help(_ context.Context, args []string) error {
+	if len(args) > 0 {
+		k, ok := findCommand(args[0])
+		if !ok {
+			return fail(2, "fpaste help lists the commands", "unknown command %q", args[0])
+		}
+		return c.print("usage: fpaste %s\n%s\n%s\n%s\nexample: %s\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args),
+			k.brief, k.options, everywhere, k.example)
+	}
+	list := ""
+	for _, k := range clientCommands() {
+		list += fmt.Sprintf("  %-11s %s\n", k.name, k.brief)
+	}
+	create := clientCommands()[0]
+	return c.print("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n%s\n"+
+		"fpaste help COMMAND shows its options and an example. Without a command: create.\n%s\n%s\nexample: %s\n"+
+		"exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption\n",
+		list, create.options, everywhere, create.example)
+}
+
+// completion completes commands, options and files: one list of words for all of them.
+func (c *cli) completion(_ context.Context, args []string) error {
+	script, ok := map[string]string{
+		"bash": "complete -o default -W '%s' fpaste\n",
+		"zsh":  "_fpaste() { compadd -- %s; _files }\ncompdef _fpaste fpaste\n",
+		"fish": "complete -c fpaste -a '%s'\n",
+	}[args[0]]
+	if !ok {
+		return fail(2, "bash, zsh or fish", "unknown shell %q", args[0])
+	}
+	var words []string
+	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
+		words = append(words, k.name)
+		for _, o := range optionsIn(k.options) {
+			words = append(words, "--"+o[1])
+		}
+	}
+	slices.Sort(words)
+	return c.print(script, strings.TrimSpace(strings.Join(slices.Compact(words), " ")))
+}
+
+// ---- terminal ----
+
+// isTerminal knows a terminal by its kind: a character device that is not /dev/null.
+func isTerminal(x any) bool {
+	f, ok := x.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || info.Sys().(*syscall.Stat_t).Rdev != null.Sys().(*syscall.Stat_t).Rdev
+}
+
+// askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent
+// question is not shown; the echo is back however it ends.
+func askTerminal(ctx context.Context, question string, silent bool) (string, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return "", errors.New("there is no terminal")
+	}
+	defer tty.Close()
+	stty := func(arg string) ([]byte, error) {
+		cmd := exec.Command("stty", arg)
+		cmd.Stdin, cmd.Env = tty, []string{"PATH=" + os.Getenv("PATH")} // nothing of the environment's secrets
+		return cmd.Output()
+	}
+	if silent {
+		before, err := stty("-g")
+		if err == nil {
+			defer stty(strings.TrimSpace(string(before)))
+			_, err = stty("-echo")
+		}
+		if err != nil {
+			return "", errors.New("the terminal can't hide it")
+		}
+		defer tty.WriteString("\n")
+	}
+	tty.WriteString(question)
+	line, err := bufio.NewReader(interruptible(ctx, tty)).ReadString('\n')
+	return strings.TrimRight(line, "\r\n"), err
+}
+
+// interruptible is r, ending when ctx does, although nobody writes to the pipe or types on the terminal.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	type result struct {
+		n   int
+		err error
+	}
+	return readFunc(func(p []byte) (int, error) {
+		mine, done := make([]byte, len(p)), make(chan result, 1) // who comes too late finds nobody
+		go func() {
+			n, err := r.Read(mine)
+			done <- result{n, err}
+		}()
+		select {
+		case got := <-done:
+			return copy(p, mine[:got.n]), got.err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	})
+}
+
+// work solves a challenge on all cores; a terminal sees bits, rate and the time to expect.
+func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
+	start := time.Now()
+	c.looked = time.Time{} // what is shown is no more the case
+	defer c.status("")
+	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
+		rate := float64(tried) / time.Since(start).Seconds()
+		c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6,
+			float64(uint64(1)<<difficulty)/rate))
+	})
+}
+
+// meter shows on a terminal how much of r has passed, if it is large.
+func (c *cli) meter(what string, r io.Reader, total int64) io.Reader {
+	start, done := time.Now(), int64(0)
+	return readFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		if done += int64(n); total >= progressFrom {
+			c.status(fmt.Sprintf("%s %d%% of %s, %s/s", what, 100*done/total, sizeWords(total),
+				sizeWords(int64(float64(done)/time.Since(start).Seconds()))))
+		}
+		return n, err
+	})
+}
+
+// status shows one line that the next one overwrites, now and then and on a terminal only; "" takes it away.
+func (c *cli) status(line string) {
+	if c.errTTY && !c.has("quiet") && (line == "" && c.shown || line != "" && time.Since(c.looked) >= progressStep) {
+		fmt.Fprintf(c.std.err, "\r%-79.79s\r", line)
+		c.looked, c.shown = time.Now(), line != ""
+	}
+}
+
+// visible copies r to w with control characters, bidirectional marks and bytes that are no UTF-8 in visible form. Tabs
+// and line ends stay where lines are expected.
+func visible(w io.Writer, r io.Reader, lines bool) error {
+	in, out := bufio.NewReader(r), bufio.NewWriter(w)
+	defer out.Flush()
+	for {
+		ch, n, err := in.ReadRune()
+		crlf := false
+		if ch == '\r' && err == nil {
+			next, _ := in.Peek(1)
+			crlf = string(next) == "\n"
+		}
+		switch {
+		case err == io.EOF:
+			return out.Flush()
+		case err != nil:
+			return err
+		case ch == utf8.RuneError && n == 1:
+			in.UnreadRune()
+			b, _ := in.ReadByte()
+			fmt.Fprintf(out, `\x%02x`, b)
+		case lines && (ch == '\n' || ch == '\t' || crlf):
+			out.WriteRune(ch)
+		case unicode.In(ch, unicode.Cc, unicode.Bidi_Control, unicode.Zl, unicode.Zp):
+			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(ch), "'"))
+		default:
+			out.WriteRune(ch)
+		}
+	}
+}
+
+// oneLine is visible for what must stay in its line: names, the server's sentences.
+func oneLine(s string) string {
+	var b strings.Builder
+	visible(&b, strings.NewReader(s), false) // memory does not fail
+	return b.String()
+}
+
+// ---- files ----
+
+// writeFile makes a file of mode 0600 that appears whole under its name or not at all: temporary beside it ("" is
+// here), synced, renamed. fill writes it, and names it where nobody has. Without force the name must be new; whatever
+// can be known is settled before fill is called.
+func writeFile(dir, name string, force bool, fill func(*os.File) (string, error)) (path string, err error) {
+	f, err := os.CreateTemp(cmp.Or(dir, "."), ".fpaste-*")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name()) // which it no longer has when all went well
+	defer f.Close()
+	check := func() error {
+		path = filepath.Join(dir, name)
+		info, err := os.Lstat(path)
+		switch {
+		case name == "" || errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err == nil && !force:
+			return fail(1, "-f overwrites it", "%s exists", path)
+		case err == nil && !info.Mode().IsRegular():
+			return fail(1, "", "%s is not a file that can be replaced", path)
+		}
+		return err
+	}
+	if err := check(); err != nil {
+		return "", err
+	}
+	own, err := fill(f)
+	if err != nil {
+		return "", err
+	}
+	name = cmp.Or(name, own)
+	if err := errors.Join(check(), f.Sync()); err != nil {
+		return "", err
+	}
+	if !force {
+		holder, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600) // whoever comes now finds the name taken
+		if err != nil {
+			return "", err
+		}
+		holder.Close()
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		if !force {
+			os.Remove(path)
+		}
+		return "", err
+	}
+	syncDir(cmp.Or(dir, ".")) // the content is safe; not every system can sync a folder
+	return path, nil
+}
+
+// rewriteFile changes a file, which may not be there yet, in one step. Its mode stays, and a link stays one.
+func rewriteFile(path string, change func([]byte) ([]byte, error)) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	text, err := change(old)
+	if err != nil {
+		return err
+	}
+	_, err = writeFile(filepath.Dir(path), filepath.Base(path), true, func(f *os.File) (string, error) {
+		if info, err := os.Stat(path); err == nil {
+			f.Chmod(info.Mode().Perm())
+		}
+		_, err := f.Write(text)
+		return "", err
+	})
+	return err
+}
+
+// safeName makes a file name of what the sender chose: the last path element, or other if that could leave the
+// folder, hide, pass for an option or disturb a terminal.
 func safeName(name, other string) string {
 	name = name[strings.LastIndexAny(name, `/\`)+1:]
-	if name == "" || len(name) > 255 || strings.ContainsAny(name[:1], ".-") || strings.Contains(name, ":") || oneLine(name) != name {
+	if name == "" || len(name) > 255 || strings.ContainsAny(name[:1], ".-") || strings.Contains(name, ":") ||
+		oneLine(name) != name {
 		return other
 	}
 	return name
 }
 
-// isBinary judges the first bytes of a content: text is UTF-8 without NUL, its last character perhaps cut.
-func isBinary(b []byte) bool {
-	for len(b) > 0 && utf8.FullRune(b) {
-		r, n := utf8.DecodeRune(b)
-		if r == 0 || r == utf8.RuneError && n == 1 {
-			return true
-		}
-		b = b[n:]
-	}
-	return false
-}
-
-// appendClean appends b with control characters, bidirectional marks and bytes that are no UTF-8 in visible form, and returns
-// what was cut in the middle: a character, or a CR that may belong to a line end.
-func appendClean(out, b []byte, lines bool) (_, rest []byte) {
-	for len(b) > 0 && utf8.FullRune(b) {
-		r, n := utf8.DecodeRune(b)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			out = fmt.Appendf(out, `\x%02x`, b[0])
-		case lines && r == '\r' && len(b) == 1:
-			return out, b
-		case lines && (r == '\n' || r == '\t' || r == '\r' && b[1] == '\n'):
-			out = append(out, byte(r))
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
-			out = append(out, strings.Trim(strconv.QuoteRuneToASCII(r), "'")...)
-		default:
-			out = append(out, b[:n]...)
-		}
-		b = b[n:]
-	}
-	return out, b
-}
-
-// oneLine is appendClean for what must stay in its line: names, the server's sentences.
-func oneLine(s string) string {
-	out, rest := appendClean(nil, []byte(s), false)
-	for _, b := range rest {
-		out = fmt.Appendf(out, `\x%02x`, b)
-	}
-	return string(out)
-}
-
-// plainWriter shows a terminal what strangers wrote without letting them command it.
-type plainWriter struct {
-	w    io.Writer
-	tail []byte
-}
-
-func (p *plainWriter) Write(b []byte) (int, error) {
-	out, rest := appendClean(nil, append(p.tail, b...), true)
-	p.tail = bytes.Clone(rest)
-	_, err := p.w.Write(out)
-	return len(b), err
-}
-
-// flush shows what was held back at the end: half a character, or a last CR.
-func (p *plainWriter) flush() error {
-	_, err := io.WriteString(p.w, oneLine(string(p.tail)))
-	return err
-}
-
-// countReader counts what passes and tells see, if there is one.
-type countReader struct {
-	io.Reader
-	n   int64
-	see func(int64)
-}
-
-func (c *countReader) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	if c.n += int64(n); c.see != nil {
-		c.see(c.n)
-	}
-	return n, err
-}
-
-// interruptible ends a read when ctx does, although nobody writes to the pipe or types on the terminal. The read goes on in its
-// goroutine until the program ends.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i interruptible) Read(p []byte) (int, error) {
-	type result struct {
-		n   int
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		n, err := i.r.Read(p)
-		done <- result{n, err}
-	}()
-	select {
-	case r := <-done:
-		return r.n, r.err
-	case <-i.ctx.Done():
-		return 0, i.ctx.Err()
-	}
-}
+// ---- words ----
 
 func date(unix int64) string { return time.Unix(unix, 0).Format("2006-01-02 15:04") }
 
-func humanSize(n int64) string {
-	size, unit := float64(n), 0
-	for ; size >= 1000 && unit < 4; unit++ {
-		size /= 1024
+// when is a date and how far it is: "2026-11-28 22:57 (in 23 h)".
+func when(unix int64) string {
+	left := unix - time.Now().Unix()
+	if left < 0 {
+		return date(unix) + " (" + span(-left) + " ago)"
 	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
+	return date(unix) + " (in " + span(left) + ")"
+}
+
+// span is a number of seconds in words.
+func span(seconds int64) string {
+	switch {
+	case seconds < 120:
+		return fmt.Sprintf("%d s", seconds)
+	case seconds < 120*60:
+		return fmt.Sprintf("%d min", seconds/60)
+	case seconds < 48*3600:
+		return fmt.Sprintf("%d h", seconds/3600)
 	}
-	return fmt.Sprintf("%.1f %ciB", size, "KMGT"[unit-1])
+	return fmt.Sprintf("%d d", seconds/86400)
 }

@@ -1,17 +1,24 @@
 package main
 
-// config.go turns the environment into one validated struct; nothing else reads the environment of the server.
-// Parsing is strict: an unknown FLASKPASTE_ name or a value that does not parse stops the start with one line that names
-// it. Secrets may come from files and systemd credentials and never print (type secret).
+// config.go turns the environment into one validated struct, what the operator decided. It is the only reader of the
+// server's environment and knows no request, server or store.
+//
+// Parsing is strict: an unknown FLASKPASTE_ name or a value that is not understood ends the start with one line that
+// names it. What is understood but hardly meant is a warning. A secret comes from exactly one of variable, file and
+// systemd credential and is never shown. Help and docs/settings.md are made of the parser's own table.
+// (systemd.exec(5) for env files and credentials; Kubernetes' page on services for the names that it sets)
 
 import (
+	"cmp"
+	"encoding"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
-	"net/url"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +26,33 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+)
+
+const (
+	envPrefix   = "FLASKPASTE_"
+	certDaysMax = 10 * 366         // the CA's life: nothing outlives it, and sums of dates stay in range
+	spanMost    = 70 * 366 * 86400 // seconds: four times that still fits, and so does any deadline that it makes
+	sizeMost    = 1 << 60          // bytes: no limit in earnest, and what is added to it still fits
+)
+
+var (
+	// hostShape is a host name in lower case (RFC 1123 2.1), or an IPv4 address.
+	hostShape = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$`)
+
+	// injected is what Kubernetes sets for services called flaskpaste or flaskpaste-x. The last alternative counts with
+	// a URL as its value only: FLASKPASTE_PORT=8080 is a person's. (Lazy, as PORT_80_TCP_PORT must not be an X_PORT.)
+	injected = regexp.MustCompile(`^([A-Z0-9_]+?_)??(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|` +
+		`PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)|(PORT(_[0-9]+_(TCP|UDP|SCTP))?))$`)
+
+	// envLine is an assignment in an env file: name, quoted pieces, the bare rest up to the blanks at its end.
+	envLine = regexp.MustCompile(`(?s)^([A-Za-z_]\w*)[ \t]*=((?:[ \t]*(?:'[^']*'|"(?:[^"\\]|\\.)*"))*)` +
+		`[ \t]*((?:(?:[^\\ \t\r\n'"]|\\.)(?:[^\\\r\n]|\\.)*?)?)[ \t]*(?:[\r\n]|$)`)
+	envQuoted    = regexp.MustCompile(`(?s)'([^']*)'|"((?:[^"\\]|\\.)*)"`)
+	bareEscape   = regexp.MustCompile(`(?s)\\(?:[\r\n]|(.))`) // a newline goes, anything else stays
+	quotedEscape = regexp.MustCompile("\\\\(?:\n|([\"\\\\`$]))")
+
+	errValue = errors.New("bad value") // whoever shows it says what is taken
 )
 
 // secret prints as [redacted] wherever it is formatted or logged.
@@ -31,521 +63,448 @@ func (secret) GoString() string             { return "[redacted]" }
 func (secret) LogValue() slog.Value         { return slog.StringValue("[redacted]") }
 func (secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
-// config is what the operator decided. Sizes are bytes.
+// config is what the operator decided. Words are those of the settings.
 type config struct {
-	listen         []string // host:port or unix:/path
-	database       string
-	prefix         string // "" or "/path"
-	publicURL      string // scheme://host[:port], or ""
-	trustedProxies []netip.Prefix
-	proxySecret    secret
-	addressHeader  string // canonical
-	certHeader     string // canonical
-	requireCert    string // "0", "any", "trusted"
+	listen                       []string // host:port or unix:/path
+	listenGiven                  bool     // FLASKPASTE_LISTEN is set
+	prefix                       string   // "" or "/path"
+	publicURL                    string   // scheme://host[:port], or ""
+	trustedProxies, metricsAllow []netip.Prefix
+	metricsAny                   bool
+	proxySecret, caPassword      secret
+	addressHeader, certHeader    string   // canonical
+	shortHosts                   []string // host names, *.name for those below it
+	database                     string   // path
+	minEntropy                   float64  // bits per byte
+	rates                        [rateClasses]rate
+	logLevel                     slog.Level
 
-	maxAnon, maxAuth                           int64
-	expiryAnon, expiryUntrusted, expiryTrusted time.Duration
-	maxExpiry                                  time.Duration
-	minSize                                    int64
-	maxUploads, maxDownloads, maxConnections   int64
-	transferTimeout                            time.Duration
-	maxStorage, minFree                        int64
+	maxAnon, maxAuth, minSize, shortMax, maxStorage, minFree, cache int64 // bytes
+	powDifficulty, registerPow, floodMax                            int64 // bits
+	powFree, floodThreshold, dedupMax, certDays                     int64
+	maxUploads, maxDownloads, maxConnections                        int64
+	expiryAnon, expiryUntrusted, expiryTrusted, maxExpiry           time.Duration
+	powTTL, dedupWindow, transferTimeout, sweep                     time.Duration
+	requireCert, pkiEnabled, registration                           string // words
+	sync, checkpoint, log, logAddr                                  string // words
 
-	pkiEnabled                          string // "0", "1"
-	caPassword                          secret
-	certDays                            int64
-	registration                        string // "closed", "open"
-	powDifficulty, powFree, registerPow int64
-	powTTL                              time.Duration
-	floodMax, floodThreshold            int64
-	rates                               [rateClasses]rate
-	dedupMax                            int64
-	dedupWindow                         time.Duration
-	minEntropy                          float64
-
-	shortMax     int64
-	shortHosts   []string // host names, *.name for those below it
-	metricsAllow []netip.Prefix
-	metricsAny   bool
-
-	sync, checkpoint string
-	cache            int64
-	sweep            time.Duration
-	log, logAddr     string
-	logLevel         slog.Level
-
-	warnings []string // for the log, once it stands
+	warnings []string // a sentence each, for the log once it stands, and for `flaskpaste check`
 }
 
-// variable is one FLASKPASTE_ name.
+// Format keeps the secrets in when all is printed at once: fmt can't call the methods of unexported fields.
+func (config) Format(f fmt.State, _ rune) { fmt.Fprint(f, "[settings]") }
+
+// variable is one FLASKPASTE_ name, or without a name the heading of those below. Without a default it may be empty.
 type variable struct {
-	name, def, unit, help string
-	set                   func(string) error
+	name, def, takes string
+	to               encoding.TextUnmarshaler // sets a field of config; it says only whether it could
+	help             string
 }
 
-const envPrefix = "FLASKPASTE_"
-
-// injected are names that orchestrators make of a service called flaskpaste.
-var injected = regexp.MustCompile(`^FLASKPASTE_(PORT.*|(.*_)?SERVICE_(HOST|PORT)(_.*)?)$`)
-
-// variables lists all of them, in the order of `serve --help` and README, bound to c.
-func variables(c *config) []variable {
+// settings lists all of them, bound to c.
+func settings(c *config) []variable {
+	const aSize, someSize, aTime = "a size like 3MiB", "a size like 3MiB, not 0", "a time like 90s or 7d, not 0"
+	const aRate, cidrs, many = "a rate like 30/m, or 0", "CIDRs, comma-separated", 1 << 20
+	const header = `[A-Za-z0-9-]{1,64}`
 	return []variable{
-		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", "where to listen; ignored under socket activation", setListen(&c.listen)},
-		{"DATABASE", "data/flaskpaste.db", "path", "the SQLite file ($STATE_DIRECTORY/flaskpaste.db under systemd)", setString(&c.database)},
-		{"URL_PREFIX", "", "path", "serve below this path, as in /paste", setPrefix(&c.prefix)},
-		{"PUBLIC_URL", "", "URL without path", "base of the links in answers; default: scheme and Host of the request", setPublicURL(&c.publicURL)},
-		{"TRUSTED_PROXIES", "", "CIDRs, comma-separated", "peers whose address and scheme headers count; Unix sockets always do", setPrefixes(&c.trustedProxies)},
-		{"PROXY_SECRET", "", "16 bytes or more", "trusted peers must send it as X-Proxy-Secret; required for certificates from a proxy over TCP", setSecret(&c.proxySecret)},
-		{"ADDRESS_HEADER", "X-Forwarded-For", "header", "the one header that the proxy sets to the client's address", setHeader(&c.addressHeader)},
-		{"CERT_HEADER", "X-SSL-Client-SHA1", "header", "the one header that the proxy sets to the client's certificate or fingerprint", setHeader(&c.certHeader)},
-		{"REQUIRE_CERT", "0", "0, any, trusted", "who may create: everybody, certificate holders, holders of certificates of this server", setChoice(&c.requireCert, "0", "any", "trusted")},
-		{"MAX_ANON", "3MiB", "size", "largest content without a certificate", setSize(&c.maxAnon, 1)},
-		{"MAX_AUTH", "50MiB", "size", "largest content with a certificate", setSize(&c.maxAuth, 1)},
-		{"EXPIRY_ANON", "1d", "time", "life of a paste without a certificate, renewed by reads", setSpan(&c.expiryAnon)},
-		{"EXPIRY_UNTRUSTED", "7d", "time", "life with a certificate that this server did not issue", setSpan(&c.expiryUntrusted)},
-		{"EXPIRY_TRUSTED", "30d", "time", "life with a certificate of this server", setSpan(&c.expiryTrusted)},
-		{"MAX_EXPIRY", "90d", "time", "longest life of anything, renewals included", setSpan(&c.maxExpiry)},
-		{"MIN_SIZE", "0", "size", "smallest content", setSize(&c.minSize, 0)},
-		{"MAX_UPLOADS", "64", "count", "uploads at once; one client has at most an eighth", setNumber(&c.maxUploads, 10, 1, 1<<20)},
-		{"MAX_DOWNLOADS", "256", "count", "downloads over 256 KiB at once; one client has at most an eighth", setNumber(&c.maxDownloads, 10, 1, 1<<20)},
-		{"MAX_CONNECTIONS", "512", "count", "connections at once; one address has at most an eighth, but for proxies", setNumber(&c.maxConnections, 10, 16, 1<<20)},
-		{"TRANSFER_TIMEOUT", "15m", "time", "longest upload or download", setSpan(&c.transferTimeout)},
-		{"MAX_STORAGE", "10GiB", "size", "all stored content; clients without a certificate of this server may fill three quarters", setSize(&c.maxStorage, 1)},
-		{"MIN_FREE", "256MiB", "size", "disk space that uploads leave free", setSize(&c.minFree, 0)},
-		{"PKI_ENABLED", "0", "0, 1", "issue client certificates; makes the CA at the first start", setChoice(&c.pkiEnabled, "0", "1")},
-		{"PKI_CA_PASSWORD", "", "text", "opens the CA's key", setPassword(&c.caPassword)},
-		{"PKI_CERT_DAYS", "365", "days", "life of client certificates; never past the CA's", setNumber(&c.certDays, 10, 1, certDaysMax)},
-		{"REGISTRATION", "closed", "closed, open", "open: whoever does the work gets a certificate of a new owner", setChoice(&c.registration, "closed", "open")},
-		{"POW_DIFFICULTY", "20", "bits", "proof of work for a creation; 0: none, and no anti-flood", setNumber(&c.powDifficulty, 10, 0, 40)},
-		{"POW_FREE", "20", "count an hour", "creations of a client that need no work; 0: always work", setNumber(&c.powFree, 10, 0, 1<<20)},
-		{"POW_TTL", "300s", "time", "life of a challenge, four times that during a flood", setSpan(&c.powTTL)},
-		{"REGISTER_POW", "24", "bits", "proof of work for a certificate; 0: none", setNumber(&c.registerPow, 10, 0, 40)},
-		{"ANTIFLOOD_THRESHOLD", "30", "count", "so many of them raise the difficulty by a step; one client counts three at most", setNumber(&c.floodThreshold, 10, 1, 1<<20)},
-		{"ANTIFLOOD_MAX", "28", "bits", "highest difficulty", setNumber(&c.floodMax, 10, 0, 40)},
-		{"RATE_CREATE", "30/m", "N/s, /m, /h, /d or 0", "creations, changes and deletions of a client", setRate(&c.rates[rateCreate])},
-		{"RATE_READ", "600/m", "N/s, /m, /h, /d or 0", "reads of a client", setRate(&c.rates[rateRead])},
-		{"RATE_MISS", "60/m", "N/s, /m, /h, /d or 0", "404s of a client: ids can't be guessed", setRate(&c.rates[rateMiss])},
-		{"RATE_AUTH", "20/m", "N/s, /m, /h, /d or 0", "password checks, wrong proofs and tokens, refused certificates of a client", setRate(&c.rates[rateAuth])},
-		{"RATE_REGISTER", "10/h", "N/s, /m, /h, /d or 0", "certificate requests of a client", setRate(&c.rates[rateRegister])},
-		{"RATE_BYTES", "200MiB/h", "size/s, /m, /h, /d or 0", "bytes stored by a client", setRate(&c.rates[rateBytes])},
-		{"DEDUP_MAX", "3", "count", "times that a client may store the same content in DEDUP_WINDOW; 0: any", setNumber(&c.dedupMax, 10, 0, 1<<20)},
-		{"DEDUP_WINDOW", "3600s", "time", "how long a content is remembered for that", setSpan(&c.dedupWindow)},
-		{"MIN_ENTROPY", "0", "bits per byte, up to 8", "least Shannon entropy of contents of 256 bytes and more; 0: any", setEntropy(&c.minEntropy)},
-		{"SHORT_URL_MAX", "2048", "bytes", "longest target of a short URL", setSize(&c.shortMax, 16)},
-		{"SHORT_URL_HOSTS", "", "hosts, comma-separated", "when set, targets may be on these hosts only; *.example.net: any below it", setHosts(&c.shortHosts)},
-		{"METRICS_ALLOW", "", "CIDRs, comma-separated, or any", "client addresses that may read /metrics", func(v string) error {
-			if c.metricsAny = v == "any"; c.metricsAny {
-				return nil
-			}
-			return setPrefixes(&c.metricsAllow)(v)
-		}},
-		{"SYNC", "full", "full, normal", "full: a 201 survives a power cut; normal: only a crash of the program", setChoice(&c.sync, "full", "normal")},
-		{"CHECKPOINT", "on", "on, off", "off: a replicator (Litestream) truncates the write-ahead log", setChoice(&c.checkpoint, "on", "off")},
-		{"CACHE", "32MiB", "size", "memory for often-read pastes; 0: none", setSize(&c.cache, 0)},
-		{"SWEEP", "60s", "time", "how often expired pastes are removed from the disk", setSpan(&c.sweep)},
-		{"LOG", "text", "text, json", "form of the log on stderr (json under systemd)", setChoice(&c.log, "text", "json")},
-		{"LOG_LEVEL", "info", "debug, info, warn, error", "least level that is logged; requests are info", func(v string) error {
-			if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
-				return fmt.Errorf("%q is none of debug, info, warn, error", v)
-			}
-			return c.logLevel.UnmarshalText([]byte(v))
-		}},
-		{"LOG_ADDR", "full", "full, prefix, none", "client addresses in the log: whole, /24 and /48, or none", setChoice(&c.logAddr, "full", "prefix", "none")},
+		{help: "Where it listens"},
+		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", (*addresses)(&c.listen),
+			"where to listen; ignored when systemd hands sockets over"},
+		{"URL_PREFIX", "", "a path like /paste", text{&c.prefix, `((?:/[\w~-][\w.~-]*)*)/?`}, "serve below this path"},
+		{"PUBLIC_URL", "", "http(s)://host[:port]; a path goes into FLASKPASTE_URL_PREFIX",
+			text{&c.publicURL, `(https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/*`},
+			"base of the links in answers; default: scheme and Host of the request"},
+		{help: "Who is believed"},
+		{"TRUSTED_PROXIES", "", cidrs, (*networks)(&c.trustedProxies),
+			"peers whose address and scheme headers count; Unix sockets always do"},
+		{"PROXY_SECRET", "", "16 visible ASCII characters or more", text{(*string)(&c.proxySecret), `[!-~]{16,}`},
+			"what trusted peers must send as X-Proxy-Secret; without it no certificate over TCP"},
+		{"ADDRESS_HEADER", "X-Forwarded-For", "a header", text{&c.addressHeader, header},
+			"the one that the proxy sets to the client's address; Forwarded is not read"},
+		{"CERT_HEADER", "X-SSL-Client-SHA1", "a header", text{&c.certHeader, header},
+			"the one that the proxy sets to the client's certificate or fingerprint"},
+		{"REQUIRE_CERT", "0", "0, any, trusted", text{&c.requireCert, `0|any|trusted`},
+			"who may create: everybody, who has a certificate, who has one of this server"},
+		{help: "Sizes and lives"},
+		{"MAX_ANON", "3MiB", someSize, number{&c.maxAnon, 1, sizeMost}, "largest content without a certificate"},
+		{"MAX_AUTH", "50MiB", someSize, number{&c.maxAuth, 1, sizeMost}, "largest content with one"},
+		{"MIN_SIZE", "0", aSize, number{&c.minSize, 0, sizeMost}, "smallest content"},
+		{"MIN_ENTROPY", "0", "0 to 8 bits per byte", (*entropyBits)(&c.minEntropy),
+			"least Shannon entropy of contents from 256 bytes on; 0: any"},
+		{"EXPIRY_ANON", "1d", aTime, (*timeSpan)(&c.expiryAnon), "life of a paste without a certificate, renewed by reads"},
+		{"EXPIRY_UNTRUSTED", "7d", aTime, (*timeSpan)(&c.expiryUntrusted), "life with a certificate of somebody else's"},
+		{"EXPIRY_TRUSTED", "30d", aTime, (*timeSpan)(&c.expiryTrusted), "life with a certificate of this server"},
+		{"MAX_EXPIRY", "90d", aTime, (*timeSpan)(&c.maxExpiry), "longest life of anything, renewals included"},
+		{"SHORT_URL_MAX", "2048", "a size from 16 on", number{&c.shortMax, 16, sizeMost},
+			"longest target of a short URL"},
+		{"SHORT_URL_HOSTS", "", "hosts, or *.host for all below it, comma-separated", (*hosts)(&c.shortHosts),
+			"when set, targets may be on these only"},
+		{help: "Work and limits"},
+		{"POW_DIFFICULTY", "20", "0 to 40 bits", number{&c.powDifficulty, 0, 40},
+			"proof of work for a creation; 0: none, and no anti-flood"},
+		{"POW_FREE", "20", "a count", number{&c.powFree, 0, many}, "a client's creations an hour without work"},
+		{"POW_TTL", "300s", aTime, (*timeSpan)(&c.powTTL), "life of a challenge, four times that during a flood"},
+		{"ANTIFLOOD_THRESHOLD", "30", "1 to 10000", number{&c.floodThreshold, 1, 10_000},
+			"so many creations a minute raise the difficulty by 2 bits; 3 of a client count at most"},
+		{"ANTIFLOOD_MAX", "28", "0 to 40 bits", number{&c.floodMax, 0, 40}, "highest difficulty"},
+		{"RATE_CREATE", "30/m", aRate, (*allowance)(&c.rates[rateCreate]), "a client's creations, changes, deletions"},
+		{"RATE_READ", "600/m", aRate, (*allowance)(&c.rates[rateRead]), "a client's reads"},
+		{"RATE_MISS", "60/m", aRate, (*allowance)(&c.rates[rateMiss]), "a client's 404s: ids can't be guessed"},
+		{"RATE_AUTH", "20/m", aRate, (*allowance)(&c.rates[rateAuth]),
+			"a client's password checks, wrong proofs and tokens, refused certificates"},
+		{"RATE_REGISTER", "10/h", aRate, (*allowance)(&c.rates[rateRegister]), "a client's certificate requests"},
+		{"RATE_BYTES", "200MiB/h", aRate, (*allowance)(&c.rates[rateBytes]), "bytes that a client stores"},
+		{"DEDUP_MAX", "3", "a count", number{&c.dedupMax, 0, many}, "times a client may store one content; 0: any"},
+		{"DEDUP_WINDOW", "3600s", aTime, (*timeSpan)(&c.dedupWindow), "the time in which these are counted"},
+		{"MAX_UPLOADS", "64", "a count, not 0", number{&c.maxUploads, 1, many}, "uploads at once; an eighth a client"},
+		{"MAX_DOWNLOADS", "256", "a count, not 0", number{&c.maxDownloads, 1, many}, "downloads at once; likewise"},
+		{"MAX_CONNECTIONS", "512", "a count, not 0", number{&c.maxConnections, 1, many},
+			"connections at once; an address's: an eighth, but a trusted proxy's or Unix socket's: all"},
+		{"TRANSFER_TIMEOUT", "15m", aTime, (*timeSpan)(&c.transferTimeout), "longest upload or download"},
+		{help: "Certificates"},
+		{"PKI_ENABLED", "0", "0, 1", text{&c.pkiEnabled, `0|1`}, "1: issue certificates; the first start makes a CA"},
+		{"PKI_CA_PASSWORD", "", "UTF-8 without control characters", text{(*string)(&c.caPassword), `\P{Cc}+`},
+			"opens the CA's key"},
+		{"PKI_CERT_DAYS", "365", "1 to 3660 days", number{&c.certDays, 1, certDaysMax}, "life of a certificate"},
+		{"REGISTRATION", "closed", "closed, open", text{&c.registration, `closed|open`},
+			"open: whoever does the work gets a certificate of a new owner"},
+		{"REGISTER_POW", "24", "0 to 40 bits", number{&c.registerPow, 0, 40}, "the work for that; 0: none"},
+		{help: "Storage"},
+		{"DATABASE", "data/flaskpaste.db", "a path", text{&c.database, `.+`},
+			"the SQLite file; under systemd $STATE_DIRECTORY/flaskpaste.db"},
+		{"MAX_STORAGE", "10GiB", someSize, number{&c.maxStorage, 1, sizeMost},
+			"size of the database; its last quarter is kept for certificates of this server"},
+		{"MIN_FREE", "256MiB", aSize, number{&c.minFree, 0, sizeMost}, "disk space that uploads leave free"},
+		{"SYNC", "full", "full, normal", text{&c.sync, `full|normal`}, "full: a 201 survives a power cut, too"},
+		{"CHECKPOINT", "on", "on, off", text{&c.checkpoint, `on|off`}, "off: Litestream truncates the write-ahead log"},
+		{"CACHE", "32MiB", aSize, number{&c.cache, 0, sizeMost}, "memory for pastes that are read often; 0: none"},
+		{"SWEEP", "60s", aTime, (*timeSpan)(&c.sweep), "how often what has expired is removed from the disk"},
+		{help: "Logs and metrics"},
+		{"LOG", "text", "text, json", text{&c.log, `text|json`}, "form of the log on stderr; under systemd json"},
+		{"LOG_LEVEL", "info", "debug, info, warn, error", &c.logLevel, "least level that is logged; requests are info"},
+		{"LOG_ADDR", "full", "full, prefix, none", text{&c.logAddr, `full|prefix|none`},
+			"client addresses in the log: whole, as /24 and /48, not at all"},
+		{"METRICS_ALLOW", "", "any, or " + cidrs, (*networks)(&c.metricsAllow), "addresses that may read /metrics"},
 	}
 }
 
-// loadConfig reads environ ("NAME=value" each, os.Environ). Its error is one line for the operator.
+// isSecret tells the settings that may come from elsewhere, too, and are never shown.
+func isSecret(name string) bool { return name == "PROXY_SECRET" || name == "PKI_CA_PASSWORD" }
+
+// loadConfig reads environ: "NAME=value" each, as of os.Environ; of two the last one counts. Its error is one line.
 func loadConfig(environ []string) (*config, error) {
-	c := new(config)
-	vars := variables(c)
-	env := map[string]string{}
+	c, env := new(config), map[string]string{}
 	for _, kv := range environ {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
+		name, value, _ := strings.Cut(kv, "=")
+		env[name] = value
 	}
-	isSecret := func(name string) bool { return name == "PROXY_SECRET" || name == "PKI_CA_PASSWORD" }
-	for k := range env {
-		name, ours := strings.CutPrefix(k, envPrefix)
-		if !ours || k == envPrefix+"SERVER" {
+	if err := c.checkNames(env); err != nil {
+		return nil, err
+	}
+	_, c.listenGiven = env["FLASKPASTE_LISTEN"]
+	if c.metricsAny = env["FLASKPASTE_METRICS_ALLOW"] == "any"; c.metricsAny {
+		delete(env, "FLASKPASTE_METRICS_ALLOW")
+	}
+	stateDir, _, _ := strings.Cut(env["STATE_DIRECTORY"], ":")
+	for _, s := range settings(c) {
+		if s.name == "" {
 			continue
 		}
-		known := slices.ContainsFunc(vars, func(v variable) bool { return name == v.name || isSecret(v.name) && name == v.name+"_FILE" })
-		if injected.MatchString(k) && !known {
-			c.warnings = append(c.warnings, k+" looks like an orchestrator's: ignored")
-		} else if !known {
-			return nil, fmt.Errorf("%s is not a setting: see flaskpaste serve --help", k)
+		if isSecret(s.name) {
+			if err := c.findSecret(s.name, env); err != nil {
+				return nil, fmt.Errorf("%s%s: %w", envPrefix, s.name, err)
+			}
 		}
-	}
-	for _, v := range vars {
-		value, given := env[envPrefix+v.name]
-		var err error
+		value, given := env[envPrefix+s.name]
 		switch {
-		case isSecret(v.name):
-			value, given, err = c.readSecret(env, v.name)
 		case given:
-		case v.name == "DATABASE" && env["STATE_DIRECTORY"] != "":
-			dir, _, _ := strings.Cut(env["STATE_DIRECTORY"], ":")
-			value = filepath.Join(dir, "flaskpaste.db")
-		case v.name == "LOG" && stderrIsJournal(env["JOURNAL_STREAM"]):
+		case s.name == "DATABASE" && stateDir != "":
+			value = filepath.Join(stateDir, "flaskpaste.db")
+		case s.name == "LOG" && stderrIsJournal(env["JOURNAL_STREAM"]):
 			value = "json"
 		default:
-			value = v.def
+			value = s.def
 		}
-		if err == nil && (given || value != "") {
-			err = v.set(value)
+		if value == "" && s.def == "" {
+			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s%s: %w", envPrefix, v.name, err)
+		if s.to.UnmarshalText([]byte(value)) != nil {
+			var shown any = value
+			if isSecret(s.name) {
+				shown = secret(value)
+			}
+			return nil, fmt.Errorf("%s%s: bad value %q: it takes %s", envPrefix, s.name, shown, s.takes)
 		}
 	}
-	if n := utf8.RuneCountInString(string(c.caPassword)); n > 0 && n < 12 {
-		c.warnings = append(c.warnings, "FLASKPASTE_PKI_CA_PASSWORD is short: a stolen database could be opened by guessing; 12 characters or more are better")
+	c.addressHeader = textproto.CanonicalMIMEHeaderKey(c.addressHeader)
+	c.certHeader = textproto.CanonicalMIMEHeaderKey(c.certHeader)
+	if c.addressHeader == "Forwarded" {
+		return nil, errors.New("FLASKPASTE_ADDRESS_HEADER: Forwarded is not read: let the proxy set X-Forwarded-For")
 	}
 	c.rates[rateFree] = rate{c.powFree, time.Hour}
 	c.rates[rateDuplicate] = rate{c.dedupMax, c.dedupWindow}
-	if len(c.trustedProxies) == 0 && c.proxySecret != "" && !slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") }) {
-		c.warnings = append(c.warnings, "FLASKPASTE_PROXY_SECRET is set, FLASKPASTE_TRUSTED_PROXIES is empty: no TCP peer is a trusted proxy")
+
+	if n := utf8.RuneCountInString(string(c.caPassword)); n > 0 && n < 12 {
+		c.warn("FLASKPASTE_PKI_CA_PASSWORD is short: who steals the database may guess it; take 12 characters or more")
+	}
+	if slices.ContainsFunc(c.trustedProxies, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
+		c.warn("FLASKPASTE_TRUSTED_PROXIES has a /0: everybody may claim any address; name the proxy's own")
+	}
+	unix := slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") })
+	if c.proxySecret != "" && len(c.trustedProxies) == 0 && !unix && env["LISTEN_FDS"] == "" {
+		c.warn("FLASKPASTE_PROXY_SECRET is set, FLASKPASTE_TRUSTED_PROXIES is not: no peer over TCP is a trusted proxy")
 	}
 	return c, nil
 }
 
-// readSecret takes a secret from the variable, the file that NAME_FILE names, or the systemd credential of the name.
-func (c *config) readSecret(env map[string]string, name string) (value string, given bool, err error) {
-	sources := 0
-	value, given = env[envPrefix+name]
-	if given {
-		sources++
+// findings are for `flaskpaste check`: what may well be meant, but puzzles people.
+func (c *config) findings() []string {
+	if len(c.trustedProxies) == 0 || c.proxySecret != "" {
+		return nil
 	}
-	path := env[envPrefix+name+"_FILE"]
-	if _, ok := env[envPrefix+name+"_FILE"]; ok {
-		sources++
+	return []string{"FLASKPASTE_TRUSTED_PROXIES is set, FLASKPASTE_PROXY_SECRET is not: " +
+		"certificates that proxies pass on over TCP are ignored"}
+}
+
+func (c *config) warn(format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
+}
+
+// checkNames refuses FLASKPASTE_ names that are no settings, and passes over what Kubernetes sets.
+func (c *config) checkNames(env map[string]string) error {
+	known := map[string]bool{"SERVER": true} // the client's
+	for _, s := range settings(c) {
+		known[s.name], known[s.name+"_FILE"] = s.name != "", isSecret(s.name)
 	}
-	if dir := env["CREDENTIALS_DIRECTORY"]; dir != "" {
-		if p := filepath.Join(dir, strings.ToLower(name)); exists(p) {
-			sources++
-			path = p
+	for _, full := range slices.Sorted(maps.Keys(env)) {
+		name, ours := strings.CutPrefix(full, envPrefix)
+		value, service := env[full], injected.FindStringSubmatch(name)
+		switch {
+		case !ours || known[name]:
+		case service != nil && (service[7] == "" || strings.Contains(value, "://")):
+			c.warn("%s is ignored: Kubernetes sets it for a service of that name", full)
+		case name == "PORT":
+			return fmt.Errorf("FLASKPASTE_PORT is not a setting: set %q", "FLASKPASTE_LISTEN=127.0.0.1:"+value)
+		default:
+			return fmt.Errorf("%q is not, or no longer, a setting: see flaskpaste serve --help", full)
 		}
 	}
-	if sources > 1 {
-		return "", false, errors.New("set in two ways: keep one of variable, _FILE and credential")
+	return nil
+}
+
+// findSecret puts a secret into env that the file named by NAME_FILE has, or the systemd credential of the name.
+func (c *config) findSecret(name string, env map[string]string) error {
+	var files []string
+	if path, ok := env[envPrefix+name+"_FILE"]; ok {
+		files = append(files, path)
 	}
-	if sources == 1 && !given {
-		info, err := os.Stat(path)
-		if err != nil {
-			return "", false, err
-		}
-		if info.Mode().Perm()&0o007 != 0 {
-			c.warnings = append(c.warnings, fmt.Sprintf("%s: others can read it: chmod 600", path))
-		}
+	credential := filepath.Join(env["CREDENTIALS_DIRECTORY"], strings.ToLower(name))
+	if _, err := os.Stat(credential); env["CREDENTIALS_DIRECTORY"] != "" && !errors.Is(err, os.ErrNotExist) {
+		files = append(files, credential) // whatever else is wrong with it shows when it is read
+	}
+	value, given := env[envPrefix+name]
+	if given && len(files) > 0 || len(files) > 1 {
+		return errors.New("is set in two ways: keep one of variable, _FILE and credential")
+	}
+	for _, path := range files {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return "", false, err
+			return err
 		}
-		value = strings.TrimSuffix(string(raw), "\n")
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+			c.warn("%s can be read by others: chmod 600 %[1]s", path)
+		}
+		value, given = strings.TrimSuffix(string(raw), "\n"), true
+		env[envPrefix+name] = value
 	}
-	if sources == 1 && value == "" {
-		return "", false, errors.New("is empty")
+	if given && value == "" {
+		return errors.New("is empty")
 	}
-	return value, sources == 1, nil
+	return nil
 }
 
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+// What settings take. A failed UnmarshalText may have set something: there is no configuration then.
+type (
+	text struct { // a string of one shape; kept is all of it, or what the shape's group matches
+		p     *string
+		shape string
+	}
+	number struct { // a count or a size
+		p         *int64
+		low, high int64
+	}
+	timeSpan    time.Duration
+	allowance   rate
+	entropyBits float64
+	addresses   []string
+	networks    []netip.Prefix // CIDRs and single addresses
+	hosts       []string
+)
 
-func setString(p *string) func(string) error {
-	return func(v string) error {
-		if v == "" {
-			return errors.New("is empty")
-		}
-		*p = v
+func (t text) UnmarshalText(b []byte) error {
+	m := regexp.MustCompile(`^(?:` + t.shape + `)$`).FindSubmatch(b)
+	if m == nil || !utf8.Valid(b) {
+		return errValue
+	}
+	*t.p = string(m[len(m)-1])
+	return nil
+}
+
+func (n number) UnmarshalText(b []byte) (err error) {
+	if *n.p, err = parseSize(string(b)); *n.p < n.low || *n.p > n.high {
+		return errValue
+	}
+	return err
+}
+
+func (s *timeSpan) UnmarshalText(b []byte) error {
+	n, err := parseSpan(string(b))
+	if err != nil || n == 0 || n > spanMost {
+		return errValue
+	}
+	*s = timeSpan(time.Duration(n) * time.Second)
+	return nil
+}
+
+func (a *allowance) UnmarshalText(b []byte) (err error) {
+	*(*rate)(a), err = parseRate(string(b))
+	return err
+}
+
+func (e *entropyBits) UnmarshalText(b []byte) error {
+	v, err := strconv.ParseFloat(string(b), 64)
+	if err == nil && v >= 0 && v <= 8 { // NaN is not
+		*e = entropyBits(v)
 		return nil
 	}
+	return errValue
 }
 
-func setChoice(p *string, choices ...string) func(string) error {
-	return func(v string) error {
-		if !slices.Contains(choices, v) {
-			return fmt.Errorf("%q is none of %s", v, strings.Join(choices, ", "))
+func (p *addresses) UnmarshalText(b []byte) error {
+	for a := range strings.SplitSeq(string(b), ",") {
+		a = strings.TrimSpace(a)
+		path, unix := strings.CutPrefix(a, "unix:")
+		_, port, err := net.SplitHostPort(a)
+		_, portErr := strconv.ParseUint(port, 10, 16)
+		// An abstract socket (@) has no mode, and whoever reaches a Unix socket is believed.
+		if unix && (path == "" || path[0] == '@') || !unix && (err != nil || portErr != nil) {
+			return errValue
 		}
-		*p = v
-		return nil
+		*p = append(*p, a)
+	}
+	return nil
+}
+
+func (p *networks) UnmarshalText(b []byte) error {
+	for a := range strings.SplitSeq(string(b), ",") {
+		a = strings.TrimSpace(a)
+		n, err := netip.ParsePrefix(a)
+		if addr, addrErr := netip.ParseAddr(a); addrErr == nil && addr.Zone() == "" {
+			n, err = addr.Unmap().Prefix(addr.Unmap().BitLen())
+		}
+		// A bit behind the mask is a mistake, not a rounding.
+		if err != nil || n.Masked() != n || n.Addr().Is4In6() {
+			return errValue
+		}
+		*p = append(*p, n)
+	}
+	return nil
+}
+
+func (p *hosts) UnmarshalText(b []byte) error {
+	for h := range strings.SplitSeq(strings.ToLower(string(b)), ",") {
+		h = strings.TrimSpace(h)
+		if !hostShape.MatchString(strings.TrimPrefix(h, "*.")) || strings.HasSuffix(h, ".") {
+			return errValue
+		}
+		*p = append(*p, h)
+	}
+	return nil
+}
+
+// parseSpan reads whole seconds, or a sum of numbers with the units s, m, h, d, w (1d12h). It returns seconds.
+func parseSpan(v string) (total int64, err error) {
+	if n, err := strconv.ParseUint(v, 10, 63); err == nil {
+		return int64(n), nil
+	}
+	for {
+		i := max(0, strings.IndexAny(v, "smhdw"))
+		n, err := strconv.ParseUint(v[:i], 10, 63)
+		if err != nil {
+			return 0, errValue
+		}
+		unit := map[byte]int64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}[v[i]]
+		if int64(n) > (math.MaxInt64-total)/unit {
+			return 0, errValue
+		}
+		if total, v = total+int64(n)*unit, v[i+1:]; v == "" {
+			return total, nil
+		}
 	}
 }
 
-func setNumber[T int64 | uint64](p *T, base int, low, high T) func(string) error {
-	return func(v string) error {
-		n, err := strconv.ParseUint(v, base, 63)
-		if err != nil || T(n) < low || T(n) > high {
-			return fmt.Errorf("%q is no number from %s to %s", v, strconv.FormatInt(int64(low), base), strconv.FormatInt(int64(high), base))
+// readEnvFile returns what a file sets, "NAME=value" each, and reads it as systemd.exec(5) says under EnvironmentFile=.
+// What systemd would pass over in silence, such as a line without "=", is an error.
+func readEnvFile(path string) (env []string, err error) {
+	raw, err := os.ReadFile(path)
+	for rest := string(raw); err == nil; {
+		rest = strings.TrimLeft(rest, " \t\r\n")
+		if rest == "" {
+			return env, nil
 		}
-		*p = T(n)
-		return nil
+		if rest[0] == '#' || rest[0] == ';' {
+			rest = rest[strings.IndexAny(rest+"\n", "\r\n"):]
+			continue
+		}
+		m := envLine.FindStringSubmatch(rest)
+		if m == nil || !utf8.ValidString(m[0]) || strings.Contains(m[0], "\x00") {
+			line := 1 + strings.Count(string(raw[:len(raw)-len(rest)]), "\n")
+			return nil, fmt.Errorf("%s, line %d: neither NAME=value, with its quotes closed, nor a comment", path, line)
+		}
+		value := ""
+		for _, piece := range envQuoted.FindAllStringSubmatch(m[2], -1) {
+			value += piece[1] + quotedEscape.ReplaceAllString(piece[2], "$1")
+		}
+		env = append(env, m[1]+"="+value+bareEscape.ReplaceAllString(m[3], "$1"))
+		rest = rest[len(m[0]):]
 	}
+	return nil, err
 }
 
-func setSize(p *int64, least int64) func(string) error {
-	return func(v string) error {
-		n, err := parseSize(v)
-		if err == nil && n < least {
-			err = fmt.Errorf("%q is too small", v)
-		}
-		*p = min(n, 1<<60) // no limit in earnest, and what is added to it still fits
-		return err
-	}
-}
+const settingsNote = `
+A name that is no setting, or a value that is not understood, ends the start with one line that
+names it. Sizes are bytes or end in KiB, MiB or GiB. Times are seconds or end in s, m, h, d or w,
+and may be sums (1d12h). Rates are a count or a size per s, m, h or d (200MiB/h); 0 is no limit.
 
-// setSpan takes a time: seconds, or sums like 1d12h; at least a second, at most seventy years: POW_TTL times four still fits.
-func setSpan(p *time.Duration) func(string) error {
-	return func(v string) error {
-		n, err := parseSpan(v)
-		if err != nil || n == 0 || n > 70*366*86400 {
-			return fmt.Errorf("%q is no time like 90s, 15m, 12h or 7d", v)
-		}
-		*p = time.Duration(n) * time.Second
-		return nil
-	}
-}
+The secrets, PROXY_SECRET and PKI_CA_PASSWORD, may also come from a file that a variable with _FILE
+behind the name names, or from a systemd credential (proxy_secret, pki_ca_password). One newline at
+the end is cut off. A secret that is empty, or set in two ways, ends the start.
 
-func setRate(p *rate) func(string) error {
-	return func(v string) (err error) { *p, err = parseRate(v); return err }
-}
+The operator's commands take --env FILE: NAME=value lines as in systemd's EnvironmentFile=.
+`
 
-func setEntropy(p *float64) func(string) error {
-	re := regexp.MustCompile(`^([0-7](\.[0-9]{1,3})?|8(\.0{1,3})?)$`)
-	return func(v string) (err error) {
-		if !re.MatchString(v) {
-			return fmt.Errorf("%q is no number from 0 to 8", v)
+// listSettings writes all settings: heading is a format of a title, row one of name, default, what it takes, help.
+func listSettings(heading, row string) string {
+	var b strings.Builder
+	for _, s := range settings(new(config)) {
+		if s.name == "" {
+			fmt.Fprintf(&b, heading, s.help)
+		} else {
+			fmt.Fprintf(&b, row, envPrefix+s.name, cmp.Or(s.def, "empty"), s.takes, s.help)
 		}
-		*p, err = strconv.ParseFloat(v, 64)
-		return err
 	}
-}
-
-func setListen(p *[]string) func(string) error {
-	return func(v string) error {
-		for a := range strings.SplitSeq(v, ",") {
-			a = strings.TrimSpace(a)
-			if path, ok := strings.CutPrefix(a, "unix:"); ok && path != "" {
-				*p = append(*p, a)
-				continue
-			}
-			_, port, err := net.SplitHostPort(a)
-			if _, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil {
-				return fmt.Errorf("%q is neither host:port nor unix:/path", a)
-			}
-			*p = append(*p, a)
-		}
-		return nil
-	}
-}
-
-func setPrefix(p *string) func(string) error {
-	re := regexp.MustCompile(`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$`)
-	return func(v string) error {
-		if !re.MatchString(v) {
-			return fmt.Errorf("%q is no path like /paste", v)
-		}
-		*p = strings.TrimSuffix(v, "/")
-		return nil
-	}
-}
-
-func setPublicURL(p *string) func(string) error {
-	return func(v string) error {
-		u, err := url.Parse(v)
-		if v != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || strings.ContainsAny(v, "?#")) {
-			return fmt.Errorf("%q is no URL like https://paste.example.org", v)
-		}
-		*p = strings.TrimRight(v, "/")
-		return nil
-	}
-}
-
-// setPrefixes takes CIDRs and single addresses. A bit set behind the mask is a mistake, not a rounding.
-func setPrefixes(p *[]netip.Prefix) func(string) error {
-	return func(v string) error {
-		for a := range strings.SplitSeq(v, ",") {
-			a = strings.TrimSpace(a)
-			if v == "" {
-				continue
-			}
-			n, err := netip.ParsePrefix(a)
-			if addr, addrErr := netip.ParseAddr(a); addrErr == nil && addr.Zone() == "" {
-				addr = addr.Unmap()
-				n, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-			}
-			if err != nil || n.Masked() != n || n.Addr().Is4In6() {
-				return fmt.Errorf("%q is no address range like 10.0.0.0/8", a)
-			}
-			*p = append(*p, n)
-		}
-		return nil
-	}
-}
-
-func setHosts(p *[]string) func(string) error {
-	return func(v string) error {
-		for h := range strings.SplitSeq(v, ",") {
-			h = strings.ToLower(strings.TrimSpace(h))
-			if v != "" && !hostShape.MatchString(strings.TrimPrefix(h, "*.")) || strings.HasSuffix(h, ".") {
-				return fmt.Errorf("%q is no host name like example.org or *.example.net", h)
-			}
-			if h != "" {
-				*p = append(*p, h)
-			}
-		}
-		return nil
-	}
-}
-
-func setSecret(p *secret) func(string) error {
-	return func(v string) error {
-		if len(v) < 16 || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return errors.New("needs 16 or more visible ASCII characters without blanks")
-		}
-		*p = secret(v)
-		return nil
-	}
-}
-
-// setPassword takes what a person or a generator makes; blanks inside are good.
-func setPassword(p *secret) func(string) error {
-	return func(v string) error {
-		if !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
-			return errors.New("must be UTF-8 without control characters")
-		}
-		*p = secret(v)
-		return nil
-	}
-}
-
-func setHeader(p *string) func(string) error {
-	re := regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
-	return func(v string) error {
-		if !re.MatchString(v) {
-			return fmt.Errorf("%q is no header name", v)
-		}
-		*p = canonicalHeader(v)
-		return nil
-	}
+	return b.String() + settingsNote
 }
 
 // configHelp is `flaskpaste serve --help`.
 func configHelp() string {
-	var b strings.Builder
-	b.WriteString("usage: flaskpaste serve\n\nEverything is set by environment variables:\n\n")
-	for _, v := range variables(new(config)) {
-		def := v.def
-		if def == "" {
-			def = "empty"
-		}
-		fmt.Fprintf(&b, "  %s%s (%s)\n      %s; %s\n", envPrefix, v.name, def, v.help, v.unit)
-	}
-	b.WriteString("\nSecrets (PROXY_SECRET, PKI_CA_PASSWORD) may also come from the file that <name>_FILE names or from a systemd credential of the lower-case name.\nSizes: bytes or KiB, MiB, GiB. Times: seconds or 90s, 15m, 12h, 7d, 2w.\n\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n")
-	return b.String()
+	return "usage: flaskpaste serve\n\nEverything is set by environment variables.\n" +
+		listSettings("\n%s\n", "  %s (%s): %s\n      %s\n") +
+		"\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n"
 }
 
-// hostShape is a host name, lower-case, with or without a trailing dot.
-var hostShape = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?$`)
-
-// parseSpan reads whole seconds or a sum of numbers with units s, m, h, d, w. It returns seconds.
-func parseSpan(v string) (int64, error) {
-	errSpan := errors.New("not a time")
-	var total, n int64
-	digits := 0
-	for i := range len(v) {
-		c := v[i]
-		if c >= '0' && c <= '9' {
-			if n > (math.MaxInt64-9)/10 {
-				return 0, errSpan
-			}
-			n, digits = n*10+int64(c-'0'), digits+1
-			continue
-		}
-		unit := map[byte]int64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}[c]
-		if unit == 0 || digits == 0 || n > (math.MaxInt64-total)/unit {
-			return 0, errSpan
-		}
-		total, n, digits = total+n*unit, 0, 0
-	}
-	if digits > 0 {
-		if total > 0 || digits != len(v) { // 1d12: twelve of what?
-			return 0, errSpan
-		}
-		total = n
-	}
-	if v == "" {
-		return 0, errSpan
-	}
-	return total, nil
-}
-
-// readEnvFile reads NAME=value lines as systemd's EnvironmentFile= does (systemd.exec(5)): # and ; begin comments, a value may be
-// in quotes, a backslash takes the next character as it is and joins lines. A line that is none of these is an error that names it.
-func readEnvFile(path string) (environ []string, err error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	text := strings.ReplaceAll(string(raw), "\r\n", "\n")
-	for line := 1; text != ""; {
-		rest := strings.TrimLeft(text, " \t")
-		if rest == "" || rest[0] == '\n' || rest[0] == '#' || rest[0] == ';' {
-			_, text, _ = strings.Cut(rest, "\n")
-			line++
-			continue
-		}
-		name, value, ok := strings.Cut(rest, "=")
-		if name = strings.TrimRight(name, " \t"); !ok || !envName.MatchString(name) {
-			return nil, fmt.Errorf("%s, line %d: not NAME=value", path, line)
-		}
-		value, text, ok = cutEnvValue(value)
-		if !ok {
-			return nil, fmt.Errorf("%s, line %d: a quote is not closed", path, line)
-		}
-		line += strings.Count(rest[:len(rest)-len(text)], "\n")
-		environ = append(environ, name+"="+value)
-	}
-	return environ, nil
-}
-
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// cutEnvValue takes the value that text begins with, up to the end of its line, and returns what follows. Not ok: a quote is open.
-func cutEnvValue(text string) (value, rest string, ok bool) {
-	var b strings.Builder
-	quote, began, keep := byte(0), false, 0 // keep: so much stays, however it ends
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		switch {
-		case quote == 0 && c == '\n':
-			return b.String()[:keep], text[i+1:], true
-		case quote != 0 && c == quote:
-			quote, began = 0, false // what follows it may be quoted again
-			continue
-		case quote == 0 && !began && (c == '\'' || c == '"'):
-			quote = c
-			continue
-		case quote == 0 && !began && (c == ' ' || c == '\t'):
-			continue
-		case c == '\\' && quote != '\'' && i+1 < len(text):
-			i++
-			began = true
-			if text[i] == '\n' {
-				continue
-			}
-			if quote == '"' && !strings.ContainsRune("\"\\$`", rune(text[i])) {
-				b.WriteByte('\\')
-			}
-			b.WriteByte(text[i])
-			keep = b.Len()
-			continue
-		}
-		began = true
-		b.WriteByte(c)
-		if quote != 0 || c != ' ' && c != '\t' {
-			keep = b.Len()
-		}
-	}
-	return b.String()[:keep], "", quote == 0
+// settingsPage is docs/settings.md.
+func settingsPage() string {
+	return "# Settings\n\nEverything is set by environment variables. `flaskpaste serve --help` lists them, too.\n" +
+		listSettings("\n## %s\n\n| setting | default | takes | for |\n|---|---|---|---|\n", "| `%s` | %s | %s | %s |\n")
 }

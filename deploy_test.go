@@ -1,8 +1,8 @@
 package main
 
-// The real proxies, started from the very files in deploy/ with ports and paths put in, driven by curl with certificates by openssl.
-// Whatever a client sends along, the server must see what the handshake proved and nothing else. And the scripts of deploy/ that can be
-// tried without a machine of their own.
+// The real proxies, started from the very files in deploy/ with ports and paths put in, driven by curl with
+// certificates by openssl. Whatever a client sends along, the server must see what the handshake proved and nothing
+// else. And the scripts of deploy/ that can be tried without a machine of their own.
 
 import (
 	"crypto/tls"
@@ -39,17 +39,20 @@ var proxies = map[string]struct {
 	put     map[string]string
 	command func(dir, config string) []string
 }{
-	"nginx": {"nginx.conf", map[string]string{"listen 443 ssl": "listen 127.0.0.1:PORT ssl", "listen [::]:443 ssl": "listen [::1]:PORT ssl",
-		"paste.example.org": "localhost", "/etc/nginx/flaskpaste-secret.conf": "DIR/secret.conf"},
+	"nginx": {"nginx.conf", map[string]string{"listen 443 ssl": "listen 127.0.0.1:PORT ssl",
+		"listen [::]:443 ssl": "listen [::1]:PORT ssl",
+		"paste.example.org":   "localhost", "/etc/nginx/flaskpaste-secret.conf": "DIR/secret.conf"},
 		func(dir, config string) []string {
-			whole := "pid nginx.pid; error_log stderr warn; daemon off; master_process off;\nevents {}\nhttp { client_body_temp_path t1; " +
+			whole := "pid nginx.pid; error_log stderr warn; daemon off; master_process off;\nevents {}\nhttp {" +
+				"client_body_temp_path t1; " +
 				"proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\ninclude " + config + ";\n}\n"
 			must(0, os.WriteFile(filepath.Join(dir, "whole.conf"), []byte(whole), 0o600))
 			return []string{"-p", dir, "-c", filepath.Join(dir, "whole.conf"), "-e", "stderr"}
 		}},
 	"haproxy": {"haproxy.cfg", map[string]string{"bind :::443 v4v6": "bind 127.0.0.1:PORT,[::1]:PORT"},
 		func(_, config string) []string { return []string{"-db", "-f", config} }},
-	"caddy": {"Caddyfile", map[string]string{"https://paste.example.org:443": "https://localhost:PORT", "admin off": "admin off\n\tdefault_bind 127.0.0.1 ::1"},
+	"caddy": {"Caddyfile", map[string]string{"https://paste.example.org:443": "https://localhost:PORT",
+		"admin off": "admin off\n\tdefault_bind 127.0.0.1 ::1"},
 		func(_, config string) []string { return []string{"run", "--adapter", "caddyfile", "--config", config} }},
 	"apache2": {"apache.conf", map[string]string{"*:443": "127.0.0.1:PORT [::1]:PORT", "paste.example.org": "localhost",
 		"${APACHE_LOG_DIR}/flaskpaste.log": "/dev/stderr", "/etc/apache2/flaskpaste-secret.conf": "DIR/apache-secret.conf"}, runApache},
@@ -60,7 +63,8 @@ func behind(t *testing.T, proxy string, env ...string) *front {
 	program := need(t, proxy)
 	need(t, "curl")
 	p := &front{t: t, proxy: proxy, dir: t.TempDir(), people: map[string]*holder{}}
-	mustOpenssl(t, p.dir, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "privkey.pem", "-out", "fullchain.pem",
+	mustOpenssl(t, p.dir, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+		"privkey.pem", "-out", "fullchain.pem",
 		"-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")
 	writeFiles(t, p.dir, map[string][]byte{"haproxy.pem": slices.Concat(p.read("fullchain.pem"), p.read("privkey.pem")),
 		"secret.conf":        fmt.Appendf(nil, "proxy_set_header X-Proxy-Secret %q;\n", proxySecret),
@@ -68,7 +72,8 @@ func behind(t *testing.T, proxy string, env ...string) *front {
 	database := "DATABASE=" + filepath.Join(p.dir, "flaskpaste.db")
 	p.env = []string{database, "PKI_CA_PASSWORD=" + caPassword}
 	p.makePeople()
-	p.server = launch(t, p.dir, append(append([]string{"TRUSTED_PROXIES=127.0.0.1"}, env...), append(issuing, database)...)...)
+	p.server = launch(t, p.dir, append(append([]string{"TRUSTED_PROXIES=127.0.0.1"}, env...), append(issuing,
+		database)...)...)
 	p.start(program, proxy)
 	return p
 }
@@ -78,7 +83,8 @@ func (p *front) read(name string) []byte { return must(os.ReadFile(filepath.Join
 // makePeople gives each a certificate: of this server, good, revoked or ended, and of nobody that it knows.
 func (p *front) makePeople() {
 	t := p.t
-	ts := startAt(t, p.dir, -10*24*time.Hour, issuing...) // the CA is ten days old, so that a certificate of it can have ended
+	ts := startAt(t, p.dir, -10*24*time.Hour,
+		issuing...) // the CA is ten days old, so that a certificate of it can have ended
 	ca, store := ts.ca, ts.store
 	by := func(from time.Time) func(csr string) string {
 		return func(csr string) string {
@@ -98,15 +104,19 @@ func (p *front) makePeople() {
 	p.person("self-signed", "/CN=alice", func(csr string) string {
 		return mustOpenssl(t, p.dir, "x509", "-req", "-in", csr, "-key", "self-signed.key", "-days", "2")
 	})
-	mustOpenssl(t, p.dir, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "evil.key", "-out", "evil.pem", "-days", "2",
+	mustOpenssl(t, p.dir, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+		"evil.key", "-out", "evil.pem", "-days", "2",
 		"-subj", "/CN=FlaskPaste CA")
-	// A server's certificate shown by a client: another CA of our CA's name, another purpose, ended, a negative serial. Nobody's business but ours.
+	// A server's certificate shown by a client: another CA of our CA's name, another purpose, ended, a negative
+	// serial. Nobody's business but ours.
 	writeFiles(t, p.dir, map[string][]byte{"odd.ext": []byte("extendedKeyUsage=serverAuth\nkeyUsage=keyEncipherment\n")})
 	p.person("odd", "/CN=alice", func(csr string) string {
-		return mustOpenssl(t, p.dir, "x509", "-req", "-in", csr, "-CA", "evil.pem", "-CAkey", "evil.key", "-set_serial", "-5", "-days", "-1", "-extfile", "odd.ext")
+		return mustOpenssl(t, p.dir, "x509", "-req", "-in", csr, "-CA", "evil.pem", "-CAkey", "evil.key", "-set_serial",
+			"-5", "-days", "-1", "-extfile", "odd.ext")
 	})
 	long := "/CN=alice" + strings.Repeat("/OU="+strings.Repeat("o", 60), 24)
-	mustOpenssl(t, p.dir, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "large.key", "-out", "large.csr", "-subj", long)
+	mustOpenssl(t, p.dir, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "large.key", "-out", "large.csr",
+		"-subj", long)
 	p.person("large", "", func(csr string) string {
 		return mustOpenssl(t, p.dir, "x509", "-req", "-in", csr, "-key", "large.key", "-days", "2")
 	})
@@ -116,7 +126,8 @@ func (p *front) makePeople() {
 func (p *front) person(name, subject string, sign func(csr string) string) {
 	p.t.Helper()
 	if subject != "" {
-		mustOpenssl(p.t, p.dir, "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name+".key", "-out", name+".csr", "-subj", subject)
+		mustOpenssl(p.t, p.dir, "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+			name+".key", "-out", name+".csr", "-subj", subject)
 	}
 	text := sign(filepath.Join(p.dir, name+".csr"))
 	text = text[strings.Index(text, "-----BEGIN"):]
@@ -142,7 +153,8 @@ func (p *front) start(program, proxy string) {
 			pairs = append(pairs, old, strings.NewReplacer("PORT", p.port, "DIR", p.dir).Replace(value))
 		}
 		config := filepath.Join(p.dir, tool.file)
-		writeFiles(p.t, p.dir, map[string][]byte{tool.file: []byte(strings.NewReplacer(pairs...).Replace(text))}) // in one pass
+		put := strings.NewReplacer(pairs...).Replace(text) // in one pass
+		writeFiles(p.t, p.dir, map[string][]byte{tool.file: []byte(put)})
 		cmd := exec.Command(program, tool.command(p.dir, config)...)
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "FLASKPASTE_PROXY_SECRET=" + proxySecret}
 		cmd.Stdout, cmd.Stderr, cmd.Dir = logs, logs, p.dir
@@ -172,7 +184,8 @@ func (p *front) start(program, proxy string) {
 
 // try runs curl, as somebody ("": nobody), from 127.0.0.2, so that the client's address is not the proxy's.
 func (p *front) try(who, path string, args ...string) (status, body string, err error) {
-	args = append([]string{"-sS", "--max-time", "60", "--cacert", filepath.Join(p.dir, "fullchain.pem"), "-w", "\n%{http_code}"}, args...)
+	args = append([]string{"-sS", "--max-time", "60", "--cacert", filepath.Join(p.dir, "fullchain.pem"), "-w",
+		"\n%{http_code}"}, args...)
 	if who != "" {
 		args = append(args, "--cert", filepath.Join(p.dir, who+".pem"))
 	}
@@ -186,7 +199,7 @@ func (p *front) try(who, path string, args ...string) (status, body string, err 
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}
 	out, err := cmd.CombinedOutput()
 	i := strings.LastIndexByte(string(out), '\n')
-	if err != nil && (i < 0 || string(out[i+1:]) == "000") { // with a status, it is curl unhappy about an answer that came early
+	if err != nil && (i < 0 || string(out[i+1:]) == "000") { // with a status, it is an answer that came early
 		return "", "", fmt.Errorf("%w: %s", err, out)
 	}
 	return string(out[i+1:]), string(out[:i]), nil
@@ -203,14 +216,17 @@ func (p *front) as(who, path string, args ...string) (status, body string) {
 
 // forged is what a client may try to pass for a proxy's word on somebody else's certificate and another address.
 func forged(h *holder, more ...string) (args []string) {
-	for _, name := range []string{"X-SSL-Client-SHA1", "x-ssl-client-sha1", "X_SSL_Client_SHA1", "X-SSL_Client-SHA1", "X-SSL-Client-SHA256", "X-SSL-Client-Cert",
+	for _, name := range []string{"X-SSL-Client-SHA1", "x-ssl-client-sha1", "X_SSL_Client_SHA1", "X-SSL_Client-SHA1",
+		"X-SSL-Client-SHA256", "X-SSL-Client-Cert",
 		"X-SSL-Client-Verify", "X-SSL-Client-S-DN", "X-Client-Cert", "Client-Cert", "SSL-Client-Cert"} {
 		args = append(args, "-H", name+": "+h.sha1())
 	}
-	for _, name := range []string{"X-Forwarded-For", "X_Forwarded_For", "X-Real-IP", "Forwarded", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP"} {
+	for _, name := range []string{"X-Forwarded-For", "X_Forwarded_For", "X-Real-IP", "Forwarded", "True-Client-IP",
+		"CF-Connecting-IP", "X-Client-IP"} {
 		args = append(args, "-H", name+": 6.6.6.6")
 	}
-	return append(append(args, "-H", "X-Forwarded-For: 7.7.7.7", "-H", "X-Proxy-Secret: guess", "-H", "X_Proxy_Secret: "+proxySecret,
+	return append(append(args, "-H", "X-Forwarded-For: 7.7.7.7", "-H", "X-Proxy-Secret: guess", "-H",
+		"X_Proxy_Secret: "+proxySecret,
 		"-H", "X-Forwarded-Proto: gopher"), more...)
 }
 
@@ -222,8 +238,9 @@ func TestApache(t *testing.T)  { behind(t, "apache2").attack() }
 // attack is the whole of what must hold, whichever proxy leads to the server.
 func (p *front) attack() {
 	t := p.t
-	everybody := map[string]string{"": "401", "issued": "200", "self-signed": "200", "odd": "200", "large": "200", "revoked": "403 certificate_revoked",
-		"ended": "403 certificate_expired"}
+	everybody := map[string]string{"": "401", "issued": "200", "self-signed": "200", "odd": "200", "large": "200",
+		"revoked": "403 certificate_revoked",
+		"ended":   "403 certificate_expired"}
 	if p.proxy == "apache2" { // ends the handshake where a certificate has ended
 		delete(everybody, "ended")
 		delete(everybody, "odd")
@@ -241,23 +258,27 @@ func (p *front) attack() {
 			}
 		}
 	}
-	// Who creates is the owner: the fingerprint of the certificate that was shown, and nobody else's. Links have scheme, host and port.
+	// Who creates is the owner: the fingerprint of the certificate that was shown, and nobody else's. Links have
+	// scheme, host and port.
 	for _, who := range []string{"", "issued", "self-signed", "odd", "large"} {
 		if _, ok := everybody[who]; !ok {
 			continue
 		}
 		for _, extra := range [][]string{nil, forged(p.people["revoked"], "--http1.1")} {
 			head := filepath.Join(p.dir, "head")
-			status, body := p.as(who, "/", append([]string{"-d", "hello " + who + strings.Repeat(".", 15_000), "-D", head}, extra...)...)
+			status, body := p.as(who, "/", append([]string{"-d", "hello " + who + strings.Repeat(".", 15_000), "-D", head},
+				extra...)...)
 			got := (&answer{body: body}).field
-			if owner := got("owner"); status != "201" || who == "" && owner != "" || who != "" && owner != p.people[who].sha256() {
+			if owner := got("owner"); status != "201" || who == "" && owner != "" || who != "" &&
+				owner != p.people[who].sha256() {
 				t.Errorf("%q creates: status %s, %.300s", who, status, body)
 			}
 			if link := got("link"); link != "https://localhost:"+p.port+"/"+got("id")+"/raw" {
 				t.Errorf("link %q", link)
 			}
 			answered := strings.ToLower(string(p.read("head")))
-			if !strings.Contains(answered, "strict-transport-security: max-age=63072000") || strings.Contains(answered, proxySecret) {
+			if !strings.Contains(answered, "strict-transport-security: max-age=63072000") || strings.Contains(answered,
+				proxySecret) {
 				t.Errorf("headers of the answer: %s", answered)
 			}
 		}
@@ -266,11 +287,13 @@ func (p *front) attack() {
 	if p.proxy == "caddy" { // wants the name that the handshake named, and no address can be one
 		url, resolve = "https://localhost:"+p.port+"/pastes", "--resolve=localhost:"+p.port+":::1"
 	}
-	if status, body := p.as("issued", url, strings.Split(resolve, "=")...); status != "200" || !strings.Contains(body, `"count"`) {
+	if status, body := p.as("issued", url, strings.Split(resolve, "=")...); status != "200" || !strings.Contains(body,
+		`"count"`) {
 		t.Errorf("by IPv6: status %s, %s", status, body)
 	}
 	// A certificate without its key proves nothing.
-	writeFiles(t, p.dir, map[string][]byte{"stolen.pem": append(pemOf("CERTIFICATE", p.people["issued"].der), p.read("self-signed.key")...)})
+	writeFiles(t, p.dir, map[string][]byte{"stolen.pem": append(pemOf("CERTIFICATE", p.people["issued"].der),
+		p.read("self-signed.key")...)})
 	if status, body, err := p.try("stolen", "/pastes"); err == nil {
 		t.Errorf("a certificate without its key: %s %s", status, body)
 	}
@@ -280,7 +303,8 @@ func (p *front) attack() {
 		size   int
 		who    string
 		status string
-	}{{"50 MiB", 50 << 20, "issued", "201"}, {"a byte over", 50<<20 + 1, "issued", "413"}, {"over the proxy's limit", 60 << 20, "issued", "413"}, {"an anonymous 4 MiB", 4 << 20, "", "413"}} {
+	}{{"50 MiB", 50 << 20, "issued", "201"}, {"a byte over", 50<<20 + 1, "issued", "413"}, {"over the proxy's limit",
+		60 << 20, "issued", "413"}, {"an anonymous 4 MiB", 4 << 20, "", "413"}} {
 		if testing.Short() && tc.size > 5<<20 {
 			continue
 		}
@@ -289,7 +313,8 @@ func (p *front) attack() {
 		must(0, os.Truncate(file, int64(tc.size)))
 		for _, version := range []string{"--http1.1", "--http2"} {
 			status, body, err := p.try(tc.who, "/", "-T", file, version)
-			for try := 1; try < 3 && (err != nil || status == "502"); try++ { // the reset of who stops reading may overtake its answer
+			for try := 1; try < 3 && (err != nil ||
+				status == "502"); try++ { // the reset of who stops reading may overtake its answer
 				status, body, err = p.try(tc.who, "/", "-T", file, version)
 			}
 			if status != tc.status {
@@ -299,7 +324,8 @@ func (p *front) attack() {
 	}
 	// The address is curl's, whatever it says.
 	logs := p.server.logs.String()
-	if strings.Contains(logs, "6.6.6.6") || strings.Contains(logs, "7.7.7.7") || !strings.Contains(logs, "client=127.0.0.2") || strings.Contains(logs, proxySecret) {
+	if strings.Contains(logs, "6.6.6.6") || strings.Contains(logs, "7.7.7.7") || !strings.Contains(logs,
+		"client=127.0.0.2") || strings.Contains(logs, proxySecret) {
 		t.Errorf("client addresses in the log: %.2000s", logs)
 	}
 	p.resumed()
@@ -312,8 +338,10 @@ func (p *front) resumed() {
 	pair := must(tls.LoadX509KeyPair(path, path))
 	resumed := false
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: x509.NewCertPool(), MaxVersion: version,
-			ClientSessionCache: tls.NewLRUClientSessionCache(4), GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}}
+		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: x509.NewCertPool(),
+			MaxVersion:           version,
+			ClientSessionCache:   tls.NewLRUClientSessionCache(4),
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}}
 		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(p.read("fullchain.pem"))
 		get := func() (int, bool) {
 			res := must((&http.Client{Transport: transport}).Get("https://localhost:" + p.port + "/pastes"))
@@ -343,10 +371,12 @@ func (p *front) resumed() {
 	}
 }
 
-// TestFromNothingToCurl is the page on certificates: two commands, then the line that the second one prints, through a proxy.
+// TestFromNothingToCurl is the page on certificates: two commands, then the line that the second one prints, through
+// a proxy.
 func TestFromNothingToCurl(t *testing.T) {
 	p := behind(t, "nginx", "PUBLIC_URL=")
-	cmd := program(p.dir, []string{"FLASKPASTE_" + p.env[0], "FLASKPASTE_" + p.env[1], "FLASKPASTE_PUBLIC_URL=https://localhost:" + p.port}, "pki", "issue", "alice b", "--admin")
+	cmd := program(p.dir, []string{"FLASKPASTE_" + p.env[0], "FLASKPASTE_" + p.env[1],
+		"FLASKPASTE_PUBLIC_URL=https://localhost:" + p.port}, "pki", "issue", "alice b", "--admin")
 	printed := strings.Split(strings.TrimSpace(string(must(cmd.Output()))), "\n")
 	sh := exec.Command("sh", "-c", printed[len(printed)-1])
 	sh.Dir = p.dir
@@ -354,12 +384,14 @@ func TestFromNothingToCurl(t *testing.T) {
 	if link, err := sh.Output(); err != nil || !strings.HasPrefix(string(link), "https://localhost:"+p.port+"/") {
 		t.Fatalf("%s: %v: %s", printed[len(printed)-1], err, link)
 	}
-	if status, body := p.as("alice_b", "/pastes?owner=all"); status != "200" || (&answer{body: body}).field("count") != "1" {
+	if status, body := p.as("alice_b", "/pastes?owner=all"); status != "200" ||
+		(&answer{body: body}).field("count") != "1" {
 		t.Errorf("the admin's list: %s %s", status, body)
 	}
 }
 
-// TestBackupScript: what it makes is checked and kept whatever the clock says, the newest stay, and trouble is exit 1 with a line.
+// TestBackupScript: what it makes is checked and kept whatever the clock says, the newest stay, and trouble is exit 1
+// with a line.
 func TestBackupScript(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	ts := startIn(t, dir)
@@ -370,7 +402,8 @@ func TestBackupScript(t *testing.T) {
 	must(0, os.WriteFile(filepath.Join(bin, "flaskpaste"), []byte(script), 0o700))
 	run := func() (string, int) {
 		cmd := exec.Command("/bin/sh", must(filepath.Abs("deploy/backup.sh")), out, "2")
-		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "FLASKPASTE_DATABASE=" + ts.cfg.database, "FLASKPASTE_MIN_FREE=0"}
+		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "FLASKPASTE_DATABASE=" + ts.cfg.database,
+			"FLASKPASTE_MIN_FREE=0"}
 		text, _ := cmd.CombinedOutput()
 		return string(text), cmd.ProcessState.ExitCode()
 	}
@@ -388,7 +421,8 @@ func TestBackupScript(t *testing.T) {
 	if text, code := run(); code != 0 {
 		t.Errorf("exit code %d: %s", code, text)
 	}
-	if text, code := func() (string, int) { ts.stop(); os.Remove(ts.cfg.database); return run() }(); code == 0 || !regexp.MustCompile(`no database`).MatchString(text) {
+	if text, code := func() (string, int) { ts.stop(); os.Remove(ts.cfg.database); return run() }(); code == 0 ||
+		!regexp.MustCompile(`no database`).MatchString(text) {
 		t.Errorf("no database: exit code %d, %s", code, text)
 	}
 }

@@ -1,7 +1,8 @@
 package main
 
-// What is written is true, both ways: routes, settings, metrics, codes and operator's commands of README and docs, the files of
-// deploy/ that name any of them, the tests that SECURITY.md names. And what design says of the rooms: who may call whom.
+// What is written is true, both ways: routes, settings, metrics, codes and operator's commands of README and docs,
+// the files of deploy/ that name any of them, the tests that SECURITY.md names. And what design says of the rooms:
+// who may call whom.
 
 import (
 	"go/ast"
@@ -20,7 +21,7 @@ import (
 )
 
 // pages is README and docs as one text.
-func pages(t testing.TB) string {
+func docPages(t testing.TB) string {
 	t.Helper()
 	var all strings.Builder
 	for _, path := range append([]string{"README.md"}, must(filepath.Glob("docs/*.md"))...) {
@@ -66,15 +67,20 @@ func same(t *testing.T, what string, written, real []string) {
 }
 
 func TestPagesAreTrue(t *testing.T) {
-	text := pages(t)
+	text := docPages(t)
 	var real []string
 	for _, r := range routes() {
-		real = append(real, strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}", "raw").Replace(r.pattern))
+		real = append(real, strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}",
+			"raw").Replace(r.pattern))
 	}
-	same(t, "routes", matches("`((?:GET|POST|PUT|DELETE) /[^` ]*)`", strings.Join(matches("\n(\\| `[A-Z]+ /[^|]*)", text), "\n")), real)
+	same(t, "routes", matches("`((?:GET|POST|PUT|DELETE) /[^` ]*)`", strings.Join(matches("\n(\\| `[A-Z]+ /[^|]*)",
+		text), "\n")), real)
 
 	real = nil
-	for _, v := range variables(new(config)) {
+	for _, v := range settings(new(config)) {
+		if v.name == "" { // a heading
+			continue
+		}
 		real = append(real, v.name)
 		row := regexp.MustCompile("\n\\| `FLASKPASTE_" + v.name + "` \\|([^|]*)\\|").FindStringSubmatch(text)
 		if row != nil && strings.Trim(row[1], " `") != v.def && (v.def != "" || strings.TrimSpace(row[1]) != "empty") {
@@ -82,8 +88,10 @@ func TestPagesAreTrue(t *testing.T) {
 		}
 	}
 	same(t, "settings", matches("\n\\| `FLASKPASTE_([A-Z0-9_]+)` \\|", text), real)
-	known := append(slices.Clone(real), "SERVER", "X", "NAME", "PROXY_SECRET_FILE", "PKI_CA_PASSWORD_FILE", "PORT", "TEST_FORENSICS", "METRIC_ALLOW") // the last is a typo that k8s-test.sh must find
-	for _, path := range slices.Concat([]string{"README.md", "SECURITY.md", "flaskpaste.service", ".ci/run", ".ci/deploy"}, must(filepath.Glob("deploy/*")), must(filepath.Glob("docs/*"))) {
+	known := append(slices.Clone(real), "SERVER", "X", "NAME", "PROXY_SECRET_FILE", "PKI_CA_PASSWORD_FILE", "PORT",
+		"TEST_FORENSICS", "METRIC_ALLOW") // the last is a typo that k8s-test.sh must find
+	for _, path := range slices.Concat([]string{"README.md", "SECURITY.md", "flaskpaste.service", ".ci/run", ".ci/deploy"},
+		must(filepath.Glob("deploy/*")), must(filepath.Glob("docs/*"))) {
 		for _, name := range matches(`FLASKPASTE_([A-Z0-9_]*[A-Z0-9])`, string(must(os.ReadFile(path)))) {
 			if !slices.Contains(known, name) {
 				t.Errorf("%s names FLASKPASTE_%s, which is no setting", path, name)
@@ -135,7 +143,10 @@ func TestPagesAreTrue(t *testing.T) {
 		}
 	}
 	for _, said := range matches("`flaskpaste ((?:pki )?[a-z]+)", text) {
-		if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == said || strings.HasPrefix(c.name, said+" ") }) &&
+		if !slices.ContainsFunc(commands(), func(c command) bool {
+			return c.name == said || strings.HasPrefix(c.name,
+				said+" ")
+		}) &&
 			said != "help" && said != "version" && !isClientCommand(said) {
 			t.Errorf("commands: the pages have flaskpaste %s", said)
 		}
@@ -149,10 +160,10 @@ func TestSecurityTables(t *testing.T) {
 		tests += string(must(os.ReadFile(path)))
 	}
 	existing := matches(`(?m)^func ((?:Test|Fuzz)\w+)\(`, tests)
-	text, rows := string(must(os.ReadFile("SECURITY.md"))), 0
+	text, rows := string(must(os.ReadFile("SECURITY.md")))+string(must(os.ReadFile("docs/threats.md"))), 0
 	for _, name := range matches(`\b((?:Test|Fuzz)[A-Z0-9]\w*)`, text) {
 		if !slices.Contains(existing, name) {
-			t.Errorf("SECURITY.md names %s, which does not exist", name)
+			t.Errorf("SECURITY.md or docs/threats.md names %s, which does not exist", name)
 		}
 	}
 	for table := range strings.SplitSeq(text, "\n\n") {
@@ -174,7 +185,8 @@ func TestSecurityTables(t *testing.T) {
 }
 
 // rooms in their order: code calls what stands behind its own file.
-var rooms = []string{"main", "operator", "cli", "client", "seal", "http", "short", "paste", "pki", "body", "work", "headers", "metrics", "store",
+var rooms = []string{"main", "operator", "cli", "client", "seal", "http", "short", "paste", "pki", "body", "work",
+	"headers", "metrics", "store",
 	"pow", "config", "limits", "sys_unix"}
 
 // backward are the calls that go the other way, each with its reason. from "" is any handler.
@@ -183,7 +195,6 @@ var backward = []struct{ from, to, names, reason string }{
 		"how a handler asks limits and answers: methods of the request"},
 	{"headers", "http", "answerError dispatch", "the outermost layer calls what it wraps"},
 	{"headers", "pki", "fingerprints", "what a certificate is called"},
-	{"config", "headers", "canonicalHeader", "how a header is spelled in net/http's map"},
 	{"operator", "main", "newLog serve", "serve is a line of the table of commands, and their audit lines have the log's form"},
 }
 
@@ -192,13 +203,15 @@ var pure = []string{"store", "limits", "pow", "metrics", "seal", "config"}
 
 func TestRooms(t *testing.T) {
 	exported := map[string]string{}
-	for line := range strings.Lines(string(must(exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}={{.Export}}", ".").Output()))) {
+	for line := range strings.Lines(string(must(exec.Command("go", "list", "-export", "-deps", "-f",
+		"{{.ImportPath}}={{.Export}}", ".").Output()))) {
 		path, file, _ := strings.Cut(strings.TrimSpace(line), "=")
 		exported[path] = file
 	}
 	files := token.NewFileSet()
 	var parsed []*ast.File
-	for _, name := range strings.Fields(string(must(exec.Command("go", "list", "-f", `{{join .GoFiles " "}}`, ".").Output()))) {
+	for _, name := range strings.Fields(string(must(exec.Command("go", "list", "-f", `{{join .GoFiles " "}}`,
+		".").Output()))) {
 		parsed = append(parsed, must(parser.ParseFile(files, name, nil, 0)))
 	}
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
@@ -212,7 +225,8 @@ func TestRooms(t *testing.T) {
 		from := room(id.Pos())
 		if slices.Contains(pure, from) {
 			foreign, isPackage := object.(*types.PkgName)
-			if isPackage && foreign.Imported().Path() == "net/http" || object.Pkg() == ours && (object.Name() == "server" || object.Name() == "request") && object.Parent() == ours.Scope() {
+			if isPackage && foreign.Imported().Path() == "net/http" || object.Pkg() == ours && (object.Name() == "server" ||
+				object.Name() == "request") && object.Parent() == ours.Scope() {
 				t.Errorf("%s uses %s: its values must do without", files.Position(id.Pos()), object.Name())
 			}
 		}

@@ -138,6 +138,32 @@ func startIn(t testing.TB, dir string, env ...string) *testServer {
 // startAt runs a server on the database of dir whose wall clock is offset off.
 func startAt(t testing.TB, dir string, offset time.Duration, env ...string) *testServer {
 	t.Helper()
+	ts := newTestServer(t, dir, offset, env...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts.http = newHTTPServer(ts.server)
+	go ts.http.Serve(newDoors(ts.server).at(l))
+	ctx, cancel := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	loops.Go(func() { ts.sweepLoop(ctx) })
+	ts.url = "http://" + l.Addr().String() + ts.cfg.prefix
+	ts.stop = sync.OnceFunc(func() {
+		ts.http.Close()
+		cancel()
+		loops.Wait()
+		if err := ts.store.close(); err != nil && err != errClosed {
+			t.Errorf("closing the store: %v", err)
+		}
+	})
+	t.Cleanup(ts.stop)
+	return ts
+}
+
+// newTestServer is startAt without its loops and its listener: what a test may run in a bubble of testing/synctest.
+func newTestServer(t testing.TB, dir string, offset time.Duration, env ...string) *testServer {
+	t.Helper()
 	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db")}, env...)))
 	if err != nil {
 		t.Fatal(err)
@@ -153,25 +179,6 @@ func startAt(t testing.TB, dir string, offset time.Duration, env ...string) *tes
 	if ts.server, err = newServer(cfg, st, log, ts.clock.now); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ts.http = newHTTPServer(ts.server)
-	go ts.http.Serve(newDoors(ts.server).at(l))
-	ctx, cancel := context.WithCancel(context.Background())
-	var loops sync.WaitGroup
-	loops.Go(func() { ts.sweepLoop(ctx) })
-	ts.url = "http://" + l.Addr().String() + cfg.prefix
-	ts.stop = sync.OnceFunc(func() {
-		ts.http.Close()
-		cancel()
-		loops.Wait()
-		if err := st.close(); err != nil && err != errClosed {
-			t.Errorf("closing the store: %v", err)
-		}
-	})
-	t.Cleanup(ts.stop)
 	return ts
 }
 
@@ -579,3 +586,5 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }

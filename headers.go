@@ -26,6 +26,7 @@ import (
 	"os"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -135,7 +136,7 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	h["X-Robots-Tag"] = hRobots
 	h["Cache-Control"] = hNoStore
 	q.bodyDone = r.ContentLength == 0
-	q.conn.expectBody(!q.bodyDone)
+	q.conn.begin(!q.bodyDone)
 	defer q.finish()
 	s.locate(q)
 	if q.https {
@@ -245,8 +246,7 @@ func (l *refusals) note(key clientKey, second int64) (hidden int, show bool) {
 
 // logMethod keeps what a stranger calls a method out of logs and labels.
 func logMethod(m string) string {
-	switch m {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS":
+	if slices.Contains(methods, m) {
 		return m
 	}
 	return "other"
@@ -492,11 +492,12 @@ func (q *request) Read(b []byte) (int, error) {
 
 const (
 	headerLimit = 16 << 10         // bytes
+	headerLines = 1000             // 16 KiB of short names would take half a megabyte of maps
 	headerTime  = 10 * time.Second // for a header to come
 	stillTime   = 60 * time.Second // in which a body or an answer must move at all
 	pieceSize   = 16 << 10         // bytes that one must move
 	pieceTime   = 10 * time.Second // in this time, while more than half of the slots of its kind are taken
-	stepTime    = 5 * time.Second  // after which a wait looks at the rule again
+	stepTime    = 2 * time.Second  // after which a wait looks at the rule again
 	writeBuffer = 128 << 10        // bytes of the kernel's: it lets us go on only when a half is free, and that must be soon
 )
 
@@ -512,7 +513,9 @@ type conn struct {
 	closed           func()        // tells the counter; once
 	once             sync.Once
 	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
-	body             bool       // reads are of a body
+	body, armed      bool       // reads are of a body; with a deadline of ours
+	lines            int        // read of headers since the last request came
+	last             [2]byte    // of those
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
 	in, out          pace
 }
@@ -535,6 +538,16 @@ func (p *pace) slow(n int, d time.Duration, busy bool) bool {
 	return p.still >= stillTime || busy && p.waited >= pieceTime
 }
 
+// begin is called when a request's header has come, and says whether a body follows.
+func (c *conn) begin(body bool) {
+	if c != nil {
+		c.mu.Lock()
+		c.lines, c.lastEnd, c.out = 0, time.Time{}, pace{}
+		c.mu.Unlock()
+		c.expectBody(body)
+	}
+}
+
 // expectBody begins or ends the time of a request's body.
 func (c *conn) expectBody(yes bool) {
 	if c == nil {
@@ -542,10 +555,13 @@ func (c *conn) expectBody(yes bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.body && !yes {
+	if c.armed && !yes {
 		c.Conn.SetReadDeadline(time.Time{}) // net/http sets its own for the next header
+		c.armed = false
 	}
-	c.body, c.bodyEnd, c.in = yes, time.Now().Add(c.limit), pace{}
+	if c.body = yes; yes {
+		c.bodyEnd, c.in = time.Now().Add(c.limit), pace{}
+	}
 }
 
 // endBody lets what is left of a body come for d longer.
@@ -566,20 +582,43 @@ func (c *conn) beginAnswer() {
 	}
 }
 
+// tooManyLines counts the lines of a header, of which part has come, and not those of a body that came along.
+func (c *conn) tooManyLines(part []byte) bool {
+	if c.lines > 0 { // the end may be cut in two
+		part = append(c.last[:], part...)
+	}
+	for _, end := range [...]string{"\n\r\n", "\n\n"} {
+		if i := bytes.Index(part, []byte(end)); i >= 0 {
+			part = part[:i+1]
+		}
+	}
+	c.lines += bytes.Count(part, []byte("\n"))
+	copy(c.last[:], part[max(0, len(part)-len(c.last)):])
+	return c.lines > headerLines
+}
+
+// errLines is answered 400 by net/http.
+var errLines = errors.New("more header lines than any client sends")
+
 func (c *conn) Read(b []byte) (n int, err error) {
 	for {
 		c.mu.Lock()
-		body, end := c.body, c.bodyEnd
-		if body {
+		end := c.bodyEnd
+		if c.body {
+			c.armed = true
 			c.Conn.SetReadDeadline(earlier(time.Now().Add(stepTime), end))
 		}
 		c.mu.Unlock()
 		began := time.Now()
 		n, err = c.Conn.Read(b)
-		if !body {
+		c.mu.Lock()
+		if !c.body { // now: net/http reads on, for what follows, before the body's end is noted
+			if c.tooManyLines(b[:n]) {
+				n, err = 0, errLines
+			}
+			c.mu.Unlock()
 			return n, err
 		}
-		c.mu.Lock()
 		slow := c.in.slow(n, time.Since(began), c.inBusy()) || time.Now().After(end)
 		c.mu.Unlock()
 		if slow && err == nil { // a trickle

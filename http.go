@@ -48,6 +48,7 @@ type server struct {
 	metrics       *metrics
 	program       func() (*executable, error)
 	ca            *authority // nil: none; without its key: PKI is off
+	decoding      sync.Mutex // of large JSON bodies
 	refusals      refusals
 	proxyWarnings hourly
 	stopping      atomic.Bool
@@ -152,7 +153,7 @@ func (s *server) dispatch(q *request) error {
 		q.w.routing = false
 		delete(h, "Location")
 		if q.route, unrouted = &noRoute, errNotFound; q.w.status == http.StatusMethodNotAllowed {
-			unrouted = &apiError{status: 405, Code: "method_not_allowed", Text: "this address does not take " + logMethod(q.r.Method),
+			unrouted = &apiError{status: 405, Code: "method_not_allowed", Text: fmt.Sprintf("this address does not take %.20s", q.r.Method),
 				Hint: "it takes " + h.Get("Allow")}
 		}
 	}
@@ -276,12 +277,14 @@ func (q *request) checkBody() error {
 		return nil
 	}
 	name, _, _ := strings.Cut(q.r.URL.RawQuery, "=")
-	header, known := optionHeaders[name]
-	if !known {
-		header = "X-Expiry, X-Burn-After-Read, X-Paste-Password or X-Display-Name"
+	header, hint := optionHeaders[name], "options are headers: X-Expiry, X-Burn-After-Read, X-Paste-Password, X-Display-Name"
+	if q.r.Method == "DELETE" || strings.HasSuffix(name, "token") {
+		header = "X-Delete-Token"
 	}
-	return &apiError{status: 400, Code: "bad_option", Text: "options in the address (behind the ?) are not taken here",
-		Hint: "send a header: curl -H '" + header + ": ...'"}
+	if header != "" {
+		hint = "send it as a header: curl -H '" + header + ": ...'"
+	}
+	return badOption("options in the address (behind the ?) are not taken here", hint)
 }
 
 // seconds rounds up, for Retry-After.
@@ -332,7 +335,7 @@ func toAPI(err error) *apiError {
 			Hint: "nothing was stored: try again later"}
 	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, errCorrupt), errors.Is(err, context.Canceled):
 		return &apiError{status: 503, Code: "busy", Text: "the server is busy", retry: 2, Hint: "nothing was stored: try again"}
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errGone): // or the clock says so
 		return &apiError{status: 408, Code: "too_slow", Text: "the upload took too long",
 			Hint: "something must come every minute, and all of it in time; when many upload at once, 16 KiB in 10 seconds"}
 	}
@@ -381,10 +384,13 @@ func (s *server) answerError(q *request, err error) {
 // ---- answers ----
 
 // writeJSON encodes before it commits the status.
-func (q *request) writeJSON(status int, v any) error {
+func (q *request) writeJSON(status int, v any) error { return q.writeIndented(status, v, "") }
+
+func (q *request) writeIndented(status int, v any, indent string) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
@@ -419,7 +425,7 @@ func (q *request) closeUnread() {
 }
 
 const (
-	readOutMost = 1 << 20 // bytes
+	readOutMost = 64 << 20 // bytes: more than one may upload by default
 	readOutTime = 5 * time.Second
 )
 
@@ -538,16 +544,14 @@ func (s *server) describe(q *request) error {
 		if q.who.owner != "" {
 			you["owner"] = q.who.owner
 		}
-		body, err := json.MarshalIndent(struct {
+		return q.writeIndented(200, struct {
 			Name      string            `json:"name"`
 			Version   string            `json:"version"`
 			Usage     []string          `json:"usage"`
 			Limits    map[string]any    `json:"limits"`
 			You       map[string]string `json:"you"`
 			Endpoints map[string]string `json:"endpoints"`
-		}{"FlaskPaste", version, usage, limits, you, endpoints}, "", "  ")
-		q.writeBytes(200, "application/json", append(body, '\n'))
-		return err
+		}{"FlaskPaste", version, usage, limits, you, endpoints}, "  ")
 	}
 	text := "FlaskPaste " + version + ": pastes and short URLs that end by themselves\n\nTry:\n  " + strings.Join(usage, "\n  ") +
 		"\n\nHow much, how long (you are " + q.tier.String() + "):\n" + lines

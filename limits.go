@@ -76,7 +76,7 @@ func (k clientKey) withContent(mac [8]byte) clientKey {
 }
 
 // slots is a counted resource that clients share. One client holds at most each of them, a /48 at most wideMost; either
-// has at most half of the places to wait, so that there are always some for others.
+// has at most a quarter of the places to wait, so that there are always some for others, and soon served.
 type slots struct {
 	total, each, wideMost, waiting int
 
@@ -164,7 +164,7 @@ func (s *slots) may(key clientKey) bool {
 
 func (s *slots) mayWait(key clientKey) bool {
 	wide, _ := key.wide()
-	return len(s.queue) < s.waiting && max(s.uses[key].waiting, s.uses[wide].waiting) < max(1, s.waiting/2)
+	return len(s.queue) < s.waiting && max(s.uses[key].waiting, s.uses[wide].waiting) < max(1, s.waiting/4)
 }
 
 func (s *slots) add(key clientKey, held, waiting int) {

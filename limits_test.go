@@ -105,14 +105,14 @@ func TestSlotsBounds(t *testing.T) {
 		held, waits                       int
 		othersGet, othersWait, busyByThen bool
 	}{
-		{"one client", 64, 8, 16, 256, func(int) clientKey { return nthKey(1) }, 8, 128, true, false, false},
-		{"the local client", 64, 8, 16, 256, func(int) clientKey { return clientKey{} }, 8, 128, true, false, false},
-		{"an owner", 64, 8, 16, 256, func(int) clientKey { return owner }, 8, 128, true, false, false},
-		{"one /48", 64, 8, 16, 256, netKey, 16, 128, true, false, false},
+		{"one client", 64, 8, 16, 256, func(int) clientKey { return nthKey(1) }, 8, 64, true, false, false},
+		{"the local client", 64, 8, 16, 256, func(int) clientKey { return clientKey{} }, 8, 64, true, false, false},
+		{"an owner", 64, 8, 16, 256, func(int) clientKey { return owner }, 8, 64, true, false, false},
+		{"one /48", 64, 8, 16, 256, netKey, 16, 64, true, false, false},
 		{"everybody", 64, 8, 16, 256, nthKey, 64, 256, false, false, true},
-		{"one client, derivations", 1, 1, 1, 8, func(int) clientKey { return nthKey(1) }, 1, 4, false, true, true},
-		{"one /48, derivations", 1, 1, 1, 8, netKey, 1, 4, false, true, true},
-		{"one /48, derivations on nine cores", 8, 1, 2, 8, netKey, 2, 4, true, false, false},
+		{"one client, derivations", 1, 1, 1, 8, func(int) clientKey { return nthKey(1) }, 1, 2, false, true, true},
+		{"one /48, derivations", 1, 1, 1, 8, netKey, 1, 2, false, true, true},
+		{"one /48, derivations on nine cores", 8, 1, 2, 8, netKey, 2, 2, true, false, false},
 		{"everybody, derivations", 1, 1, 1, 8, nthKey, 1, 8, false, false, true},
 		{"small", 2, 1, 1, 1, nthKey, 2, 1, false, false, true},
 	} {

@@ -3,9 +3,9 @@ package main
 // main.go is where a process begins and ends: client or operator, the server from start to stop, its listeners, what
 // systemd is told and reads, the sweep's loop.
 //
-// Start: config, store, CA, server, listeners, READY. End: health says no, the doors are closed, whoever came through is
-// served (20 s), the writer's queue is written, exit 0. A second signal kills. Nothing waits for a peer on the accepting
-// goroutine, and the stop waits for one step of the sweep at most. What a restart can't cure is exit 78.
+// Start: config, store, CA, server, listeners, READY. End: health says no, the doors are closed, whoever came through
+// is served (20 s), the writer's queue is written, exit 0. A second signal kills. Nothing waits for a peer on the
+// accepting goroutine, and the stop waits for one step of the sweep at most. What a restart can't cure is exit 78.
 // (sd_notify(3), sd_listen_fds(3), sd-daemon(3), systemd.exec(5))
 
 import (
@@ -43,8 +43,8 @@ const (
 
 func main() { os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr)) }
 
-// run does one command and returns the exit code. Called fpaste, or with a command that is not the operator's, it is the
-// client. stderr is for people, and the server's log.
+// run does one command and returns the exit code. Called fpaste, or with a command that is not the operator's, it is
+// the client. stderr is for people, and the server's log.
 func run(args, environ []string, stdout, stderr io.Writer) int {
 	name, args := filepath.Base(args[0]), args[1:]
 	if name == "fpaste" || len(args) > 0 && isClientCommand(args[0]) {
@@ -69,9 +69,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// isClientCommand tells the client's commands from the operator's.
+// isClientCommand tells the client's commands from the operator's; help and version are the operator's as flaskpaste's.
 func isClientCommand(name string) bool {
-	return name != "help" && name != "version" && name != "pki" &&
+	return name != "help" && name != "version" &&
 		slices.ContainsFunc(clientCommands(), func(c cliCommand) bool { return c.name == name })
 }
 
@@ -81,7 +81,8 @@ type exitError struct {
 	code int
 }
 
-// report says why a command failed: a start of the server in the form of its log, everything else in one line for people.
+// report says why a command failed: a start of the server in the form of its log, everything else in one line for
+// people.
 func (o *operator) report(err error) {
 	json, journal := logForm(o.environ)
 	switch {
@@ -96,7 +97,8 @@ func (o *operator) report(err error) {
 
 // ---- the log ----
 
-// logForm says how the log is written, before anybody knows whether the settings are right, and whether the journal reads it.
+// logForm says how the log is written, before anybody knows whether the settings are right, and whether the journal
+// reads it.
 func logForm(environ []string) (json, journal bool) {
 	form := setting(environ, envPrefix+"LOG")
 	journal = stderrIsJournal(setting(environ, "JOURNAL_STREAM"))
@@ -131,8 +133,8 @@ func newLog(environ []string, level slog.Level, w io.Writer) *slog.Logger {
 	return slog.New(p)
 }
 
-// prioritized puts sd-daemon's priority before each line, so that `journalctl -p warning` finds what matters, and a flood of
-// request lines does not push it out.
+// prioritized puts sd-daemon's priority before each line, so that `journalctl -p warning` finds what matters, and a
+// flood of request lines does not push it out.
 type prioritized struct {
 	slog.Handler
 	levels [4]slog.Handler // debug, info, warn, error
@@ -184,7 +186,7 @@ func (o *operator) serve([]string) error {
 		return errors.Join(err, st.close())
 	}
 	listeners, err := activated()
-	if len(listeners) > 0 && setting(o.environ, envPrefix+"LISTEN") != "" {
+	if len(listeners) > 0 && cfg.listenGiven {
 		log.Warn("FLASKPASTE_LISTEN is ignored: the service manager handed over the sockets to listen on")
 	} else if err == nil && len(listeners) == 0 {
 		listeners, err = listen(cfg.listen)
@@ -238,13 +240,14 @@ func (o *operator) serve([]string) error {
 
 // newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
 func newHTTPServer(s *server) *http.Server {
-	return &http.Server{Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: headerLimit,
+	return &http.Server{Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes:               headerLimit,
 		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }}
 }
 
-// doors count connections: so many in all, an eighth for one address that is no trusted peer. What is too many is closed at
-// once.
+// doors count connections: so many in all, an eighth for one address that is no trusted peer. What is too many is
+// closed at once.
 type doors struct {
 	s        *server
 	most     int
@@ -415,9 +418,10 @@ func (s *server) watchdogLoop(ctx context.Context, d *doors, l net.Listener) {
 	}
 }
 
-// sweepLoop removes what is due, each SWEEP and within a second when there is garbage, and waits twice as long as each step
-// took, so that the writer belongs to others for two thirds of the time. A clock that jumps must not delete everything: when
-// it is far from the latest content at the start, or moves by a day more or less than the time that passes, the sweep waits.
+// sweepLoop removes what is due, each SWEEP and within a second when there is garbage, and waits twice as long as
+// each step took, so that the writer belongs to others for two thirds of the time. A clock that jumps must not delete
+// everything: when it is far from the latest content at the start, or moves by a day more or less than the time that
+// passes, the sweep waits.
 func (s *server) sweepLoop(ctx context.Context) {
 	wall, began := s.now().Unix(), time.Now()
 	st, err := s.store.stats()

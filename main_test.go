@@ -1,7 +1,8 @@
 package main
 
-// The process as a service manager sees it: start and its errors, sockets that were handed over, states, the watchdog, the forms of
-// the log, signals, and a stop that loses nothing that was acknowledged, whatever is in its way.
+// The process as a service manager sees it: start and its errors, sockets that were handed over, states, the
+// watchdog, the forms of the log, signals, and a stop that loses nothing that was acknowledged, whatever is in its
+// way.
 
 import (
 	"bufio"
@@ -36,7 +37,8 @@ type manager struct {
 	states chan string
 }
 
-// newManager listens on a TCP and a Unix socket; notify is the name of the notification socket, "@..." for an abstract one.
+// newManager listens on a TCP and a Unix socket; notify is the name of the notification socket, "@..." for an
+// abstract one.
 func newManager(t testing.TB, notify string) *manager {
 	t.Helper()
 	m := &manager{t: t, dir: t.TempDir(), states: make(chan string, 10_000)}
@@ -104,7 +106,8 @@ func overUnix(path string) func(context.Context, string, string) (net.Conn, erro
 	}
 }
 
-// TestActivationAndRestart: two sockets are taken over, states come in order, SIGHUP does nothing, and restarts under load lose nobody.
+// TestActivationAndRestart: two sockets are taken over, states come in order, SIGHUP does nothing, and restarts under
+// load lose nobody.
 func TestActivationAndRestart(t *testing.T) {
 	m := newManager(t, filepath.Join(t.TempDir(), "notify"))
 	logs := new(lockedBuffer)
@@ -112,7 +115,8 @@ func TestActivationAndRestart(t *testing.T) {
 	for _, state := range []string{"STATUS=opening the database", "READY=1", "STATUS=serving"} {
 		m.expect(state)
 	}
-	if !strings.Contains(logs.String(), "level=WARN msg=\"FLASKPASTE_LISTEN is ignored") {
+	const ignored = "level=WARN msg=\"FLASKPASTE_LISTEN is ignored"
+	if !strings.Contains(waitLog(&process{logs: logs}, ignored), ignored) { // what was written is read a moment later
 		t.Errorf("LISTEN beside sockets: %s", logs)
 	}
 	var sent, restarts atomic.Int64
@@ -204,8 +208,8 @@ func TestWatchdog(t *testing.T) {
 	cmd.Process.Kill()
 }
 
-// TestStartErrors: each start that fails says why in one line, in the form of its log, with the code that tells systemd whether to
-// try again.
+// TestStartErrors: each start that fails says why in one line, in the form of its log, with the code that tells
+// systemd whether to try again.
 func TestStartErrors(t *testing.T) {
 	dir := t.TempDir()
 	other := launch(t, dir, "DATABASE=taken.db", "LISTEN=127.0.0.1:0,unix:taken.sock")
@@ -215,7 +219,7 @@ func TestStartErrors(t *testing.T) {
 		code      int
 		says      string
 	}{
-		{"a bad value", "MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"no such setting", "TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT is not a setting"},
+		{"a bad value", "MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"no such setting", "TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT"},
 		{"another server's", "DATABASE=taken.db", exitFailed, "another server uses the database"}, {"no database", "DATABASE=foreign.db", exitFailed, "not a flaskpaste database"},
 		{"address in use", "LISTEN=" + strings.TrimPrefix(other.url, "http://"), exitFailed, "address already in use"}, {"socket in use", "LISTEN=unix:taken.sock", exitFailed, "another program answers"},
 	} {
@@ -240,14 +244,16 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-// TestJournal: where stderr is the journal, each line begins with its priority, is JSON, and a failed start is no exception.
+// TestJournal: where stderr is the journal, each line begins with its priority, is JSON, and a failed start is no
+// exception.
 func TestJournal(t *testing.T) {
 	dir := t.TempDir()
 	serve := func(until string, env ...string) string {
 		t.Helper()
 		r, w := must2(os.Pipe())
 		info := must(w.Stat()).Sys().(*syscall.Stat_t)
-		cmd := program(dir, append(environment(append([]string{"LISTEN=unix:" + filepath.Join(dir, "s"), "POW_DIFFICULTY=4"}, env...)),
+		cmd := program(dir, append(environment(append([]string{"LISTEN=unix:" + filepath.Join(dir, "s"),
+			"POW_DIFFICULTY=4"}, env...)),
 			fmt.Sprintf("JOURNAL_STREAM=%d:%d", info.Dev, info.Ino)), "serve")
 		cmd.Stderr = w
 		must(0, cmd.Start())
@@ -269,7 +275,8 @@ func TestJournal(t *testing.T) {
 		return all.String()
 	}
 	log := serve("listening")
-	for _, want := range []string{`(?m)^<6>\{"time":"[^"]*","level":"INFO","msg":"listening"`, `(?m)^<6>.*"msg":"request".*"route":"GET /\{\$\}"`,
+	for _, want := range []string{`(?m)^<6>\{"time":"[^"]*","level":"INFO","msg":"listening"`,
+		`(?m)^<6>.*"msg":"request".*"route":"GET /\{\$\}"`,
 		`(?m)^<4>.*"msg":"audit","audit":true,"event":"certificate_refused"`, `(?m)^<6>.*"msg":"stopping"`} {
 		if !regexp.MustCompile(want).MatchString(log) {
 			t.Errorf("no line %s", want)
@@ -376,8 +383,9 @@ func expireMany(t *testing.T, p *process, ts *testServer) func() {
 	db := must(sql.Open("sqlite", dsn(filepath.Join(ts.dir, "flaskpaste.db"), "rw")))
 	defer db.Close()
 	ts.create("one")
-	must(db.Exec(`INSERT INTO pastes SELECT content + n, printf('%016x', n), size, mime, sha256, created_at, modified_at, 1, life, owner, burn,
-		password, proof, token, name FROM pastes, (WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) SELECT n FROM c)`))
+	must(db.Exec(`INSERT INTO pastes SELECT content + n, printf('%016x', n), size, mime, sha256, created_at, modified_at, 1,
+		life, owner, burn, password, proof, token, name FROM pastes,
+		(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) SELECT n FROM c)`))
 	return func() {}
 }
 

@@ -1,12 +1,12 @@
 package main
 
-// operator.go is the operator's command line on the server's machine: the table of commands, their settings, and what they
-// do beside serving: check, backup, healthcheck, the CA, and who is trusted or an admin.
+// operator.go is the operator's command line on the server's machine: the table of commands, their settings, and what
+// they do beside serving: check, backup, healthcheck, the CA, and who is trusted or an admin.
 //
-// They work beside a running server, through SQLite's own locking, on an existing database only (init alone makes one); the
-// server looks certificates up on each request, so what is done here holds from the next one. Nothing of it can be reached
-// over the network. check writes nothing. stdout is data, stderr is for people; a key goes to a new 0600 file, or to standard
-// output where that is asked for.
+// They work beside a running server, through SQLite's own locking, on an existing database only (init alone makes
+// one); the server looks certificates up on each request, so what is done here holds from the next one. Nothing of it
+// can be reached over the network. check writes nothing. stdout is data, stderr is for people; a key goes to a new
+// 0600 file, or to standard output where that is asked for.
 
 import (
 	"context"
@@ -27,7 +27,8 @@ import (
 	"time"
 )
 
-// command is one of the operator's: how many words it takes, how they are called and, as its usage names them, the options.
+// command is one of the operator's: how many words it takes, how they are called and, as its usage names them, the
+// options.
 type command struct {
 	name                string
 	words               int
@@ -197,8 +198,8 @@ func help(name string) string {
 		text = configHelp()
 	}
 	if all {
-		text += "\nThe same program is the client, as fpaste, or as flaskpaste with one of these commands; fpaste COMMAND --help " +
-			"tells more:\n\n"
+		text += "\nThe same program is the client, as fpaste, or as flaskpaste with one of these commands;\n" +
+			"fpaste COMMAND --help tells more:\n\n"
 		for _, c := range clientCommands() {
 			text += fmt.Sprintf("  %-13s %s\n", c.name, c.brief)
 		}
@@ -258,8 +259,8 @@ func (o *operator) check([]string) error {
 	return nil
 }
 
-// checkCerts says what is wrong with the CA of a database, with the password that opens it, or will soon be with an admin's
-// certificate.
+// checkCerts says what is wrong with the CA of a database, with the password that opens it, or will soon be with an
+// admin's certificate.
 func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
 	der, sealed, err := st.authority()
 	if err != nil {
@@ -281,10 +282,10 @@ func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
 		}
 	}
 	if now.Before(cert.NotBefore) {
-		found = append(found, "the CA is not valid yet, only from "+cert.NotBefore.Format(time.DateOnly)+": is the clock right?")
+		found = append(found, "the CA is not valid yet, only from "+day(cert.NotBefore.Unix())+": is the clock right?")
 	} else if cert.NotAfter.Sub(now) < 90*24*time.Hour {
-		found = append(found, "the CA ends on "+cert.NotAfter.Format(time.DateOnly)+", and all its certificates with it: "+
-			"make a new one (docs: rotate)")
+		found = append(found, "the CA ends on "+day(cert.NotAfter.Unix())+", and all its certificates with it: "+
+			"make a new one (see Rotate in the documentation)")
 	}
 	list, err := st.certificates("", -1)
 	if err != nil {
@@ -298,8 +299,8 @@ func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
 	}
 	for _, c := range list {
 		if left := c.expires - now.Unix(); last[c.owner] == c && left > 0 && left < 14*86400 {
-			found = append(found, fmt.Sprintf("the certificate of the admin %s ends on %s: fpaste renew, or flaskpaste pki issue",
-				c.name, day(c.expires)))
+			found = append(found, "the certificate of the admin "+c.name+" ends on "+day(c.expires)+
+				": fpaste renew, or flaskpaste pki issue")
 		}
 	}
 	return found
@@ -377,7 +378,8 @@ func (o *operator) init([]string) error {
 	}
 	_, sum := fingerprints(ca.cert.Raw)
 	o.audit("ca", serialHex(ca.cert.SerialNumber))
-	fmt.Fprintf(o.out, "CA %s, until %s\nnext: flaskpaste pki issue NAME --admin\n", sum, ca.cert.NotAfter.Format(time.DateOnly))
+	fmt.Fprintf(o.out, "CA %s, until %s\nnext: flaskpaste pki issue NAME --admin\n", sum,
+		ca.cert.NotAfter.Format(time.DateOnly))
 	return nil
 }
 

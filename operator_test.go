@@ -1,7 +1,7 @@
 package main
 
-// The operator's commands: what they take and print, their exit codes, the files that they make, and that they work beside a
-// running server without spoiling anything of it.
+// The operator's commands: what they take and print, their exit codes, the files that they make, and that they work
+// beside a running server without spoiling anything of it.
 
 import (
 	"crypto/sha256"
@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// TestCommandLine: what each command line says, with which exit code; what is refused prints nothing to standard output, one line to
-// standard error, and makes no file.
+// TestCommandLine: what each command line says, with which exit code; what is refused prints nothing to standard
+// output, one line to standard error, and makes no file.
 func TestCommandLine(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -55,7 +55,8 @@ func TestCommandLine(t *testing.T) {
 		if tc.code != 0 {
 			shown, silent = errs, out
 		}
-		if code != tc.code || !strings.Contains(shown, tc.says) || silent != "" || tc.code != 0 && strings.Count(errs, "\n") != 1 {
+		if code != tc.code || !strings.Contains(shown, tc.says) || silent != "" || tc.code != 0 && strings.Count(errs,
+			"\n") != 1 {
 			t.Errorf("%s: exit code %d, stdout %q, stderr %q; want %d with %q", tc.name, code, out, errs, tc.code, tc.says)
 		}
 	}
@@ -93,14 +94,17 @@ func TestEnvFile(t *testing.T) {
 	} {
 		writeFiles(t, dir, map[string][]byte{"env": []byte(tc.text)})
 		got, err := readEnvFile(path)
-		if (err != nil) != (tc.want == nil) || tc.want != nil && !slices.Equal(got, tc.want) || err != nil && !strings.Contains(err.Error(), path) {
+		if (err != nil) != (tc.want == nil) || tc.want != nil && !slices.Equal(got, tc.want) || err != nil &&
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %q, %v; want %q", tc.text, got, err, tc.want)
 		}
 	}
 	database := filepath.Join(dir, "x.db")
-	for _, args := range [][]string{{"--env", path, "check"}, {"check", "--env", path}, {"--env=" + path, "pki", "list"}, {"pki", "--env", path, "list"}} {
+	for _, args := range [][]string{{"--env", path, "check"}, {"check", "--env", path}, {"--env=" + path, "pki", "list"},
+		{"pki", "--env", path, "list"}} {
 		writeFiles(t, dir, map[string][]byte{"env": []byte("FLASKPASTE_DATABASE='" + database + "'\nGOMEMLIMIT=200MiB\n")})
-		if code, out, errs := flaskpaste([]string{"DATABASE=other.db", "MIN_FREE=0"}, args...); code != exitFailed || !strings.Contains(out+errs, "no database at "+database) {
+		if code, out, errs := flaskpaste([]string{"DATABASE=other.db", "MIN_FREE=0"}, args...); code != exitFailed ||
+			!strings.Contains(out+errs, "no database at "+database) {
 			t.Errorf("%v: exit code %d, %s%s", args, code, out, errs)
 		}
 		writeFiles(t, dir, map[string][]byte{"env": []byte("FLASKPASTE_MAXANON=1\n")})
@@ -110,11 +114,13 @@ func TestEnvFile(t *testing.T) {
 	}
 }
 
-// TestOperatorsPKI: the CA, certificates as one PEM each, the list, and a line that is taken down, all on a new database.
+// TestOperatorsPKI: the CA, certificates as one PEM each, the list, and a line that is taken down, all on a new
+// database.
 func TestOperatorsPKI(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	env := []string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db"), "PKI_CA_PASSWORD=" + caPassword, "LOG_LEVEL=error", "PUBLIC_URL=https://paste.example"}
+	env := []string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db"), "PKI_CA_PASSWORD=" + caPassword,
+		"LOG_LEVEL=error", "PUBLIC_URL=https://paste.example"}
 	pki := func(code int, says string, args ...string) string {
 		t.Helper()
 		got, out, errs := flaskpaste(env, append([]string{"pki"}, args...)...)
@@ -130,15 +136,18 @@ func TestOperatorsPKI(t *testing.T) {
 			t.Errorf("%s has mode %v", name, info.Mode())
 		}
 	}
-	out := pki(0, "level=INFO msg=audit audit=true event=issue_admin", "issue", "alice b", "--admin") // whatever the log's level
-	if !strings.Contains(out, "curl --cert alice_b.pem -T - https://paste.example/\n") || strings.Contains(out, "PRIVATE") {
+	out := pki(0, "level=INFO msg=audit audit=true event=issue_admin", "issue", "alice b",
+		"--admin") // whatever the log's level
+	if !strings.Contains(out, "curl --cert alice_b.pem -T - https://paste.example/\n") || strings.Contains(out,
+		"PRIVATE") {
 		t.Errorf("it prints %s", out)
 	}
 	pki(0, `curl --cert './-it'\''s a\:b.pem' -T`, "issue", "al", "-o", "./-it's a:b.pem")
 	stdout := pki(0, "-----BEGIN PRIVATE KEY-----", "issue", "al", "-o", "-")
 	for _, text := range [][]byte{must(os.ReadFile("alice_b.pem")), []byte(stdout)} {
 		pair, err := tls.X509KeyPair(text, text)
-		if err != nil || len(pair.Certificate) != 1 || strings.Count(string(text), "-----BEGIN") != 2 || !strings.HasPrefix(string(text), "-----BEGIN") {
+		if err != nil || len(pair.Certificate) != 1 || strings.Count(string(text), "-----BEGIN") != 2 ||
+			!strings.HasPrefix(string(text), "-----BEGIN") {
 			t.Errorf("the bundle is not key and certificate alone: %v: %s", err, text)
 		}
 	}
@@ -203,7 +212,8 @@ func TestCheck(t *testing.T) {
 		t.Helper()
 		before := snapshot(t, dir)
 		code, out, errs := flaskpaste(append(slices.Clone(env), more...), "check")
-		if (code == 0) != (want == "all is well\n") || want == "all is well\n" && out != want || !strings.Contains(out, want) {
+		if (code == 0) != (want == "all is well\n") || want == "all is well\n" && out != want || !strings.Contains(out,
+			want) {
 			t.Errorf("%s: exit code %d, %q, %q; want %q", name, code, out, errs, want)
 		}
 		if after := snapshot(t, dir); after != before {
@@ -211,11 +221,12 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	check("no database", "set FLASKPASTE_DATABASE")
-	ts := startIn(t, dir, issuing...)
+	ts := startIn(t, dir, append([]string{"CHECKPOINT=off", "SWEEP=1h"}, issuing...)...) // which changes no file by itself
 	ts.create("x")
 	check("beside a server", "all is well\n")
 	ts.issued("root", 13, true)
-	check("an admin's certificate ends", "the certificate of the admin root ends on "+day(time.Now().AddDate(0, 0, 13).Unix()))
+	check("an admin's certificate ends", "the certificate of the admin root ends on "+day(time.Now().AddDate(0, 0,
+		13).Unix()))
 	must(flaskpaste3(env, "backup", filepath.Join(dir, "saved")))
 	root := ts.issued("root", 15, true)
 	ts.pki("revoke", root.serial())
@@ -270,18 +281,21 @@ func flaskpaste3(env []string, args ...string) (string, error) {
 func TestBackupAndHealth(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
-	p := launch(t, dir, "DATABASE="+filepath.Join(dir, "flaskpaste.db"), "LISTEN=127.0.0.1:0,unix:"+socket, "URL_PREFIX=/p")
+	p := launch(t, dir, "DATABASE="+filepath.Join(dir, "flaskpaste.db"), "LISTEN=127.0.0.1:0,unix:"+socket,
+		"URL_PREFIX=/p")
 	here := &testServer{t: t, url: p.url + "/p"}
 	kept, burning := here.create(pattern(3*chunkSize)), here.create("gone after one read", "X-Burn-After-Read: 1")
 	env := []string{"DATABASE=" + filepath.Join(dir, "flaskpaste.db"), "URL_PREFIX=/p"}
-	if out, err := flaskpaste3(append(env, "LISTEN="+strings.TrimPrefix(p.url, "http://")), "healthcheck"); err != nil || out != "" {
+	if out, err := flaskpaste3(append(env, "LISTEN="+strings.TrimPrefix(p.url, "http://")), "healthcheck"); err != nil ||
+		out != "" {
 		t.Errorf("healthcheck: %q, %v", out, err)
 	}
 	must(flaskpaste3(append(env, "LISTEN=unix:"+socket), "healthcheck"))
 	if info := must(os.Stat(socket)); info.Mode().Perm() != 0o660 {
 		t.Errorf("the socket has mode %v", info.Mode())
 	}
-	if _, err := flaskpaste3([]string{"LISTEN=unix:" + socket}, "healthcheck"); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := flaskpaste3([]string{"LISTEN=unix:" + socket}, "healthcheck"); err == nil ||
+		!strings.Contains(err.Error(), "404") {
 		t.Errorf("without the prefix: %v", err)
 	}
 	for _, to := range []string{"file", "-"} {
@@ -323,7 +337,8 @@ func TestRootOnAnothersDatabase(t *testing.T) {
 	must(0, os.Chown(dir, user, user))
 	for _, running := range []bool{false, true} {
 		cmd := exec.Command(exe, "serve")
-		cmd.Env = append(environment([]string{"LISTEN=unix:" + filepath.Join(dir, "s"), "DATABASE=" + database}), "RUN_AS_FLASKPASTE=1")
+		cmd.Env = append(environment([]string{"LISTEN=unix:" + filepath.Join(dir, "s"), "DATABASE=" + database}),
+			"RUN_AS_FLASKPASTE=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 		logs := new(lockedBuffer)
 		cmd.Stderr = logs
@@ -341,7 +356,8 @@ func TestRootOnAnothersDatabase(t *testing.T) {
 			must(flaskpaste3([]string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}, "pki", "init"))
 			continue
 		}
-		must(flaskpaste3([]string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}, "pki", "issue", "x", "-o", filepath.Join(t.TempDir(), "x")))
+		must(flaskpaste3([]string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}, "pki", "issue", "x", "-o",
+			filepath.Join(t.TempDir(), "x")))
 		for _, path := range must(filepath.Glob(database + "*")) {
 			if owner := must(os.Stat(path)).Sys().(*syscall.Stat_t).Uid; owner != user {
 				t.Errorf("%s belongs to %d", path, owner)

@@ -356,7 +356,7 @@ func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error 
 }
 
 var errPrecondition = &apiError{status: 412, Code: "precondition_failed", Text: "the content is another by now",
-	Hint: "look at it again, and send the ETag that it has"}
+	Hint: "curl -I shows the ETag that it has; what burns, or needs a password or a read proof, has none"}
 
 // rawPaste answers 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
 func (s *server) rawPaste(q *request) error {
@@ -456,8 +456,8 @@ func (s *server) authorize(q *request, p *paste) error {
 	}
 	if len(tokens) > 0 {
 		q.charge(rateAuth)
-		return &apiError{status: 403, Code: "not_owner", Text: "the X-Delete-Token is not the one of this paste",
-			Hint: "the token came with the answer to the creation"}
+		return &apiError{status: 403, Code: "not_owner", Text: "the X-Delete-Token is wrong",
+			Hint: "it came with the answer to the creation, as the header X-Delete-Token and the member delete_token"}
 	}
 	if q.tier == anonymous {
 		return &apiError{status: 401, Code: "authentication_required", Text: "this needs the delete token, or the owner's certificate",
@@ -501,6 +501,9 @@ func (q *request) precondition(p *paste) error {
 func (s *server) putPaste(q *request) error {
 	id := q.r.PathValue("name")
 	if !idShaped(id) {
+		if err := s.reserved(q, id); err != nil {
+			return err
+		}
 		return s.createPaste(q)
 	}
 	p, err := s.find(q, id)
@@ -566,6 +569,28 @@ func (s *server) putPaste(q *request) error {
 	}
 	q.sunset(p)
 	return q.writeJSON(200, q.answer(p, q.mine(p)))
+}
+
+// reserved refuses a name that begins another route: echo URL | curl -T - P/s is meant for that, and no file called s.
+func (s *server) reserved(q *request, name string) error {
+	allow, found := "GET, HEAD", false
+	for _, rt := range s.table {
+		method, path, _ := strings.Cut(rt.pattern, " /")
+		if path == name && method == "POST" {
+			allow += ", POST"
+		}
+		first, _, _ := strings.Cut(path, "/")
+		found = found || first == name && first[0] != '{'
+	}
+	if !found {
+		return nil
+	}
+	e := &apiError{status: 405, Code: "method_not_allowed", Text: "this address does not take PUT", Hint: "it takes " + allow,
+		header: [2]string{"Allow", allow}}
+	if name == "s" {
+		e.Hint = "to shorten a URL: curl -d https://example.org/ " + q.baseURL() + "/s"
+	}
+	return e
 }
 
 func (s *server) deletePaste(q *request) error {

@@ -2,11 +2,11 @@ package main
 
 // pki.go owns certificates: the built-in CA, what it signs, what is revoked, and what a shown certificate is worth.
 //
-// Invariants: a leaf is made from scratch, of a request only the public key and the checked name are taken, so nobody can ask
-// for a CA, another usage or a second name. The CA's key rests only under AES-256-GCM and a password, bound to its certificate.
-// A row of the table decides what a certificate is worth, on every request; a revocation is such a row and takes all renewals down.
-// Never: a client's private key over HTTP, trust from a chain or a name, a key in a log or an error.
-// RFC 2986 (requests), 5280 (certificates, CRL), 5958 (PKCS #8), 7468 (PEM), 8018 (PBKDF2).
+// Invariants: a leaf is made from scratch, of a request only the public key and the checked name are taken, so nobody
+// can ask for a CA, another usage or a second name. The CA's key rests only under AES-256-GCM and a password, bound
+// to its certificate. A row of the table decides what a certificate is worth, on every request; a revocation is such
+// a row and takes all renewals down. Never: a client's private key over HTTP, trust from a chain or a name, a key in
+// a log or an error. RFC 2986 (requests), 5280 (certificates, CRL), 5958 (PKCS #8), 7468 (PEM), 8018 (PBKDF2).
 
 import (
 	"bytes"
@@ -43,7 +43,6 @@ const (
 	caRounds       = 600_000         // PBKDF2-HMAC-SHA256 over the CA password: OWASP's figure, 0.1 s at a start
 	caSaltSize     = 32              // bytes
 	certBackdate   = 5 * time.Minute // clocks of clients and proxies that run slow
-	certDaysMax    = caYears * 366   // nothing outlives the CA anyway; keeps date arithmetic in range
 	crlLife        = 7 * 24 * time.Hour
 	csrMax         = 16 << 10 // bytes of PEM; an RSA 8192 request has 3 KiB
 	rsaExponentMin = 65537    // NIST SP 800-89: a small exponent has only ever helped attackers
@@ -53,23 +52,26 @@ const (
 
 // What is refused, each with the sentence that is shown.
 var (
-	errCSRTooLarge  = &apiError{status: 413, Code: "too_large", Text: "the certificate request is larger than 16 KiB", Limit: csrMax}
+	errCSRTooLarge = &apiError{status: 413, Code: "too_large", Text: "the certificate request is larger than 16 KiB",
+		Limit: csrMax}
 	errCSRForm      = badCSR("the body must be exactly one PEM block CERTIFICATE REQUEST and nothing else")
 	errCSRSyntax    = badCSR("the certificate request is not valid PKCS #10, or its key is of no supported kind")
 	errCSRKey       = badCSR("the key must be ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits")
-	errCSRSignature = badCSR("the certificate request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
-	errCSRName      = badCSR("the common name must be one, of 1 to 64 letters, digits, blanks, or . _ - @, without a blank at either end")
+	errCSRSignature = badCSR("the request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
+	errCSRName      = badCSR("the common name must be one, of 1 to 64 letters, digits, . _ - @ and blanks inside")
 	errDays         = badOption("days is not a number from 1 to 3660", "?days=365")
 	errReason       = badOption("the reason is not one of RFC 5280's", revocationReasons)
 	errCADates      = refuse(503, "ca_not_valid", "the CA of this server has ended or is not valid yet",
 		"tell the operator: flaskpaste check says more")
 	errPKIOff      = refuse(404, "pki_disabled", "this server issues no certificates", "")
-	errNoEnrolment = refuse(403, "registration_closed", "certificates are issued by the operator only", "ask the operator for one")
-	errNoIdentity  = refuse(401, "authentication_required", "this needs a client certificate of this server", "curl --cert FILE")
-	errNotAdmin    = refuse(403, "not_admin", "only an admin may do this", "")
-	errNotTrusted  = refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
-	errNotHolder   = refuse(403, "not_owner", "this certificate belongs to somebody else", "")
-	errRevoked     = refuse(403, "certificate_revoked", "your client certificate is revoked",
+	errNoEnrolment = refuse(403, "registration_closed", "certificates are issued by the operator only",
+		"ask the operator for one")
+	errNoIdentity = refuse(401, "authentication_required", "this needs a client certificate of this server",
+		"curl --cert FILE")
+	errNotAdmin   = refuse(403, "not_admin", "only an admin may do this", "")
+	errNotTrusted = refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
+	errNotHolder  = refuse(403, "not_owner", "this certificate belongs to somebody else", "")
+	errRevoked    = refuse(403, "certificate_revoked", "your client certificate is revoked",
 		"get a new one (fpaste register -f NAME, or from the operator); without any you are anonymous")
 	errExpired = refuse(403, "certificate_expired", "your client certificate has ended",
 		"renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous")
@@ -79,7 +81,7 @@ var (
 		"use one of them; if they are not yours, revoke them")
 
 	errNoPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
-	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or belongs to another certificate")
+	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or another certificate's")
 	errCAKey      = errors.New("the CA's key does not belong to the CA's certificate")
 	errCAClock    = fmt.Errorf("the clock says a time before %d: set it, then make the CA", firstYear)
 	errNoCA       = errors.New("there is no CA yet: flaskpaste pki init")
@@ -146,8 +148,8 @@ func caCipher(password string, salt []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// sealCAKey encrypts a CA's key for storage: salt (32) | nonce (12) | AES-256-GCM of PKCS #8 | tag (16), with the SHA-256 of
-// the certificate as additional data, so that a stored key cannot be moved under another certificate.
+// sealCAKey encrypts a CA's key for storage: salt (32) | nonce (12) | AES-256-GCM of PKCS #8 | tag (16), with the
+// SHA-256 of the certificate as additional data, so that a stored key cannot be moved under another certificate.
 func sealCAKey(key *ecdsa.PrivateKey, password string, cert *x509.Certificate) ([]byte, error) {
 	plain, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -163,8 +165,8 @@ func sealCAKey(key *ecdsa.PrivateKey, password string, cert *x509.Certificate) (
 	return aead.Seal(salt, nil, plain, sum[:]), nil
 }
 
-// openCAKey decrypts what sealCAKey made and checks that the key is that certificate's. A wrong password, a damaged blob and
-// another certificate are one error, errCAPassword: the tag cannot tell them apart.
+// openCAKey decrypts what sealCAKey made and checks that the key is that certificate's. A wrong password, a damaged
+// blob and another certificate are one error, errCAPassword: the tag cannot tell them apart.
 func openCAKey(blob []byte, password string, cert *x509.Certificate) (*ecdsa.PrivateKey, error) {
 	if len(blob) < caSaltSize {
 		return nil, errCAPassword
@@ -189,7 +191,8 @@ func openCAKey(blob []byte, password string, cert *x509.Certificate) (*ecdsa.Pri
 	return key, nil
 }
 
-// newSerial draws a 128-bit serial whose first byte is not zero: positive, and 32 hex digits in every tool that prints it.
+// newSerial draws a 128-bit serial whose first byte is not zero: positive, and 32 hex digits in every tool that
+// prints it.
 func newSerial() *big.Int {
 	b := make([]byte, 16)
 	for b[0] == 0 {
@@ -208,8 +211,9 @@ func fingerprints(der []byte) (sha1Hex, sha256Hex string) {
 	return hex.EncodeToString(a[:]), hex.EncodeToString(b[:])
 }
 
-// parseCSR reads one PEM certificate request and returns it with its checked common name. Whatever else it asks for is left
-// unread: take only PublicKey. Key sizes are checked before the signature, which would be slow with a huge modulus.
+// parseCSR reads one PEM certificate request and returns it with its checked common name. Whatever else it asks for
+// is left unread: take only PublicKey. Key sizes are checked before the signature, which would be slow with a huge
+// modulus.
 func parseCSR(text []byte) (*x509.CertificateRequest, string, error) {
 	if len(text) > csrMax {
 		return nil, "", errCSRTooLarge
@@ -266,9 +270,11 @@ func keyAllowed(pub any) bool {
 	return false
 }
 
-// issueLeaf signs a client certificate for pub and returns its DER. The template is made here from nothing; key and name must
-// have been checked as parseCSR does. It lives days, never past the CA. crlURL, if not empty, becomes its CRL distribution point.
-func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now time.Time, crlURL string) ([]byte, error) {
+// issueLeaf signs a client certificate for pub and returns its DER. The template is made here from nothing; key and
+// name must have been checked as parseCSR does. It lives days, never past the CA. crlURL, if not empty, becomes its
+// CRL distribution point.
+func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now time.Time, crlURL string) ([]byte,
+	error) {
 	switch {
 	case days < 1 || days > certDaysMax:
 		return nil, errDays
@@ -297,8 +303,10 @@ func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now t
 	return x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
 }
 
-// revocationReasons are the names of RFC 5280, 5.3.1, that make sense for a leaf here, where nothing is ever un-revoked.
-const revocationReasons = "unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn"
+// revocationReasons are the names of RFC 5280, 5.3.1, that make sense for a leaf here, where nothing is ever
+// un-revoked.
+const revocationReasons = "unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, " +
+	"privilegeWithdrawn"
 
 func reasonCode(name string) (code int, known bool) {
 	code, known = map[string]int{"unspecified": 0, "keyCompromise": 1, "affiliationChanged": 3, "superseded": 4,
@@ -306,8 +314,8 @@ func reasonCode(name string) (code int, known bool) {
 	return code, known
 }
 
-// writeBundle writes an operator's client identity: key and certificate as one PEM, which curl takes as --cert. (A CA in it would be
-// sent along by curl, and some proxies join both to a list.)
+// writeBundle writes an operator's client identity: key and certificate as one PEM, which curl takes as --cert. (A CA
+// in it would be sent along by curl, and some proxies join both to a list.)
 func writeBundle(w io.Writer, key *ecdsa.PrivateKey, leafDER []byte) error {
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -349,7 +357,8 @@ func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*au
 // startPKI opens the CA, if this server issues; else it knows at most the CA's certificate.
 func (s *server) startPKI() (err error) {
 	if s.cfg.pkiEnabled == "1" {
-		if s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now()); err == nil && s.now().Before(s.ca.cert.NotBefore) {
+		if s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now()); err == nil &&
+			s.now().Before(s.ca.cert.NotBefore) {
 			s.log.Warn("the CA is not valid yet: is the clock right?", "from", s.ca.cert.NotBefore)
 		}
 		return err
@@ -365,8 +374,8 @@ func (s *server) startPKI() (err error) {
 // issues reports whether this server signs anything.
 func (s *server) issues() bool { return s.ca != nil && s.ca.key != nil }
 
-// judge says what a shown certificate is worth: the row of its fingerprint, one primary-key lookup for each request, makes it
-// trusted; a chain, a name or a serial never does. Without a row it is a pseudonym.
+// judge says what a shown certificate is worth: the row of its fingerprint, one primary-key lookup for each request,
+// makes it trusted; a chain, a name or a serial never does. Without a row it is a pseudonym.
 func (s *server) judge(q *request, shown identity) error {
 	if shown == (identity{}) {
 		return nil
@@ -403,11 +412,12 @@ func (s *server) judge(q *request, shown identity) error {
 // renewPattern is the one route that takes a certificate that has ended.
 const renewPattern = "POST /pki/renew"
 
-// audit writes what an operator must be able to find later, at a level that LOG_LEVEL=warn keeps. object is a serial, or the
-// beginning of a paste's id.
+// audit writes what an operator must be able to find later, at a level that LOG_LEVEL=warn keeps. object is a serial,
+// or the beginning of a paste's id.
 func (q *request) audit(event, outcome, object string) {
 	q.s.log.LogAttrs(q.r.Context(), slog.LevelWarn, "audit", slog.Bool("audit", true), slog.String("event", event),
-		slog.String("outcome", outcome), slog.String("owner", q.who.owner), slog.String("object", object), slog.String("request_id", q.id))
+		slog.String("outcome", outcome), slog.String("owner", q.who.owner), slog.String("object", object),
+		slog.String("request_id", q.id))
 }
 
 // auditDeletion notes an admin's deletion of what is somebody else's.
@@ -473,8 +483,8 @@ func (s *server) enrol(q *request) error {
 	return err
 }
 
-// onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something else is there,
-// or the query can't be read (url.Values of URL.Query would leave that out).
+// onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something
+// else is there, or the query can't be read (url.Values of URL.Query would leave that out).
 func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
 	values, err := url.ParseQuery(q.r.URL.RawQuery)
 	switch v := values[name]; {
@@ -520,8 +530,8 @@ func (s *server) renew(q *request) error {
 	return s.certify(q, "renewal", q.who.sha256, "", &certificate{}, int(s.cfg.certDays))
 }
 
-// certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row. parent and
-// admin as addCertificate takes them.
+// certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row.
+// parent and admin as addCertificate takes them.
 func (s *server) certify(q *request, event, parent, admin string, c *certificate, days int) error {
 	if q.r.ContentLength > csrMax {
 		return errCSRTooLarge
@@ -584,7 +594,8 @@ func (c *certificate) describe(der []byte, now int64) error {
 		return fmt.Errorf("reading the new certificate: %w", err)
 	}
 	c.sha1, c.sha256 = fingerprints(der)
-	c.serial, c.name, c.issued, c.expires = serialHex(cert.SerialNumber), cert.Subject.CommonName, now, cert.NotAfter.Unix()
+	c.serial, c.name, c.issued, c.expires = serialHex(cert.SerialNumber), cert.Subject.CommonName, now,
+		cert.NotAfter.Unix()
 	return nil
 }
 
@@ -602,7 +613,8 @@ func (s *server) showPKI(q *request) error {
 	}{Enabled: s.issues(), Exists: s.ca != nil}
 	if s.ca != nil {
 		a.SHA1, a.SHA256 = fingerprints(s.ca.cert.Raw)
-		a.CommonName, a.CreatedAt, a.ExpiresAt = s.ca.cert.Subject.CommonName, s.ca.cert.NotBefore.Unix(), s.ca.cert.NotAfter.Unix()
+		a.CommonName, a.CreatedAt, a.ExpiresAt = s.ca.cert.Subject.CommonName, s.ca.cert.NotBefore.Unix(),
+			s.ca.cert.NotAfter.Unix()
 		a.CAURL, a.CRLURL = s.cfg.prefix+"/pki/ca.crt", s.cfg.prefix+"/pki/ca.crl"
 	}
 	return q.writeJSON(200, a)
@@ -621,7 +633,7 @@ func (s *server) showCRL(q *request) error {
 	if !s.issues() {
 		return errPKIOff
 	}
-	der, err := s.crl(time.Unix(q.now, 0))
+	der, err := s.crl(q.start)
 	if err != nil {
 		return err
 	}
@@ -630,11 +642,13 @@ func (s *server) showCRL(q *request) error {
 	return nil
 }
 
-// crl returns the list of all that is revoked (DER, RFC 5280 section 5), no older than a day. Its number is the time in
-// milliseconds, or one more than the last list's, so that it never goes back (5.2.3). What ended a list's life ago is left out.
+// crl returns the list of all that is revoked (DER, RFC 5280 section 5), no older than a day. Its number is the time
+// in milliseconds, or one more than the last list's, so that it never goes back (5.2.3). What ended a list's life ago
+// is left out.
 func (s *server) crl(now time.Time) ([]byte, error) {
 	tomorrow := now.Add(24 * time.Hour).Unix()
-	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), tomorrow, func(last []byte, revoked []*certificate) ([]byte, error) {
+	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), tomorrow, func(last []byte, revoked []*certificate) ([]byte,
+		error) {
 		list := &x509.RevocationList{SignatureAlgorithm: x509.ECDSAWithSHA256, Number: big.NewInt(now.UnixMilli()),
 			ThisUpdate: now.UTC(), NextUpdate: now.Add(crlLife).UTC()}
 		if last != nil {
@@ -671,7 +685,8 @@ func (s *server) listCerts(q *request) error {
 	}
 	rows := make([]certAnswer, 0, len(list))
 	for _, c := range list {
-		rows = append(rows, certAnswer{c.serial, c.sha1, c.sha256, c.owner, c.name, c.issued, c.expires, c.revoked != 0, c.vouched, c.admin,
+		rows = append(rows, certAnswer{c.serial, c.sha1, c.sha256, c.owner, c.name, c.issued, c.expires, c.revoked != 0,
+			c.vouched, c.admin,
 			c.revoked, c.reason})
 	}
 	return q.writeJSON(200, struct {
@@ -731,7 +746,8 @@ func (s *server) revoke(q *request) error {
 	}{serial, c.owner, true, serials})
 }
 
-// plainSerial is a serial as serialHex writes it, from any usual spelling: capitals, colons, blanks, 0x, without leading zeros.
+// plainSerial is a serial as serialHex writes it, from any usual spelling: capitals, colons, blanks, 0x, without
+// leading zeros.
 func plainSerial(v string) string {
 	v = strings.NewReplacer(":", "", " ", "").Replace(strings.ToLower(strings.TrimSpace(v)))
 	v = strings.TrimPrefix(v, "0x")

@@ -1,7 +1,7 @@
 package main
 
-// The CA, what it signs and refuses to sign, the certificate routes and what a certificate is worth on each request, judged by
-// crypto/x509 and the real openssl. Certificates arrive as a trusted proxy passes them on.
+// The CA, what it signs and refuses to sign, the certificate routes and what a certificate is worth on each request,
+// judged by crypto/x509 and the real openssl. Certificates arrive as a trusted proxy passes them on.
 
 import (
 	"bufio"
@@ -82,7 +82,8 @@ func csrPEM(name string, key crypto.Signer) []byte {
 // selfSigned makes a pseudonym.
 func selfSigned(name string) *holder {
 	key := p256()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotAfter: time.Now().Add(time.Hour)}
 	return &holder{key, must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))}
 }
 
@@ -198,7 +199,8 @@ func TestCAKeyAtRest(t *testing.T) {
 	if key, err := openCAKey(blob, caPassword, ca.cert); err != nil || !key.Equal(ca.key) {
 		t.Fatalf("the key does not come back: %v", err)
 	}
-	if bytes.Contains(blob, must(ca.key.Bytes())) || bytes.Equal(blob[:32], must(sealCAKey(ca.key, caPassword, ca.cert))[:32]) {
+	if bytes.Contains(blob, must(ca.key.Bytes())) || bytes.Equal(blob[:32], must(sealCAKey(ca.key, caPassword,
+		ca.cert))[:32]) {
 		t.Error("the sealed key shows the key, or two seals have one salt")
 	}
 	flipped := bytes.Clone(blob)
@@ -242,7 +244,8 @@ func TestStartOfTheCA(t *testing.T) {
 	refused := func(env ...string) {
 		t.Helper()
 		p := tryLaunch(t, dir, append([]string{database}, env...)...)
-		if log := p.logs.String(); p.url != "" || p.cmd.ProcessState.ExitCode() != exitConfig || strings.Count(log, "\n") != 1 ||
+		if log := p.logs.String(); p.url != "" || p.cmd.ProcessState.ExitCode() != exitConfig || strings.Count(log,
+			"\n") != 1 ||
 			!strings.Contains(log, "FLASKPASTE_PKI_CA_PASSWORD") || strings.Contains(log, caPassword) {
 			t.Errorf("%v: %v: %s", env, p.cmd.ProcessState, log)
 		}
@@ -270,9 +273,11 @@ func TestCAAndLeaf(t *testing.T) {
 	alice := ts.sign("/csr", nil, "alice")
 	writeFiles(t, dir, map[string][]byte{"ca": pemOf("CERTIFICATE", ca.Raw), "leaf": pemOf("CERTIFICATE", alice.der)})
 	for file, list := range map[string][]string{
-		"ca": {`X509v3 Key Usage: critical\n\s+Certificate Sign, CRL Sign\n`, `Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n`,
+		"ca": {`X509v3 Key Usage: critical\n\s+Certificate Sign, CRL Sign\n`,
+			`Basic Constraints: critical\n\s+CA:TRUE, pathlen:0\n`,
 			`ecdsa-with-SHA256`, `NIST CURVE: P-256`},
-		"leaf": {`X509v3 Key Usage: critical\n\s+Digital Signature\n`, `Extended Key Usage: ?\n\s+TLS Web Client Authentication\n`,
+		"leaf": {`X509v3 Key Usage: critical\n\s+Digital Signature\n`,
+			`Extended Key Usage: ?\n\s+TLS Web Client Authentication\n`,
 			`Basic Constraints: critical\n\s+CA:FALSE\n`, `URI:https://paste.example/pki/ca.crl`, `Subject: CN ?= ?alice\n`},
 	} {
 		text := mustOpenssl(t, dir, "x509", "-in", file, "-noout", "-text")
@@ -312,7 +317,8 @@ func TestCAAndLeaf(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", tc.name, err, tc.want)
 		} else if err == nil {
 			c := must(x509.ParseCertificate(der))
-			if !c.NotBefore.Equal(tc.from) || !c.NotAfter.Equal(tc.to) || len(serialHex(c.SerialNumber)) != 32 || c.SerialNumber.BitLen() <= 120 {
+			if !c.NotBefore.Equal(tc.from) || !c.NotAfter.Equal(tc.to) || len(serialHex(c.SerialNumber)) != 32 ||
+				c.SerialNumber.BitLen() <= 120 {
 				t.Errorf("%s: from %v to %v, serial %x", tc.name, c.NotBefore, c.NotAfter, c.SerialNumber)
 			}
 		}
@@ -321,20 +327,23 @@ func TestCAAndLeaf(t *testing.T) {
 
 // ---- requests ----
 
-// rsaRequest is a request with an RSA key that nobody holds: only a check of the key before that of the signature blames the key.
+// rsaRequest is a request with an RSA key that nobody holds: only a check of the key before that of the signature
+// blames the key.
 func rsaRequest(bits uint, e int) []byte {
 	n := new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), bits-1), big.NewInt(1))
 	var info struct {
 		Version                  int
 		Subject, Key, Attributes asn1.RawValue
 	}
-	must(asn1.Unmarshal(must(x509.ParseCertificateRequest(derOf(csrPEM("alice", p256())))).RawTBSCertificateRequest, &info))
+	must(asn1.Unmarshal(must(x509.ParseCertificateRequest(derOf(csrPEM("alice", p256())))).RawTBSCertificateRequest,
+		&info))
 	info.Key = asn1.RawValue{FullBytes: must(x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: e}))}
 	return pemOf("CERTIFICATE REQUEST", must(asn1.Marshal(struct {
 		Info, Algorithm asn1.RawValue
 		Signature       asn1.BitString
-	}{asn1.RawValue{FullBytes: must(asn1.Marshal(info))}, asn1.RawValue{FullBytes: must(asn1.Marshal(pkix.AlgorithmIdentifier{
-		Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}))},
+	}{asn1.RawValue{FullBytes: must(asn1.Marshal(info))},
+		asn1.RawValue{FullBytes: must(asn1.Marshal(pkix.AlgorithmIdentifier{
+			Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}))},
 		asn1.BitString{Bytes: make([]byte, 256), BitLength: 2048}})))
 }
 
@@ -355,7 +364,8 @@ func TestRequests(t *testing.T) {
 		return string(must(os.ReadFile(filepath.Join(dir, "csr"))))
 	}
 	greedy := byOpenssl("", "", "-subj", "/O=admin/CN=alice", "-addext", "basicConstraints=critical,CA:TRUE", "-addext",
-		"keyUsage=critical,keyCertSign,cRLSign", "-addext", "extendedKeyUsage=serverAuth", "-addext", "subjectAltName=DNS:a.example,IP:127.0.0.1")
+		"keyUsage=critical,keyCertSign,cRLSign", "-addext", "extendedKeyUsage=serverAuth", "-addext",
+		"subjectAltName=DNS:a.example,IP:127.0.0.1")
 	named := func(names ...string) string {
 		var list []pkix.AttributeTypeAndValue
 		for _, n := range names {
@@ -364,7 +374,8 @@ func TestRequests(t *testing.T) {
 		template := &x509.CertificateRequest{Subject: pkix.Name{ExtraNames: list}}
 		return string(pemOf("CERTIFICATE REQUEST", must(x509.CreateCertificateRequest(rand.Reader, template, key))))
 	}
-	const form, syntax, badKey, badSignature, badName = "one PEM block", "PKCS #10", "the key must be", "not signed by its own key", "common name"
+	const form, syntax, badKey, badSignature, badName = "one PEM block", "PKCS #10", "the key must be",
+		"not signed by its own key", "common name"
 	type request struct{ name, text, says string } // says: of a 400 bad_csr; "413", or "" for a certificate
 	table := []request{
 		{"P-256", text, ""}, {"with CRLF", strings.ReplaceAll(text, "\n", "\r\n"), ""}, {"blank around", "\n" + text + "\n\n", ""},
@@ -392,7 +403,8 @@ func TestRequests(t *testing.T) {
 	for _, n := range []string{"a", "alice@example.org", "Alice B. Carol-Dean_2", strings.Repeat("n", 64), "..", "-"} {
 		table = append(table, request{"name " + n, named(n), ""})
 	}
-	for _, n := range []string{" ", " a", "a ", strings.Repeat("n", 65), "a\n", "a\x00b", "a/b", `a\b`, "älice", "аlice", "a\u202eb", `a"b`, "a;b", "a,b",
+	for _, n := range []string{" ", " a", "a ", strings.Repeat("n", 65), "a\n", "a\x00b", "a/b", `a\b`, "älice", "аlice",
+		"a\u202eb", `a"b`, "a;b", "a,b",
 		"a=b", "a\tb", "<b>", "٣"} {
 		table = append(table, request{fmt.Sprintf("name %q", n), named(n), badName})
 	}
@@ -405,14 +417,18 @@ func TestRequests(t *testing.T) {
 				t.Errorf("%s: status %d, %s", tc.name, a.StatusCode, a.body)
 				continue
 			}
-			csr, leaf := must(x509.ParseCertificateRequest(derOf([]byte(strings.TrimSpace(tc.text))))), must(x509.ParseCertificate(derOf([]byte(a.body))))
-			if !bytes.Equal(csr.RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo) || leaf.Subject.String() != "CN="+csr.Subject.CommonName ||
-				leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth ||
+			csr, leaf := must(x509.ParseCertificateRequest(derOf([]byte(strings.TrimSpace(tc.text))))),
+				must(x509.ParseCertificate(derOf([]byte(a.body))))
+			if !bytes.Equal(csr.RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo) ||
+				leaf.Subject.String() != "CN="+csr.Subject.CommonName ||
+				leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(leaf.ExtKeyUsage) != 1 ||
+				leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth ||
 				len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.EmailAddresses)+len(leaf.UnknownExtKeyUsage) != 0 {
 				t.Errorf("%s: the leaf is not key and name alone: %s %v %v", tc.name, leaf.Subject, leaf.KeyUsage, leaf.DNSNames)
 			}
 		case tc.says == "413" && (a.StatusCode != 413 || a.field("code") != "too_large"),
-			tc.says != "413" && (a.StatusCode != 400 || a.field("code") != "bad_csr" || !strings.Contains(a.field("error"), tc.says)), rows != 0:
+			tc.says != "413" && (a.StatusCode != 400 || a.field("code") != "bad_csr" || !strings.Contains(a.field("error"),
+				tc.says)), rows != 0:
 			t.Errorf("%s: status %d, %s, %d rows; want %s", tc.name, a.StatusCode, a.body, rows, tc.says)
 		}
 	}
@@ -420,12 +436,15 @@ func TestRequests(t *testing.T) {
 
 // ---- routes ----
 
-// TestCertificateRoutes: who may do what, and what is said to the others. Nothing of it stores a certificate or revokes one.
+// TestCertificateRoutes: who may do what, and what is said to the others. Nothing of it stores a certificate or
+// revokes one.
 func TestCertificateRoutes(t *testing.T) {
 	ts := start(t, append([]string{"POW_DIFFICULTY=4", "REGISTER_POW=4"}, slices.DeleteFunc(slices.Clone(issuing),
 		func(e string) bool { return strings.HasPrefix(e, "REGISTER_POW") })...)...)
-	root, alice, bob, self := ts.issued("root", 365, true), ts.issued("alice", 365, false), ts.issued("bob", 365, false), selfSigned("alice")
-	twin := &holder{alice.key, flipS(alice.der)} // serial, name, key and a signature that verifies: another certificate all the same
+	root, alice, bob, self := ts.issued("root", 365, true), ts.issued("alice", 365, false), ts.issued("bob", 365, false),
+		selfSigned("alice")
+	// Serial, name, key and a signature that verifies: another certificate all the same.
+	twin := &holder{alice.key, flipS(alice.der)}
 	off := startIn(t, ts.copied(), append([]string{"PKI_ENABLED=0"}, slices.DeleteFunc(slices.Clone(issuing),
 		func(e string) bool { return strings.HasPrefix(e, "PKI_") })...)...)
 	closed := start(t, append([]string{"REGISTRATION=closed"}, slices.DeleteFunc(slices.Clone(issuing),
@@ -433,7 +452,8 @@ func TestCertificateRoutes(t *testing.T) {
 	revoke, csr := "POST /pki/revoke/"+alice.serial(), string(csrPEM("x", p256()))
 	work := ts.register(t)
 	create := ts.get("/challenge").want(200, "")
-	other := []string{"X-PoW-Token: " + create.field("token"), "X-PoW-Solution: " + must(solve(context.Background(), create.field("nonce"), 4, 1, nil))}
+	other := []string{"X-PoW-Token: " + create.field("token"), "X-PoW-Solution: " + must(solve(context.Background(),
+		create.field("nonce"), 4, 1, nil))}
 	for _, tc := range []struct {
 		name    string
 		ts      *testServer
@@ -467,7 +487,8 @@ func TestCertificateRoutes(t *testing.T) {
 		rows := tc.ts.number("SELECT count(*) + 1000 * count(nullif(revoked_at, 0)) FROM certs")
 		method, path, _ := strings.Cut(tc.request, " ")
 		a := tc.ts.do(method, path, strings.NewReader(csr), as(tc.who, tc.headers...)...)
-		if a.StatusCode != tc.status || a.field("code") != tc.code || tc.ts.number("SELECT count(*) + 1000 * count(nullif(revoked_at, 0)) FROM certs") != rows {
+		if a.StatusCode != tc.status || a.field("code") != tc.code ||
+			tc.ts.number("SELECT count(*) + 1000 * count(nullif(revoked_at, 0)) FROM certs") != rows {
 			t.Errorf("%s: status %d, %s; want %d %s and nothing stored", tc.name, a.StatusCode, a.body, tc.status, tc.code)
 		}
 	}
@@ -488,7 +509,8 @@ func TestCertificateRoutes(t *testing.T) {
 func (ts *testServer) register(t testing.TB) []string {
 	c := ts.get("/register/challenge").want(200, "")
 	bits := must(strconv.Atoi(c.field("difficulty")))
-	return []string{"X-PoW-Token: " + c.field("token"), "X-PoW-Solution: " + must(solve(context.Background(), c.field("nonce"), bits, 1, nil))}
+	return []string{"X-PoW-Token: " + c.field("token"), "X-PoW-Solution: " + must(solve(context.Background(),
+		c.field("nonce"), bits, 1, nil))}
 }
 
 // copied is a new folder with a backup of the database.
@@ -509,7 +531,8 @@ func TestLine(t *testing.T) {
 	a := ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("another name", p256())), as(alice)...).want(200, "")
 	leaf := must(x509.ParseCertificate(derOf([]byte(a.body))))
 	s1, s256 := fingerprints(leaf.Raw)
-	for name, want := range map[string]string{"Content-Type": "application/x-pem-file", "X-Is-Admin": "0", "X-Fingerprint-Sha1": s1, "X-Fingerprint-Sha256": s256,
+	for name, want := range map[string]string{"Content-Type": "application/x-pem-file", "X-Is-Admin": "0",
+		"X-Fingerprint-Sha1": s1, "X-Fingerprint-Sha256": s256,
 		"Content-Disposition": `attachment; filename="alice.crt"`, "X-Certificate-Serial": serialHex(leaf.SerialNumber),
 		"X-Certificate-Expires": strconv.FormatInt(leaf.NotAfter.Unix(), 10)} {
 		if got := a.Header.Get(name); got != want {
@@ -529,7 +552,8 @@ func TestLine(t *testing.T) {
 			Certificates []struct{ Serial string }
 			Count        int
 		}
-		if err := json.Unmarshal([]byte(ts.get("/pki/certs", as(h)...).want(200, "").body), &got); err != nil || got.Count != len(got.Certificates) {
+		if err := json.Unmarshal([]byte(ts.get("/pki/certs", as(h)...).want(200, "").body), &got); err != nil ||
+			got.Count != len(got.Certificates) {
 			t.Fatal(got, err)
 		}
 		for _, c := range got.Certificates {
@@ -551,7 +575,8 @@ func TestLine(t *testing.T) {
 	}
 	// A revocation, by any spelling of any serial, takes the line down with the next request.
 	spelled := "0X" + strings.ToUpper(regexp.MustCompile("..").ReplaceAllString(renewed.serial(), "$0:"))
-	ts.do("POST", "/pki/revoke/"+url.PathEscape(strings.TrimSuffix(spelled, ":"))+"?reason=keyCompromise", nil, as(alice)...).want(200, "")
+	ts.do("POST", "/pki/revoke/"+url.PathEscape(strings.TrimSuffix(spelled, ":"))+"?reason=keyCompromise", nil,
+		as(alice)...).want(200, "")
 	for _, h := range []*holder{alice, renewed} {
 		ts.wantTier(h, "certificate_revoked")
 		ts.do("POST", "/pki/renew", bytes.NewReader(csrPEM("alice", p256())), as(h)...).want(403, "certificate_revoked")
@@ -601,13 +626,16 @@ func TestRefusedOnEveryRoute(t *testing.T) {
 	id := ts.create("x").ID
 	paths := []string{"GET /nowhere/at/all", "PATCH /" + id}
 	for _, r := range routes() {
-		paths = append(paths, strings.NewReplacer("{$}", "", "/{view}/{name}", "/raw/x", "{name}", "file.txt", "{id}", id, "{view}", "raw",
+		paths = append(paths, strings.NewReplacer("{$}", "", "/{view}/{name}", "/raw/x", "{name}", "file.txt", "{id}", id,
+			"{view}", "raw",
 			"{serial}", revoked.serial()).Replace(r.pattern))
 	}
-	hints := map[string]string{"certificate_revoked": "fpaste register -f NAME", "certificate_expired": "fpaste renew", "certificate_not_yet_valid": "clock"}
+	hints := map[string]string{"certificate_revoked": "fpaste register -f NAME", "certificate_expired": "fpaste renew",
+		"certificate_not_yet_valid": "clock"}
 	for _, p := range paths {
 		method, path, _ := strings.Cut(p, " ")
-		for want, h := range map[string]*holder{"certificate_revoked": revoked, "certificate_expired": ended, "certificate_not_yet_valid": early} {
+		for want, h := range map[string]*holder{"certificate_revoked": revoked, "certificate_expired": ended,
+			"certificate_not_yet_valid": early} {
 			a := ts.do(method, path, nil, as(h)...)
 			if path == "/health" {
 				a.want(200, "")
@@ -634,7 +662,8 @@ func TestRefusedOnEveryRoute(t *testing.T) {
 func (ts *testServer) open(path string, body []byte, headers ...string) (finish func() *answer) {
 	ts.t.Helper()
 	c := ts.dial()
-	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n%s\r\n\r\n", path, len(body), strings.Join(headers, "\r\n"))
+	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n%s\r\n\r\n", path,
+		len(body), strings.Join(headers, "\r\n"))
 	r := bufio.NewReader(c)
 	if line, err := r.ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
 		ts.t.Fatalf("%q, %v", line, err)
@@ -668,7 +697,8 @@ func TestRights(t *testing.T) {
 	ts.post("x", as(renewed)...).want(400, "pow_required")
 	// Lost while the request is open.
 	issue := ts.open("/pki/issue", csrPEM("x", p256()), as(first)...)
-	renew, other := ts.open("/pki/renew", csrPEM("x", p256()), as(bob)...), ts.open("/pki/renew", csrPEM("x", p256()), as(first)...)
+	renew, other := ts.open("/pki/renew", csrPEM("x", p256()), as(bob)...), ts.open("/pki/renew", csrPEM("x", p256()),
+		as(first)...)
 	ts.pki("admin", renewed.serial(), "off") // any certificate of the line will do
 	ts.pki("revoke", bob.serial())
 	rows := ts.number("SELECT count(*) FROM certs")
@@ -687,34 +717,40 @@ func TestRights(t *testing.T) {
 	for range 20 {
 		csr := csrPEM("alice", p256())
 		wg.Go(func() {
-			if a, err := ts.try("POST", "/csr", bytes.NewReader(csr)); err != nil || a.StatusCode != 200 || a.Header.Get("X-Is-Admin") != "0" {
+			if a, err := ts.try("POST", "/csr", bytes.NewReader(csr)); err != nil || a.StatusCode != 200 ||
+				a.Header.Get("X-Is-Admin") != "0" {
 				t.Errorf("%v %v", a, err)
 			}
 		})
 	}
 	wg.Wait()
-	if n := ts.number("SELECT count(DISTINCT owner) FROM certs WHERE name = 'alice' AND NOT vouched AND NOT admin AND owner = sha256"); n != 20 {
+	if n := ts.number("SELECT count(DISTINCT owner) FROM certs WHERE name = 'alice' AND NOT vouched AND owner = sha256"); n != 20 {
 		t.Errorf("%d owners", n)
 	}
 	// Enrolling is rated.
-	few := start(t, append([]string{"RATE_REGISTER=2/h"}, slices.DeleteFunc(slices.Clone(issuing), func(e string) bool { return e == "RATE_REGISTER=0" })...)...)
+	few := start(t, append([]string{"RATE_REGISTER=2/h"}, slices.DeleteFunc(slices.Clone(issuing),
+		func(e string) bool { return e == "RATE_REGISTER=0" })...)...)
 	few.sign("/csr", nil, "a")
 	few.sign("/csr", nil, "b")
 	few.do("POST", "/csr", bytes.NewReader(csrPEM("c", p256())), as(nil)...).want(429, "rate_limited")
 }
 
-// TestCRL: openssl tells by it who is revoked; its number grows over a revocation, a day, a restart and a clock that goes back.
+// TestCRL: openssl tells by it who is revoked; its number grows over a revocation, a day, a restart and a clock that
+// goes back.
 func TestCRL(t *testing.T) {
 	dir, home := t.TempDir(), t.TempDir()
 	env := append([]string{"PUBLIC_URL=https://paste.example", "URL_PREFIX=/p"}, issuing...)
 	ts := startIn(t, home, env...)
 	ts.clock.hold()
 	alice, bob := ts.issued("alice", 365, false), ts.issued("bob", 365, false)
-	writeFiles(t, dir, map[string][]byte{"ca": []byte(ts.get("/pki/ca.crt").want(200, "").body), "alice": pemOf("CERTIFICATE", alice.der), "bob": pemOf("CERTIFICATE", bob.der)})
+	writeFiles(t, dir, map[string][]byte{"ca": []byte(ts.get("/pki/ca.crt").want(200, "").body),
+		"alice": pemOf("CERTIFICATE", alice.der), "bob": pemOf("CERTIFICATE", bob.der)})
 	s1, s256 := fingerprints(ts.ca.cert.Raw)
 	info := ts.get("/pki").want(200, "")
-	for name, want := range map[string]string{"enabled": "true", "ca_exists": "true", "fingerprint_sha1": s1, "fingerprint_sha256": s256, "ca_url": "/p/pki/ca.crt",
-		"crl_url": "/p/pki/ca.crl", "common_name": "FlaskPaste CA", "expires_at": strconv.FormatInt(ts.ca.cert.NotAfter.Unix(), 10)} {
+	for name, want := range map[string]string{"enabled": "true", "ca_exists": "true", "fingerprint_sha1": s1,
+		"fingerprint_sha256": s256, "ca_url": "/p/pki/ca.crt",
+		"crl_url": "/p/pki/ca.crl", "common_name": "FlaskPaste CA",
+		"expires_at": strconv.FormatInt(ts.ca.cert.NotAfter.Unix(), 10)} {
 		if got := info.field(name); got != want {
 			t.Errorf("GET /pki: %s is %q, want %q", name, got, want)
 		}
@@ -724,9 +760,12 @@ func TestCRL(t *testing.T) {
 		t.Helper()
 		a := ts.get("/pki/ca.crl").want(200, "")
 		list := must(x509.ParseRevocationList([]byte(a.body)))
-		if a.Header.Get("Content-Type") != "application/pkix-crl" || a.Header.Get("Cache-Control") != "public, no-cache" || len(list.RevokedCertificateEntries) != entries ||
-			list.NextUpdate.Sub(list.ThisUpdate) != 7*24*time.Hour || last != nil && list.Number.Cmp(last.Number) != map[bool]int{true: 1}[grows] {
-			t.Errorf("%s: %v, number %v after %v, %d entries, from %v to %v", why, a.Header, list.Number, last.Number, len(list.RevokedCertificateEntries), list.ThisUpdate, list.NextUpdate)
+		if a.Header.Get("Content-Type") != "application/pkix-crl" || a.Header.Get("Cache-Control") != "public, no-cache" ||
+			len(list.RevokedCertificateEntries) != entries ||
+			list.NextUpdate.Sub(list.ThisUpdate) != 7*24*time.Hour || last != nil &&
+			list.Number.Cmp(last.Number) != map[bool]int{true: 1}[grows] {
+			t.Errorf("%s: %v, number %v after %v, %d entries, from %v to %v", why, a.Header, list.Number, last.Number,
+				len(list.RevokedCertificateEntries), list.ThisUpdate, list.NextUpdate)
 		}
 		last = list
 		writeFiles(t, dir, map[string][]byte{"crl": pemOf("X509 CRL", []byte(a.body))})
@@ -735,11 +774,13 @@ func TestCRL(t *testing.T) {
 	next("again", false, 0)
 	ts.pki("revoke", bob.serial(), "--reason", "keyCompromise") // another process; the list shows it at once
 	next("revoked", true, 1)
-	if last.RevokedCertificateEntries[0].ReasonCode != 1 || serialHex(last.RevokedCertificateEntries[0].SerialNumber) != bob.serial() {
+	if last.RevokedCertificateEntries[0].ReasonCode != 1 ||
+		serialHex(last.RevokedCertificateEntries[0].SerialNumber) != bob.serial() {
 		t.Errorf("entries %v", last.RevokedCertificateEntries)
 	}
 	mustOpenssl(t, dir, "verify", "-crl_check", "-CAfile", "ca", "-CRLfile", "crl", "alice")
-	if out, err := openssl(t, dir, "verify", "-crl_check", "-CAfile", "ca", "-CRLfile", "crl", "bob"); err == nil || !strings.Contains(out, "certificate revoked") {
+	if out, err := openssl(t, dir, "verify", "-crl_check", "-CAfile", "ca", "-CRLfile", "crl", "bob"); err == nil ||
+		!strings.Contains(out, "certificate revoked") {
 		t.Errorf("openssl takes a revoked certificate: %v\n%s", err, out)
 	}
 	ts.clock.advance(24*time.Hour - time.Second)
@@ -781,7 +822,8 @@ func TestAudit(t *testing.T) {
 	ts := start(t, append([]string{"LOG_LEVEL=warn"}, issuing...)...)
 	root, alice := ts.issued("root", 365, true), ts.issued("alice", 365, false)
 	id := ts.create("secret content", as(alice, "X-Paste-Password: hunter2hunter2")...).ID
-	made, renewed, enrolled := ts.sign("/pki/issue", root, "x"), ts.sign("/pki/renew", alice, "alice"), ts.sign("/csr", nil, "x")
+	made, renewed, enrolled := ts.sign("/pki/issue", root, "x"), ts.sign("/pki/renew", alice, "alice"), ts.sign("/csr",
+		nil, "x")
 	ts.get("/"+id+"/raw", as(nil, "X-Paste-Password: wrong password")...).want(403, "password_wrong")
 	ts.do("DELETE", "/"+id, nil, as(enrolled, "X-Request-ID: try-1")...).want(403, "not_owner")
 	ts.do("DELETE", "/"+id, nil, as(root)...).want(200, "")
@@ -790,17 +832,23 @@ func TestAudit(t *testing.T) {
 	ts.get("/", as(nil, "X-SSL-Client-SHA1: nonsense")...).want(400, "bad_client_certificate")
 	logs := ts.logs.String()
 	for _, want := range []string{
-		"event=issue outcome=ok owner=" + root.sha256() + " object=" + made.serial() + " request_id=", "event=renewal outcome=ok owner=" + alice.sha256() + " object=" + renewed.serial(),
-		`event=enrolment outcome=ok owner="" object=` + enrolled.serial(), `event=authentication_failed outcome=password_wrong owner="" object=` + id[:4] + " ",
-		"event=authentication_failed outcome=not_owner owner=" + enrolled.sha256() + " object=" + id[:4] + " request_id=try-1\n",
-		"event=deletion_by_admin outcome=ok owner=" + root.sha256() + " object=" + id[:4] + " ", "event=revocation outcome=ok owner=" + root.sha256() + " object=" + alice.serial(),
-		"event=certificate_refused outcome=certificate_revoked owner=" + alice.sha256(), "event=certificate_refused outcome=bad_client_certificate",
+		"event=issue outcome=ok owner=" + root.sha256() + " object=" + made.serial() + " request_id=",
+		"event=renewal outcome=ok owner=" + alice.sha256() + " object=" + renewed.serial(),
+		`event=enrolment outcome=ok owner="" object=` + enrolled.serial(),
+		`event=authentication_failed outcome=password_wrong owner="" object=` + id[:4] + " ",
+		"event=authentication_failed outcome=not_owner owner=" + enrolled.sha256() + " object=" + id[:4] +
+			" request_id=try-1\n",
+		"event=deletion_by_admin outcome=ok owner=" + root.sha256() + " object=" + id[:4] + " ",
+		"event=revocation outcome=ok owner=" + root.sha256() + " object=" + alice.serial(),
+		"event=certificate_refused outcome=certificate_revoked owner=" + alice.sha256(),
+		"event=certificate_refused outcome=bad_client_certificate",
 	} {
 		if !strings.Contains(logs, "level=WARN msg=audit audit=true "+want) {
 			t.Errorf("no line with %q", want)
 		}
 	}
-	for _, never := range []string{id, "hunter2", "wrong password", "secret content", proxySecret, caPassword, "PRIVATE KEY"} {
+	for _, never := range []string{id, "hunter2", "wrong password", "secret content", proxySecret, caPassword,
+		"PRIVATE KEY"} {
 		if strings.Contains(logs, never) {
 			t.Errorf("the log has %q", never)
 		}

@@ -30,11 +30,12 @@ const (
 	shortPrefix   = "s/" // of the ids of short URLs in the store
 	shortIDLength = 8
 	base62        = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	shortForm     = `{"url": "https://...", "expiry"?}`
+	shortForm     = `{"url": "https://...", "expiry": "7d"}, of which only url must be there`
 )
 
 var (
 	shortIDShape = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
+	schemeShape  = regexp.MustCompile(`^(?i:https?)://`)
 	numberShape  = regexp.MustCompile(`^([0-9]+|0x[0-9a-f]*)$`)
 )
 
@@ -52,6 +53,16 @@ func newShortID() string {
 
 func badURL(why string) error {
 	return &apiError{status: 400, Code: "bad_url", Text: "the URL can't be shortened: " + why}
+}
+
+// noScheme is for what does not begin as a URL does; JSON most often lacks the header that says so.
+func noScheme(v string) error {
+	e := &apiError{status: 400, Code: "bad_url", Text: "the URL can't be shortened: it is not http or https with a host",
+		Hint: "begin with https://, as in https://example.org/"}
+	if strings.HasPrefix(v, "{") {
+		e.Hint = "for JSON: curl -H 'Content-Type: application/json'"
+	}
+	return e
 }
 
 func (s *server) longURL() error {
@@ -86,13 +97,16 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	if len(v) > int(s.cfg.shortMax) {
 		return "", s.longURL()
 	}
+	if !schemeShape.MatchString(v) {
+		return "", noScheme(v)
+	}
 	odd := func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\\' }
 	if !utf8.ValidString(v) || strings.ContainsFunc(v, odd) {
 		return "", badURL("it has a blank, a control character, a backslash or is no UTF-8")
 	}
 	u, err := url.Parse(escapeTarget(v))
 	if err != nil {
-		return "", badURL("it is no URL: begin with https:// and write % only before two hex digits")
+		return "", badURL("its host, its port or a percent sign is not as in https://example.org:8443/100%25")
 	}
 	if strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) { // before ToLower: a Kelvin sign becomes a k
 		return "", badURL("its host is not ASCII: write an international name in its xn-- form")
@@ -100,10 +114,10 @@ func (s *server) parseTarget(v string, own []string) (string, error) {
 	u.Host = strings.ToLower(u.Host)
 	host, port := u.Hostname(), u.Port()
 	switch {
-	case u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "" || host == "":
-		return "", badURL("begin with https:// (or http://) and a host")
+	case host == "":
+		return "", noScheme(v)
 	case u.User != nil || strings.Contains(u.Host, "@"):
-		return "", badURL("it has a user name")
+		return "", badURL("it has a user name: leave out what stands before the @")
 	case strings.HasSuffix(u.Host, ":"):
 		return "", badURL("its port is empty")
 	}
@@ -199,7 +213,7 @@ func (s *server) receiveTarget(q *request, o *options) (*intake, string, error) 
 	}
 	if q.r.ContentLength > most {
 		if form == "application/json" {
-			return nil, "", tooLarge(jsonMost, "")
+			return nil, "", tooLarge(jsonMost, "it looks like "+shortForm)
 		}
 		return nil, "", s.longURL()
 	}
@@ -222,7 +236,7 @@ func (s *server) receiveTarget(q *request, o *options) (*intake, string, error) 
 // shortOptions refuses what a short URL does not have.
 func (o *options) shortOptions() error {
 	if o.burn || o.password || o.name || o.proof != nil {
-		return badOption("a short URL has no option but expiry", "send X-Expiry only")
+		return badOption("a short URL has no option but expiry", "leave the others out")
 	}
 	return nil
 }

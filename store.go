@@ -66,6 +66,7 @@ var (
 	errForeign   = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
 	errCorrupt   = errors.New("the database is damaged")          // truncated, or a page can't be read
 	errInUse     = errors.New("another server uses the database") // its lock is held
+	errStarted   = errors.New("a server was started meanwhile, what was read is worth nothing: try again")
 	errOtherLog  = errors.New("the database was put in the place of another one, whose write-ahead log still lies there")
 	errLineFull  = errors.New("the owner has too many valid certificates")
 	errCAExists  = errors.New("the database has a CA already")
@@ -125,6 +126,7 @@ type storeOptions struct {
 type store struct {
 	storeOptions
 	lock    *os.File
+	alone   bool         // nobody wrote when it was opened for reading
 	r, w, l *pool        // readers, the writer's one connection, the lists' one
 	content atomic.Int64 // last content number given out
 	began   time.Time
@@ -219,10 +221,16 @@ func dsn(path, mode string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
 }
 
-// readingDSN opens a database so that nothing changes, not even by recovery. Without a log there is no server, and SQLite is told
-// that nobody writes: it would make a log otherwise.
+// alone reports whether nobody writes to a database: even an empty log is a server's, or what a kill left.
+func alone(path string) bool {
+	_, err := os.Stat(path + "-wal")
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// readingDSN opens a database so that nothing changes, not even by recovery. Where nobody writes SQLite is told so: it would make
+// a log otherwise.
 func readingDSN(path string) string {
-	if fileSize(path+"-wal") == 0 {
+	if alone(path) {
 		return dsn(path, "ro") + "&immutable=1"
 	}
 	return dsn(path, "ro")
@@ -245,6 +253,11 @@ func openStore(o storeOptions) (s *store, err error) {
 		if err = os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 			return s, fmt.Errorf("making the database's folder: %w", err)
 		}
+		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600) // so that a link to nothing leads to a file
+		if err != nil {
+			return s, fmt.Errorf("creating the database: %w", err)
+		}
+		f.Close()
 	}
 	if file, err := filepath.EvalSymlinks(s.path); err == nil { // one file, one lock, one log, whatever it is called
 		s.path = file
@@ -264,6 +277,7 @@ func openStore(o storeOptions) (s *store, err error) {
 	if err != nil {
 		return s, err
 	}
+	s.alone = o.mode == openReading && alone(s.path)
 	readers := readingDSN(s.path)
 	if o.mode != openReading {
 		readers = dsn(s.path, "rw", "query_only(1)")
@@ -313,13 +327,8 @@ func (s *store) openWriter(version int) (err error) {
 	return err
 }
 
-// createFile makes an empty database of the right page size, 0600, where there is no file or an empty one.
+// createFile makes an empty database of the right page size where there is an empty file.
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	f.Close()
 	if fileSize(path) > 0 {
 		return nil
 	}
@@ -470,6 +479,7 @@ type writeTx struct {
 	*pool
 	s          *store
 	used, free int64 // bytes of used pages, and of free disk, with what this group has added; used -1: not asked yet
+	pastes     int64 // rows that this group has added
 	wrote      bool  // the running operation has changed something, or may have
 	truncate   bool  // the write-ahead log, after the commit
 }
@@ -572,6 +582,9 @@ func (t *writeTx) attempt(batch []*operation, results []error) (err error) {
 			break
 		}
 	}
+	if err == nil && t.pastes != 0 {
+		_, err = t.exec("UPDATE total SET pastes = pastes + ?", t.pastes)
+	}
 	if err == nil {
 		_, err = t.exec("COMMIT")
 	}
@@ -644,9 +657,16 @@ func (s *store) newUpload(limit int64) *upload {
 }
 
 // add stores one full chunk; now is Unix seconds. With the first, the content is garbage that is due when no upload can last
-// any longer.
+// any longer. errGone: that was so long ago that the sweep has begun with it.
 func (u *upload) add(chunk []byte, now int64) error {
 	err := u.s.do(len(chunk), func(t *writeTx) error {
+		if u.seq > 0 {
+			var kept bool
+			err := t.row("SELECT EXISTS (SELECT 1 FROM garbage WHERE content = ? AND due > 0)", []any{u.content}, &kept)
+			if err != nil || !kept {
+				return cmp.Or(err, errGone)
+			}
+		}
 		if err := t.putChunk(u.content, u.seq, chunk, u.limit); err != nil || u.seq > 0 {
 			return err
 		}
@@ -682,11 +702,10 @@ func (s *store) wake() {
 	}
 }
 
-// settle writes the last chunk of a content and takes it off the garbage: its paste is in the same operation. errGone: it
-// took so long that it has fallen due.
+// settle writes the last chunk of a content and takes it off the garbage: its paste is in the same operation. errGone as add.
 func (u *upload) settle(t *writeTx, last []byte) error {
 	if u.seq > 0 {
-		n, err := t.exec("DELETE FROM garbage WHERE content = ?", u.content)
+		n, err := t.exec("DELETE FROM garbage WHERE content = ? AND due > 0", u.content)
 		if err != nil || n == 0 {
 			return cmp.Or(err, errGone)
 		}
@@ -718,6 +737,7 @@ func (s *store) create(p *paste, u *upload, last []byte) error {
 		if isConstraint(err) {
 			return errTaken
 		}
+		t.pastes++
 		return err
 	})
 }
@@ -763,6 +783,7 @@ func (s *store) remove(id string, now int64, allowed func(*paste) error) error {
 		}
 		if err == nil {
 			_, err = t.exec("DELETE FROM pastes WHERE id = ?", id)
+			t.pastes--
 		}
 		return err
 	})
@@ -777,6 +798,7 @@ func (s *store) claim(p *paste, now int64) error {
 		if err == nil && n == 0 {
 			return errNotFound
 		}
+		t.pastes--
 		if err == nil && p.size > chunkSize {
 			_, err = t.exec("UPDATE garbage SET due = ? WHERE content = ?", now+s.linger, p.content)
 		}
@@ -996,6 +1018,7 @@ func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 			(SELECT content FROM pastes WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING id`, now, sweepRows); err != nil {
 			return err
 		}
+		t.pastes -= int64(len(ids))
 		garbage, err := t.sweepGarbage(now)
 		if err != nil {
 			return err
@@ -1034,11 +1057,16 @@ type chunkLeft struct {
 
 func (c *chunkLeft) fields() []any { return []any{&c.content, &c.key, &c.size} }
 
-// sweepGarbage removes chunks of garbage that is due, up to batchBytes and one, and reports whether there is more.
+// sweepGarbage removes chunks of garbage that is due, up to batchBytes, and reports whether there is more. Due 0 says that it has
+// begun: an upload that is still under way, since the clock went on without it, must not become a paste with holes.
 func (t *writeTx) sweepGarbage(now int64) (more bool, err error) {
+	if _, err = t.exec(`UPDATE garbage SET due = 0 WHERE content IN
+		(SELECT content FROM garbage WHERE due BETWEEN 1 AND ? LIMIT ?)`, now, sweepChunks); err != nil {
+		return false, err
+	}
 	list, err := collect(t.pool, (*chunkLeft).fields, `SELECT g.content, c.key, length(c.data) FROM garbage g
 		LEFT JOIN chunks c ON c.key BETWEEN g.content << 20 AND (g.content << 20) + 1048575
-		WHERE g.due <= ? ORDER BY g.due, g.content LIMIT ?`, now, sweepChunks)
+		WHERE g.due = 0 ORDER BY g.content LIMIT ?`, sweepChunks)
 	size := int64(0)
 	for i := 0; i < len(list) && err == nil; i++ {
 		c := list[i]
@@ -1083,8 +1111,8 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	if _, err = s.l.Exec("VACUUM INTO ?", part); err != nil {
-		return storeError(err)
+	if _, err = s.l.Exec("VACUUM INTO ?", part); err != nil || s.alone && !alone(s.path) {
+		return cmp.Or(storeError(err), errStarted)
 	}
 	db, err := sql.Open("sqlite", dsn(part, "rw", "secure_delete(ON)", "journal_mode(DELETE)"))
 	if err != nil {
@@ -1092,7 +1120,8 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer db.Close()
 	if _, err = db.Exec(`BEGIN; DELETE FROM pastes WHERE burn;
-		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM garbage); DELETE FROM garbage; COMMIT`); err != nil {
+		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM garbage); DELETE FROM garbage;
+		UPDATE total SET pastes = (SELECT count(*) FROM pastes); COMMIT`); err != nil {
 		return storeError(err)
 	}
 	if err = errors.Join(db.Close(), f.Sync()); err == nil {
@@ -1104,6 +1133,9 @@ func (s *store) backup(path string) (err error) {
 // integrity returns what SQLite finds wrong: "ok" alone if nothing is.
 func (s *store) integrity() ([]*string, error) {
 	list, err := collect(s.r, oneText, "PRAGMA integrity_check(20)")
+	if s.alone && !alone(s.path) {
+		return nil, errStarted
+	}
 	return list, storeError(err)
 }
 

@@ -157,9 +157,9 @@ func (s *server) powRefused(q *request, purpose string, difficulty int, why erro
 			e.retry = int(max(1, seconds(d.retryAfter)))
 			ways += ", wait " + timeWords(int64(e.retry)) + " for a free creation"
 		}
-		if s.cfg.pkiEnabled == "1" {
-			ways += ", or use a certificate that the operator issued"
-		}
+	}
+	if purpose == purposeCreate { // who is vouched for never needs work
+		ways += ", or use a certificate that the operator issued"
 	}
 	e.Hint = ways + "; by hand: X-PoW-Token: the token, X-PoW-Solution: an N for which SHA-256 of nonce:N begins with difficulty zero bits" +
 		q.proxyHint()

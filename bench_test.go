@@ -1,0 +1,620 @@
+package main
+
+// The figures that the documentation quotes: sh deploy/bench.sh runs all and prints a table. Each compares two things that take turns
+// within one run (absolute rates say more about the machine than about the program) and reports the median of the rounds. A
+// metric's unit carries its bound, as in of-bare>=0.80.
+//
+// The load generator writes prepared bytes and parses no more than it must: its own cost would make every ratio look better than it is.
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	benchSize   = 4096
+	benchRounds = 15
+	benchRound  = 300 * time.Millisecond
+	largeSize   = 50 << 20
+)
+
+// benchServer runs the server in this process, its access log on the null device, without its sweep, and returns its address.
+func benchServer(b *testing.B, env ...string) (s *server, addr string) {
+	b.Helper()
+	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(b.TempDir(), "flaskpaste.db")}, env...)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	log := newLog(nil, cfg.logLevel, null)
+	st, err := openStore(storeOptions{path: cfg.database, full: true, checkpoint: true, cacheSize: cfg.cache, quota: cfg.maxStorage,
+		maxLife: int64(cfg.maxExpiry / time.Second), linger: 3600, log: log, fatal: func(err error) { panic(err) }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if s, err = newServer(cfg, st, log, time.Now); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := st.close(); err != nil {
+			b.Error(err)
+		}
+		null.Close()
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := newHTTPServer(s)
+	go h.Serve(newDoors(s).at(l))
+	b.Cleanup(func() { h.Close() })
+	return s, l.Addr().String()
+}
+
+// bareServer lets a handler of plain net/http answer.
+func bareServer(b *testing.B, h http.HandlerFunc) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := &http.Server{Handler: h}
+	go s.Serve(l)
+	b.Cleanup(func() { s.Close() })
+	return l.Addr().String()
+}
+
+// rawConn is one keep-alive connection of the load generator.
+type rawConn struct {
+	net.Conn
+	buf []byte
+}
+
+func dialRaw(b testing.TB, addr string, n int) (conns []*rawConn) {
+	b.Helper()
+	for range n {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		conns = append(conns, &rawConn{c, make([]byte, 64<<10)})
+	}
+	return conns
+}
+
+// exchange sends one request and returns the body of its answer, valid until the next call. Any status but 2xx and 3xx is an error.
+func (c *rawConn) exchange(req []byte) ([]byte, error) {
+	if _, err := c.Write(req); err != nil {
+		return nil, err
+	}
+	n, head, size := 0, 0, 0
+	for head == 0 || n < head+size {
+		m, err := c.Read(c.buf[n:])
+		if err != nil {
+			return nil, err
+		}
+		n += m
+		if i := bytes.Index(c.buf[:n], []byte("\r\n\r\n")); head == 0 && i > 0 {
+			head = i + 4
+			_, length, _ := bytes.Cut(c.buf[:head], []byte("\r\nContent-Length: "))
+			length, _, _ = bytes.Cut(length, []byte("\r\n"))
+			if size, err = strconv.Atoi(string(length)); err != nil || c.buf[9] > '3' || head+size > len(c.buf) {
+				return nil, fmt.Errorf("answer %.300q", c.buf[:n])
+			}
+		}
+	}
+	return c.buf[head:n], nil
+}
+
+// hammer keeps every connection busy for d and returns the requests answered in a second. next makes the n-th request of a
+// connection; right judges the body of its answer.
+func hammer(b *testing.B, conns []*rawConn, d time.Duration, next func(conn, n int) []byte, right func([]byte) bool) float64 {
+	b.Helper()
+	var total atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for i, c := range conns {
+		wg.Go(func() {
+			for n := 0; time.Since(begin) < d; n++ {
+				body, err := c.exchange(next(i, n))
+				if err == nil && !right(body) {
+					err = fmt.Errorf("wrong body %.100q", body)
+				}
+				if err != nil {
+					failed.Store(&err)
+					return
+				}
+				total.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+	return float64(total.Load()) / time.Since(begin).Seconds()
+}
+
+// benchContent is text whose first bytes are n: no two contents are alike.
+func benchContent(n uint64, size int) []byte {
+	return fmt.Appendf(make([]byte, 0, size), "%016x%s", n, bytes.Repeat([]byte("x"), size-16))
+}
+
+func postRequest(addr string, content []byte) []byte {
+	return append(fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n",
+		addr, len(content)), content...)
+}
+
+func quantile(sorted []float64, q float64) float64 { return sorted[int(q*float64(len(sorted)-1))] }
+
+func median(v []float64) float64 { return quantile(slices.Sorted(slices.Values(v)), 0.5) }
+
+// figure reports v; unit is its name and, where there is one, its bound.
+func figure(b *testing.B, v float64, unit string) {
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(v, unit)
+}
+
+// against reports how many of bare's requests a second ours come to; both take turns.
+func against(b *testing.B, bound string, ours, theirs func() float64) {
+	var ratios, rates []float64
+	for range benchRounds {
+		ref := theirs()
+		got := ours()
+		ratios, rates = append(ratios, got/ref), append(rates, got)
+	}
+	figure(b, median(ratios), bound)
+	figure(b, median(rates), "requests/s")
+}
+
+// ---- requests ----
+
+// benchRead compares GETs of paths with a bare net/http handler that sends the same bytes under the same headers.
+func benchRead(b *testing.B, bound, addr string, paths []string) {
+	req, err := http.NewRequest("GET", "http://"+addr+paths[0], nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	model, err := testClient.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	content, _ := io.ReadAll(model.Body)
+	model.Body.Close()
+	if len(model.Header) < 13 || model.StatusCode >= 400 {
+		b.Fatalf("unexpected answer: %v", model)
+	}
+	model.Header.Del("Date") // net/http's own
+	bare := bareServer(b, func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		for k, v := range model.Header {
+			h[k] = v
+		}
+		w.WriteHeader(model.StatusCode)
+		w.Write(content)
+	})
+	to := func(addr string) func() float64 {
+		var requests [][]byte
+		for _, path := range paths {
+			requests = append(requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n\r\n", path, addr))
+		}
+		conns := dialRaw(b, addr, 16)
+		return func() float64 {
+			return hammer(b, conns, benchRound, func(i, n int) []byte { return requests[(7*i+n)%len(paths)] }, func(body []byte) bool {
+				return len(paths) == 1 || len(body) == len(content) && bytes.Equal(body[16:], content[16:])
+			})
+		}
+	}
+	against(b, bound, to(addr), to(bare))
+}
+
+// pastes stores 64 pastes and returns their paths.
+func pastes(b *testing.B, addr string) (paths []string) {
+	c := dialRaw(b, addr, 1)[0]
+	for i := range uint64(64) {
+		body, err := c.exchange(postRequest(addr, benchContent(i, benchSize)))
+		var made created
+		if err = errors.Join(err, json.Unmarshal(body, &made)); err != nil {
+			b.Fatal(err)
+		}
+		paths = append(paths, made.Raw)
+	}
+	return paths
+}
+
+// BenchmarkReadHot: the default cache, 16 connections.
+func BenchmarkReadHot(b *testing.B) {
+	_, addr := benchServer(b)
+	benchRead(b, "of-bare>=0.80", addr, pastes(b, addr))
+}
+
+// BenchmarkReadCold: every read comes from the database.
+func BenchmarkReadCold(b *testing.B) {
+	_, addr := benchServer(b, "CACHE=0")
+	benchRead(b, "of-bare>=0.45", addr, pastes(b, addr))
+}
+
+// BenchmarkRedirect: one short URL is followed, out of the cache.
+func BenchmarkRedirect(b *testing.B) {
+	_, addr := benchServer(b)
+	res, err := http.Post("http://"+addr+"/s", "text/plain", strings.NewReader("https://example.org/"))
+	if err != nil || res.StatusCode != 201 {
+		b.Fatal(res, err)
+	}
+	res.Body.Close()
+	benchRead(b, "of-bare>=0.70", addr, []string{res.Header.Get("Location")})
+}
+
+// BenchmarkMetricsRequest: what counting one request costs all the others.
+func BenchmarkMetricsRequest(b *testing.B) {
+	s, _ := benchServer(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.metrics.request(0, "GET", 200, "", 100*time.Microsecond, 0, 4096)
+		}
+	})
+}
+
+// BenchmarkCreate: 64 connections, synchronous=FULL, against what the folder's disk does: 4 KiB written over a file's old bytes and
+// fsync, again and again; and against a bare handler that reads the body, hashes it and answers the same.
+func BenchmarkCreate(b *testing.B) {
+	s, addr := benchServer(b, "MAX_STORAGE=99GiB")
+	model, err := http.Post("http://"+addr+"/", "text/plain", strings.NewReader("x"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	answer, _ := io.ReadAll(model.Body)
+	model.Body.Close()
+	model.Header.Del("Date")
+	bare := bareServer(b, func(w http.ResponseWriter, r *http.Request) {
+		hash := sha256.New()
+		io.Copy(hash, r.Body)
+		for k, v := range model.Header {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(201)
+		w.Write(answer)
+	})
+	f, err := os.Create(filepath.Join(filepath.Dir(s.cfg.database), "fsync"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	f.Write(make([]byte, 4<<20))
+	block := benchContent(1, benchSize)
+	fsyncs := func() float64 {
+		begin, n := time.Now(), 0
+		for ; time.Since(begin) < benchRound; n++ {
+			_, err := f.WriteAt(block, int64(n%1024)*benchSize)
+			if err = errors.Join(err, f.Sync()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return float64(n) / time.Since(begin).Seconds()
+	}
+	var count atomic.Uint64
+	creates := func(addr string) func() float64 {
+		conns := dialRaw(b, addr, 64)
+		next := func(int, int) []byte { return postRequest(addr, benchContent(count.Add(1), benchSize)) }
+		return func() float64 {
+			return hammer(b, conns, benchRound, next, func(body []byte) bool { return len(body) > 0 })
+		}
+	}
+	ours, theirs := creates(addr), creates(bare)
+	var ofDisk []float64
+	against(b, "of-bare", func() float64 {
+		disk, got := fsyncs(), ours()
+		ofDisk = append(ofDisk, got*2/(disk+fsyncs()))
+		return got
+	}, theirs)
+	figure(b, median(ofDisk), "of-fsyncs>=2.5")
+}
+
+// ---- the real process ----
+
+// residentMiB reads a field of /proc/<pid>/status: VmRSS, VmHWM (the peak).
+func residentMiB(b testing.TB, pid int, field string) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Skip("resident sizes are read from Linux's /proc")
+	}
+	_, line, _ := strings.Cut(string(status), "\n"+field+":")
+	kib, err := strconv.ParseFloat(strings.Fields(line)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kib / 1024
+}
+
+// largeEnv makes this process a trusted proxy whose clients hold certificates, with room for 32 transfers.
+var largeEnv = append([]string{"MAX_UPLOADS=256", "MAX_DOWNLOADS=256"}, proxied...)
+
+// largeContent is 50 MiB for client n that share all but their first 8 bytes: hashing them is the test's only work.
+type largeContent struct{ tail []byte }
+
+func newLargeContent() largeContent {
+	tail := make([]byte, largeSize-8)
+	rand.NewChaCha8([32]byte{1}).Read(tail)
+	return largeContent{tail}
+}
+
+func (l largeContent) reader(n int) io.Reader {
+	return io.MultiReader(strings.NewReader(fmt.Sprintf("%08d", n)), bytes.NewReader(l.tail))
+}
+
+// exchange sends a request of client n, who shows a certificate that the server did not issue, and hashes or decodes the answer.
+func (l largeContent) exchange(ctx context.Context, method, url string, n int, take func(*http.Response) error) error {
+	var body io.Reader
+	if method == "POST" {
+		body = l.reader(n)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return err
+	}
+	if method == "POST" {
+		req.ContentLength = largeSize
+	}
+	for _, h := range withCert(fmt.Sprintf("%040x", n+1), fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", n)) {
+		k, v, _ := strings.Cut(h, ": ")
+		req.Header.Set(k, v)
+	}
+	res, err := testClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: status %d", method, url, res.StatusCode)
+	}
+	return take(res)
+}
+
+// BenchmarkLarge: 32 uploads of 50 MiB at once, then 32 downloads, each hash right; the peak of the process in each.
+func BenchmarkLarge(b *testing.B) {
+	p := launch(b, b.TempDir(), largeEnv...)
+	pid := p.cmd.Process.Pid
+	residentMiB(b, pid, "VmHWM")
+	content := newLargeContent()
+	var made [32]created
+	for _, c := range []struct {
+		method, way string
+		path        func(n int) string
+		take        func(n int, res *http.Response) error
+	}{
+		{"POST", "up", func(int) string { return "/" },
+			func(n int, res *http.Response) error { return json.NewDecoder(res.Body).Decode(&made[n]) }},
+		{"GET", "down", func(n int) string { return made[n].Raw }, func(n int, res *http.Response) error {
+			h := sha256.New()
+			if _, err := io.Copy(h, res.Body); err != nil || hex.EncodeToString(h.Sum(nil)) != made[n].SHA256 {
+				return fmt.Errorf("download %d: wrong or cut: %v", n, err)
+			}
+			return nil
+		}},
+	} {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil { // proc(5): the peak begins anew
+			b.Fatal(err)
+		}
+		errs, begin := make([]error, len(made)), time.Now()
+		var wg sync.WaitGroup
+		for n := range made {
+			wg.Go(func() {
+				take := func(res *http.Response) error { return c.take(n, res) }
+				errs[n] = content.exchange(b.Context(), c.method, p.url+c.path(n), n, take)
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			b.Fatal(err)
+		}
+		figure(b, residentMiB(b, pid, "VmHWM"), "MiB-peak-"+c.way+"<=80")
+		figure(b, float64(len(made)*largeSize>>20)/time.Since(begin).Seconds(), "MiB/s-"+c.way)
+	}
+	for n := range made {
+		h := sha256.New()
+		io.Copy(h, content.reader(n))
+		if hex.EncodeToString(h.Sum(nil)) != made[n].SHA256 {
+			b.Errorf("upload %d arrived as another", n)
+		}
+	}
+}
+
+// fill stores n pastes of 1 KiB that expire at a time (Unix seconds), without HTTP, and returns the first one's id.
+func fill(t testing.TB, st *store, n int, expires int64) string {
+	t.Helper()
+	now := time.Now().Unix()
+	var next atomic.Int64
+	errs := make([]error, batchOps)
+	var wg sync.WaitGroup
+	for w := range errs {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(n) && errs[w] == nil; i = next.Add(1) {
+				content := benchContent(uint64(i), 1024)
+				sum := sha256.Sum256(content)
+				errs[w] = st.create(&paste{id: fmt.Sprintf("%08x%08x", expires, i), size: 1024, mime: "text/plain", sha256: sum[:], created: now,
+					modified: now, expires: expires, token: sum[:]}, st.newUpload(1<<40), content)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%08x%08x", expires, 1)
+}
+
+// BenchmarkStart: from exec to the first 200 with 10,000 pastes, and what the process holds when nobody asks anything.
+func BenchmarkStart(b *testing.B) {
+	dir := b.TempDir()
+	st, err := openStore(storeOptions{path: filepath.Join(dir, "data", "flaskpaste.db"), checkpoint: true,
+		log: slog.New(slog.DiscardHandler), fatal: func(err error) { panic(err) }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	id := fill(b, st, 10_000, time.Now().Unix()+86400)
+	if err := st.close(); err != nil {
+		b.Fatal(err)
+	}
+	var times, idle []float64
+	for range 7 {
+		begin := time.Now()
+		p := launch(b, dir)
+		res, err := http.Get(p.url + "/" + id + "/raw")
+		if err != nil || res.StatusCode != 200 {
+			b.Fatalf("the first answer: %v, %v", res, err)
+		}
+		times = append(times, float64(time.Since(begin))/1e6)
+		res.Body.Close()
+		time.Sleep(time.Second)
+		idle = append(idle, residentMiB(b, p.cmd.Process.Pid, "VmRSS"))
+		if code := p.stop(); code != 0 {
+			b.Fatalf("exit code %d: %s", code, p.logs)
+		}
+	}
+	figure(b, median(times), "ms-to-first-200<=100")
+	figure(b, slices.Max(idle), "MiB-idle<=24")
+}
+
+// latencies collects how long requests took, in milliseconds.
+type latencies struct {
+	mu sync.Mutex
+	ms []float64
+}
+
+// watch sends a request of next over a connection of its own every pause until ctx ends.
+func (l *latencies) watch(ctx context.Context, c *rawConn, pause time.Duration, next func() []byte) error {
+	for ctx.Err() == nil {
+		begin := time.Now()
+		if _, err := c.exchange(next()); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.ms = append(l.ms, float64(time.Since(begin))/1e6)
+		l.mu.Unlock()
+		time.Sleep(pause)
+	}
+	return nil
+}
+
+// BenchmarkSweep: 100,000 expired pastes are removed while four clients read and four create, none of them at full speed.
+// What they feel then is compared with what they felt before and after.
+func BenchmarkSweep(b *testing.B) {
+	s, addr := benchServer(b)
+	now := time.Now().Unix()
+	live := fill(b, s.store, 1000, now+86400)
+	fill(b, s.store, 100_000, now+3600)
+	conns := dialRaw(b, addr, 8)
+	read := fmt.Appendf(nil, "GET /%s/raw HTTP/1.1\r\nHost: x\r\n\r\n", live)
+	var count atomic.Uint64
+	var calmReads, calmCreates, reads, creates latencies
+	during := func(r, w *latencies, do func()) {
+		ctx, cancel := context.WithCancel(b.Context())
+		var wg sync.WaitGroup
+		errs := make([]error, len(conns))
+		for i, c := range conns {
+			wg.Go(func() {
+				if i < 4 {
+					errs[i] = r.watch(ctx, c, time.Millisecond, func() []byte { return read })
+					return
+				}
+				next := func() []byte { return postRequest(addr, benchContent(count.Add(1)<<32, 1024)) }
+				errs[i] = w.watch(ctx, c, 5*time.Millisecond, next)
+			})
+		}
+		do()
+		cancel()
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	calm := func() { time.Sleep(5 * time.Second) }
+	during(&calmReads, &calmCreates, calm)
+	var took time.Duration
+	during(&reads, &creates, func() { // as sweepLoop does it
+		begin, n := time.Now(), 0
+		for more := true; more; {
+			step := time.Now()
+			gone, _, again, err := s.store.sweep(now + 7200)
+			if err != nil {
+				b.Fatal(err)
+			}
+			n, more = n+gone, again
+			time.Sleep(max(5*time.Millisecond, 2*time.Since(step)))
+		}
+		if took = time.Since(begin); n != 100_000 {
+			b.Fatalf("%d swept", n)
+		}
+	})
+	during(&calmReads, &calmCreates, calm)
+	for _, l := range []*latencies{&reads, &creates, &calmReads, &calmCreates} {
+		slices.Sort(l.ms)
+	}
+	figure(b, quantile(reads.ms, 0.99)/quantile(calmReads.ms, 0.99), "of-calm-read-p99<=2")
+	figure(b, quantile(creates.ms, 0.5)/quantile(calmCreates.ms, 0.5), "of-calm-create-median<=1.5")
+	figure(b, quantile(creates.ms, 0.99), "ms-create-p99")
+	figure(b, took.Seconds(), "s-sweep")
+}
+
+// BenchmarkMixed: small creates, while 8 uploads of 50 MiB run all the time.
+func BenchmarkMixed(b *testing.B) {
+	p := launch(b, b.TempDir(), append([]string{"MAX_STORAGE=99GiB"}, largeEnv...)...)
+	content := newLargeContent()
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make([]error, 12)
+	var uploads, count atomic.Int64
+	for n := range 8 {
+		wg.Go(func() {
+			for i := n; ctx.Err() == nil && errs[n] == nil; i += 8 {
+				err := content.exchange(ctx, "POST", p.url+"/", i%256, func(*http.Response) error { uploads.Add(1); return nil })
+				if err != nil && ctx.Err() == nil {
+					errs[n] = err
+				}
+			}
+		})
+	}
+	var small latencies
+	addr := strings.TrimPrefix(p.url, "http://")
+	for n, c := range dialRaw(b, addr, 4) {
+		wg.Go(func() {
+			next := func() []byte { return postRequest(addr, benchContent(uint64(count.Add(1)), benchSize)) }
+			errs[8+n] = small.watch(ctx, c, 5*time.Millisecond, next)
+		})
+	}
+	time.Sleep(15 * time.Second)
+	cancel()
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
+	}
+	slices.Sort(small.ms)
+	figure(b, quantile(small.ms, 0.99), "ms-small-p99<=100")
+	figure(b, quantile(small.ms, 0.5), "ms-small-median")
+	figure(b, float64(uploads.Load()), "uploads")
+}

@@ -1,0 +1,415 @@
+package main
+
+// The client of the wire against servers and proxies that the real ones can't be: hostile, half broken or gone.
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const fakeCreated = `{"id":"0123456789abcdef","size":3,"delete_token":"tok","expires_at":9999999999}`
+
+// fake serves h on loopback and returns a trusted client for it.
+func fake(t *testing.T, h http.HandlerFunc) *apiClient {
+	t.Helper()
+	ts := httptest.NewServer(h)
+	t.Cleanup(ts.Close)
+	c := newAPIClient(must(parseServer(ts.URL, false)), true, nil, nil)
+	c.work = func(ctx context.Context, nonce string, difficulty int) (string, error) {
+		return solve(ctx, nonce, difficulty, 1, nil)
+	}
+	return c
+}
+
+func refuseWith(w http.ResponseWriter, status int, code string, more map[string]any) {
+	w.WriteHeader(status)
+	body := map[string]any{"error": "no: " + code, "code": code, "request_id": "r-1"}
+	for k, v := range more {
+		body[k] = v
+	}
+	json.NewEncoder(w).Encode(body)
+}
+
+func workAsked(difficulty int, nonce string) map[string]any {
+	return map[string]any{"challenge": map[string]any{"nonce": nonce, "difficulty": difficulty, "token": "the-token"}}
+}
+
+// Each remedy is tried once for a call, with the whole body again; the second refusal is final.
+func TestRetries(t *testing.T) {
+	nonce := strings.Repeat("ab", 16)
+	type step struct {
+		status int
+		code   string
+		after  string // Retry-After
+		more   map[string]any
+	}
+	work := step{400, "pow_required", "", workAsked(8, nonce)}
+	for _, row := range []struct {
+		name  string
+		steps []step
+		calls int32
+		code  int // exit code
+		notes int32
+	}{
+		{"work", []step{work}, 2, 0, 0},
+		{"work twice", []step{work, {400, "pow_failed", "", workAsked(8, nonce)}}, 2, 5, 0},
+		{"429 soon", []step{{429, "rate_limited", "1", nil}}, 2, 0, 1},
+		{"429 late", []step{{429, "rate_limited", "10", nil}}, 1, 5, 0},
+		{"429 without a time", []step{{429, "rate_limited", "", nil}}, 1, 5, 0},
+		{"429 twice", []step{{429, "rate_limited", "0", nil}, {429, "rate_limited", "0", nil}}, 2, 5, 1},
+		{"busy", []step{{503, "busy", "1", nil}}, 2, 0, 1},
+		{"busy, then work", []step{{503, "busy", "1", nil}, work}, 3, 0, 1},
+		{"full", []step{{503, "storage_full", "1", nil}}, 1, 1, 0},
+		{"too hard", []step{{400, "pow_required", "", workAsked(64, nonce)}}, 1, 5, 0},
+		{"strange nonce", []step{{400, "pow_required", "", workAsked(1, "short")}}, 1, 5, 0},
+		{"a certificate refused, but there is none", []step{{403, "certificate_revoked", "", nil}}, 1, 4, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var calls, notes atomic.Int32
+			plain, key := bytes.Repeat([]byte("content "), 20_000), testKey(1)
+			c := fake(t, func(w http.ResponseWriter, r *http.Request) {
+				if n := int(calls.Add(1)); n <= len(row.steps) { // without touching the body: it must not have been sent
+					s := row.steps[n-1]
+					if s.after != "" {
+						w.Header().Set("Retry-After", s.after)
+					}
+					refuseWith(w, s.status, s.code, s.more)
+					return
+				}
+				body, err := io.ReadAll(r.Body)
+				if got, _, e := open(body, key); err != nil || e != nil || !bytes.Equal(got, plain) {
+					t.Errorf("body of %d bytes: %v %v", len(body), err, e)
+				}
+				sum := sha256.Sum256([]byte(nonce + ":" + r.Header.Get("X-PoW-Solution")))
+				if strings.Contains(row.name, "work") && (sum[0] != 0 || r.Header.Get("X-PoW-Token") != "the-token") {
+					t.Errorf("solution %q, token %q", r.Header.Get("X-PoW-Solution"), r.Header.Get("X-PoW-Token"))
+				}
+				w.WriteHeader(201)
+				io.WriteString(w, fakeCreated)
+			})
+			c.note = func(string, ...any) { notes.Add(1) }
+			sealed := textBody(string(mustSeal(t, key, sealTitle{}, plain)))
+			err := uploadWith(t, c, sealed, &key)
+			if code, what, _ := explain(err); code != row.code || calls.Load() != row.calls || notes.Load() != row.notes {
+				t.Errorf("exit %d after %d calls, %d notes: %s", code, calls.Load(), notes.Load(), what)
+			}
+		})
+	}
+}
+
+// The body waits for the server's word: a refusal by its headers costs nothing.
+func TestExpectContinue(t *testing.T) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer l.Close()
+	u := must(parseServer("http://"+l.Addr().String(), false))
+	for try := 1; ; try++ { // the client waits for 3 s: a machine that stalls longer is no fault of its
+		sent := make(chan int, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			n, _ := conn.Read(make([]byte, 1<<20))
+			body := `{"error":"too large","code":"too_large","limit":3145728}`
+			fmt.Fprintf(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+			conn.(*net.TCPConn).CloseWrite()
+			rest, _ := io.Copy(io.Discard, conn)
+			sent <- n + int(rest)
+		}()
+		err := uploadWith(t, newAPIClient(u, true, nil, nil), zeroes, nil)
+		code, what, hint := explain(err)
+		if n := <-sent; code == 1 && n <= 4096 && strings.Contains(what, "3 MiB") && strings.Contains(hint, "fpaste cert") {
+			return
+		} else if try == 3 {
+			t.Fatalf("exit %d: %s, %s; %d bytes were sent in vain", code, what, hint, n)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
+
+// uploadWith creates a paste as the command line does.
+func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
+	_, _, err := c.paste(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
+	return err
+}
+
+// look asks for a paste's metadata.
+func look(t testing.TB, c *apiClient) error {
+	_, _, err := c.paste(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
+	return err
+}
+
+// Nothing strange is believed, followed or printed raw.
+func TestStrangeAnswers(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s was followed to another host with %v", r.URL, r.Header)
+	}))
+	defer elsewhere.Close()
+	say := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status); io.WriteString(w, body) }
+	}
+	redirect := func(status int, to string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, status) }
+	}
+	hangUp := func(before string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			io.WriteString(conn, before)
+			conn.Close()
+		}
+	}
+	for _, row := range []struct {
+		name string
+		h    http.HandlerFunc
+		code int
+	}{
+		{"HTML 200", say(200, "<html>welcome</html>"), 1},
+		{"HTML 502", say(502, "<html>bad gateway\x1b[2J</html>"), 1},
+		{"empty 200", say(200, ""), 1},
+		{"204", say(204, ""), 1},
+		{"500", func(w http.ResponseWriter, r *http.Request) { refuseWith(w, 500, "internal", nil) }, 1},
+		{"array", say(200, "[]"), 1},
+		{"other id", say(200, `{"id":"../../etc/passwd"}`), 1},
+		{"wrong types", say(200, `{"id":7}`), 1},
+		{"endless JSON", say(200, `{"id":"`+strings.Repeat("a", 3*answerMost)), 1},
+		{"redirect 302", redirect(302, elsewhere.URL), 1},
+		{"redirect 307", redirect(307, elsewhere.URL), 1},
+		{"redirect 308 to itself", redirect(308, "/"), 1},
+		{"404 without our code", http.NotFound, 3},
+		{"cut in the middle", hangUp("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"id\":\"0123"), 6},
+		{"cut before", hangUp(""), 6},
+		{"not HTTP", hangUp("SSH-2.0-OpenSSH_9.2\r\n"), 6},
+	} {
+		c := fake(t, row.h)
+		for _, err := range []error{uploadWith(t, c, textBody("abc"), nil), look(t, c)} {
+			if code, what, _ := explain(err); code != row.code || strings.Contains(what, "<html") {
+				t.Errorf("%s: exit %d, %q", row.name, code, what)
+			}
+		}
+	}
+}
+
+// A list is walked to its end, empty pages too, and not in circles.
+func TestPages(t *testing.T) {
+	for name, row := range map[string]struct {
+		cursors []string
+		bad     bool
+	}{
+		"empty pages": {[]string{"a", "b", "c", ""}, false},
+		"a circle":    {[]string{"a", "b", "a", "b", ""}, true},
+	} {
+		calls := 0
+		c := fake(t, func(w http.ResponseWriter, r *http.Request) {
+			if got := r.URL.Query().Get("cursor"); calls > 0 && got != row.cursors[calls-1] {
+				t.Errorf("%s: cursor %q", name, got)
+			}
+			fmt.Fprintf(w, `{"pastes":[],"next_cursor":%q}`, row.cursors[calls])
+			calls++
+		})
+		_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+		if (err != nil) != row.bad || !row.bad && calls != len(row.cursors) {
+			t.Errorf("%s: %d calls, %v", name, calls, err)
+		}
+	}
+}
+
+// brokenPipe is a connection whose other end is gone when the first byte is written.
+type brokenPipe struct{ net.Conn }
+
+func (*brokenPipe) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
+}
+
+// A server that hangs up during an upload is the network's failure: EPIPE there is not a closed "| head -1".
+func TestUploadCut(t *testing.T) {
+	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the request arrived") })
+	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go io.Copy(io.Discard, far)
+		return &brokenPipe{near}, nil
+	}
+	err := uploadWith(t, c, zeroes, nil)
+	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
+		t.Errorf("exit %d, %q", code, what)
+	}
+}
+
+// A server that never answers is left after a minute.
+func TestStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		c := newAPIClient(must(parseServer("http://127.0.0.1:1", false)), true, nil, nil)
+		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go io.Copy(io.Discard, far)
+			return near, nil
+		}
+		code, what, _ := explain(look(t, c))
+		if took := time.Since(begin); code != 6 || took > 70*time.Second {
+			t.Errorf("exit %d after %v: %s", code, took, what)
+		}
+	})
+}
+
+// What is not ciphertext under the paste's own key never becomes a request.
+func TestOnlyOwnCiphertext(t *testing.T) {
+	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made") })
+	key := testKey(1)
+	for name, body := range map[string][]byte{
+		"plaintext":   []byte(strings.Repeat("secret plans ", 100)),
+		"short":       []byte("FPE1"),
+		"other key":   mustSeal(t, testKey(2), sealTitle{}, []byte("x")),
+		"other magic": append([]byte("FPE2"), mustSeal(t, key, sealTitle{}, []byte("x"))[4:]...),
+	} {
+		if err := uploadWith(t, c, textBody(string(body)), &key); !errors.Is(err, errNotSealed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A client that is not of the configured origin has no credentials and refuses to send any.
+func TestUntrustedClient(t *testing.T) {
+	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
+	c.trusted = false
+	if _, err := c.raw(t.Context(), "0123456789abcdef", nil, "pw"); !errors.Is(err, errElsewhere) {
+		t.Errorf("password: %v", err)
+	}
+	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID); err != errElsewhere {
+		t.Errorf("token: %v", err)
+	}
+}
+
+func TestParseServer(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://Paste.Example.org":        "https://paste.example.org",
+		"https://paste.example.org:443/":   "https://paste.example.org",
+		"https://paste.example.org:8443/p": "https://paste.example.org:8443/p",
+		"http://127.0.0.1:5000":            "http://127.0.0.1:5000",
+		"http://[::1]:80/x/":               "http://[::1]/x",
+		"http://localhost":                 "http://localhost",
+		"https://me:pw@x":                  "https://me:pw@x",
+	} {
+		if u, err := parseServer(in, false); err != nil || u.String() != want {
+			t.Errorf("%q: %v, %v", in, u, err)
+		}
+	}
+	for _, bad := range []string{"", "paste.example.org", "ftp://x", "http://example.org", "http://127.0.0.1.example.org",
+		"http://10.0.0.1", "https://x?q", "https://x/?", "https://", "https://x#f", "https://x/%23f", "https://x y", "//x"} {
+		if u, err := parseServer(bad, false); err == nil {
+			t.Errorf("%q was taken as %v", bad, u)
+		}
+	}
+	if _, err := parseServer("http://example.org", true); err != nil {
+		t.Error(err)
+	}
+}
+
+// Neither a key nor a URL's user part survives in a sentence, whatever shape it comes in.
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{
+		"https://h/id#SECRET":                         "https://h/id",
+		"https://h/id%23SECRET":                       "https://h/id",
+		"https://h/id%2523SECRET":                     "https://h/id",
+		"https://me:SECRET@h/id":                      "https://h/id",
+		"https://me:SEC/RET@h/id":                     "https://h/id",
+		"https://me:my SECRET@h/id#SEC RET":           "https://h/id",
+		"me:SECRET@h":                                 "h",
+		"notes.txt":                                   "notes.txt",
+		"a@b.txt":                                     "a@b.txt",
+		"https://me:SECRET@h/x%23y@z#SECRET ":         "https://z",
+		`parse "https://me:SECRET@h": no`:             `parse "https://h": no`,
+		`"https://h/id#SEC RET" is no link`:           `"https://h/id" is no link`,
+		"open https://h/id#SEC RET: no such file":     "open https://h/id: no such file",
+		"add # and the key":                           "add # and the key",
+		"a\nb https://h/x%23SECRET/../SECRET: second": `a\nb https://h/x: second`,
+	} {
+		if got := sentence(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
+// tlsFake serves h over TLS, asks for a certificate, and returns a client that has one.
+func tlsFake(t *testing.T, h http.HandlerFunc) (*httptest.Server, *apiClient) {
+	t.Helper()
+	ts := httptest.NewUnstartedServer(h)
+	ts.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	ts.StartTLS()
+	t.Cleanup(ts.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(ts.Certificate())
+	pair := ts.TLS.Certificates[0]
+	return ts, newAPIClient(must(parseServer(ts.URL, false)), true, &pair, roots)
+}
+
+// A certificate that the server refuses stops only what needs one; once refused it is not shown again.
+func TestRefusedCertificate(t *testing.T) {
+	shown, notes := 0, 0
+	_, c := tlsFake(t, func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) > 0 {
+			shown++
+			refuseWith(w, 403, "certificate_revoked", nil)
+			return
+		}
+		io.WriteString(w, fakeCreated)
+	})
+	c.note = func(string, ...any) { notes++ }
+	_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+	if f, ok := errors.AsType[*apiError](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
+		t.Errorf("a list: %v", err)
+	}
+	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
+		t.Error("a deletion without token went on without certificate")
+	}
+	for range 2 {
+		if err := look(t, c); err != nil || shown != 3 || notes != 1 {
+			t.Errorf("%v, shown %d times, %d notes", err, shown, notes)
+		}
+	}
+}
+
+// What is held is whole whatever becomes of the folder for temporary files.
+func TestHeld(t *testing.T) {
+	all := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
+	for name, dir := range map[string]string{"file": t.TempDir(), "no folder": "/nonexistent", "full": "/dev/full"} {
+		t.Setenv("TMPDIR", dir)
+		h := new(held)
+		if name == "full" {
+			h.file = must(os.OpenFile("/dev/full", os.O_RDWR, 0))
+		}
+		n, err := io.Copy(h, bytes.NewReader(all))
+		for range 2 {
+			if got, _ := io.ReadAll(h.reader()); err != nil || n != int64(len(all)) || !bytes.Equal(got, all) {
+				t.Errorf("%s: %d bytes in, %d out, %v", name, n, len(got), err)
+			}
+		}
+		if left := files(t, dir); name == "file" && (len(left) > 0 || h.filed == 0) {
+			t.Errorf("left %v, %d bytes filed", left, h.filed)
+		}
+	}
+}

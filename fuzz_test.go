@@ -1,0 +1,331 @@
+package main
+
+// Fuzz targets, one a parser: what strangers write, against the same code that serves them. Each has its seeds here,
+// and what fuzzing once found in testdata/fuzz; go test runs both, .ci/run fuzzes a little further.
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// serve lets the server answer a request without a network in between. nil: the server cut the connection.
+func (ts *testServer) serve(method, path, query string, body []byte, headers ...string) (w *httptest.ResponseRecorder) {
+	r := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Proto: "HTTP/1.1", ProtoMajor: 1,
+		ProtoMinor: 1,
+		Header:     http.Header{}, Host: "x", RemoteAddr: "127.0.0.1:1", Body: io.NopCloser(bytes.NewReader(body)),
+		ContentLength: int64(len(body))}
+	for _, h := range headers {
+		k, v, _ := strings.Cut(h, ": ")
+		r.Header.Add(k, v)
+	}
+	defer func() {
+		if v := recover(); v == http.ErrAbortHandler {
+			w = nil
+		} else if v != nil {
+			panic(v)
+		}
+	}()
+	w = httptest.NewRecorder()
+	ts.ServeHTTP(w, r)
+	return w
+}
+
+// fuzzServer is one that fuzzing does not wait for the disk with.
+func fuzzServer(f *testing.F, env ...string) *testServer {
+	return start(f, append([]string{"SYNC=normal", "LOG_LEVEL=error", "MAX_ANON=64KiB"}, env...)...)
+}
+
+// stores posts a body and wants exactly what is told by its status: one paste more, whose content is then returned and
+// which is deleted again, or none.
+func (ts *testServer) stores(t *testing.T, body []byte, headers ...string) (content string, taken bool) {
+	count := func() int64 { return ts.in(t).number("SELECT count(*) FROM pastes") }
+	before := count()
+	w := ts.serve("POST", "/", "", body, headers...)
+	if w == nil || w.Code != 201 && w.Code != 400 && w.Code != 413 {
+		t.Fatalf("%q: %+v", body, w)
+	}
+	if w.Code != 201 {
+		if after := count(); after != before {
+			t.Fatalf("%q: status %d, %d pastes more", body, w.Code, after-before)
+		}
+		return "", false
+	}
+	path := w.Header().Get("Location")
+	r := ts.serve("GET", path+"/raw", "", nil)
+	d := ts.serve("DELETE", path, "", nil, "X-Delete-Token: "+w.Header().Get("X-Delete-Token"))
+	if after := count(); after != before || r == nil || r.Code != 200 || d == nil || d.Code != 200 && d.Code != 404 {
+		t.Fatalf("%q: %d pastes more, read %+v, deleted %+v", body, after-before, r, d)
+	}
+	return r.Body.String(), true
+}
+
+func FuzzJSONBody(f *testing.F) {
+	ts := fuzzServer(f)
+	for _, s := range []string{`{"content":"x"}`,
+		`{"content":"x","expiry":60,"burn_after_read":true,"mime_type":"text/html"}`,
+		`{"content":"\ud83d\ude00"}`, `{"content":"\ud800"}`, `{"content":"\\ud800"}`, `{"content":"x","content":"y"}`, `{"content":1}`,
+		`{}`, `[]`, `{"content":"x"} {}`, `{"content":"x","expiry":1e9}`, "\xff", `{"content":"\udc00\ud800"}`, `{"a":{"content":"x"}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if lower := bytes.ToLower(body); bytes.Contains(lower, []byte("pass")) || bytes.Contains(lower,
+			[]byte(`\u00`)) {
+			return // a derivation costs a tenth of a second
+		}
+		got, taken := ts.stores(t, body, isJSON)
+		if !taken {
+			return
+		}
+		var m struct {
+			Content string `json:"content"`
+		}
+		var all map[string]any
+		if json.Unmarshal(body, &m) != nil || json.Unmarshal(body, &all) != nil || !utf8.Valid(body) ||
+			got != m.Content ||
+			strings.Contains(got, "\ufffd") && !bytes.Contains(body, []byte("\ufffd")) &&
+				!bytes.Contains(bytes.ToLower(body), []byte(`\ufffd`)) {
+			t.Fatalf("%q is taken as %q", body, got)
+		}
+		for name := range all {
+			if !strings.Contains(" content mime_type expiry burn_after_read display_name ",
+				" "+strings.ToLower(name)+" ") {
+				t.Errorf("%q: member %q is taken", body, name)
+			}
+		}
+	})
+}
+
+func FuzzMultipart(f *testing.F) {
+	ts := fuzzServer(f)
+	whole := form(file("x", "content"))
+	for _, s := range []string{whole, form(field("expiry", "60"), file("x", "y")), form(file("a", "x"), file("b", "y")),
+		whole[:60], "--b0undary--",
+		"", "--b0undary\r\n\r\n\r\n--b0undary--", "--b0undary\n\nx\n--b0undary--\n", "--b0undary\r\nContent-Disposition: form-data; name=\"a\r\n\r\nx",
+		form(field("burn_after_read", "1"), field("c", "\x00\xff")), strings.Repeat("--b0undary\r\n\r\nx\r\n", 20),
+		whole[:len(whole)-4] + "\r\nContent-Disposition: form-data; name=expiry"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if bytes.Contains(body, []byte("password")) {
+			return
+		}
+		got, taken := ts.stores(t, body, isForm)
+		if !taken {
+			return
+		}
+		var contents []string // whatever is taken, another reader of the format sees the same one content in
+		for mr := multipart.NewReader(bytes.NewReader(body), "b0undary"); ; {
+			p, err := mr.NextRawPart()
+			if err != nil {
+				break
+			}
+			if b, _ := io.ReadAll(p); optionHeaders[p.FormName()] == "" {
+				contents = append(contents, string(b))
+			}
+		}
+		if len(contents) != 1 || got != contents[0] {
+			t.Errorf("%q: stored %q, the parts are %q", body, got, contents)
+		}
+	})
+}
+
+// FuzzMIME: what goes out as Content-Type is one type with at most a charset, text is called text however it begins,
+// and a browser is never asked to show what can act: HTML, scripts, and whatever it takes for XML (WHATWG MIME
+// Sniffing: every +xml).
+func FuzzMIME(f *testing.F) {
+	ts := fuzzServer(f)
+	for _, s := range []string{"x", "MZ", "\x89PNG\r\n\x1a\n", "GIF89a", "\xff\xd8\xff\xe0", "BZh91AY&SY",
+		"\x00\x00\x00\x18ftypisom\x00", "RIFF....WAVE",
+		"-----BEGIN X-----\n", "PK\x03\x04", "\xff\xfea\x00", strings.Repeat("x", 257) + "ustar\x00", "\x00\x00\x00\xffftypmif1\xff"} {
+		f.Add([]byte(s), "")
+	}
+	for _, s := range []string{"text/html", "IMAGE/svg+xml", "audio/x+xml", "text/html; charset=\"a\r\nX: y\"",
+		"text/plain, text/html", "*/*",
+		"multipart/byteranges; boundary=x", "message/rfc822", "a/b;;charset=x", "text/html\x00", "text/\u212aml", "text/plain; charset=utf-7"} {
+		f.Add([]byte("<script>"), s)
+	}
+	served := regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; charset=[A-Za-z0-9._-]{1,30})?$`)
+	f.Fuzz(func(t *testing.T, b []byte, declared string) {
+		if form, _ := mediaType(declared); len(b) == 0 || form == "multipart/form-data" || form == "application/json" {
+			return
+		}
+		for _, d := range []string{"", declared} {
+			w := ts.serve("POST", "/", "", b, "Content-Type: "+d)
+			if w == nil || w.Code != 201 {
+				t.Fatalf("%q declared %q: %+v", b, d, w)
+			}
+			path := w.Header().Get("Location")
+			r := ts.serve("GET", path+"/raw", "", nil)
+			ts.serve("DELETE", path, "", nil, "X-Delete-Token: "+w.Header().Get("X-Delete-Token"))
+			kind, shown := r.Header().Get("Content-Type"), r.Header().Get("Content-Disposition")
+			base, _, _ := strings.Cut(kind, ";")
+			if !served.MatchString(kind) || strings.HasPrefix(kind, "multipart/") || strings.HasPrefix(kind,
+				"message/") {
+				t.Errorf("%q declared as %q: %q", b, d, kind)
+			}
+			if plain := utf8.Valid(b) && !bytes.Contains(b, []byte{0}); d == "" && plain != (kind == isText) && plain !=
+				(base == "application/pdf" || base == "application/x-pem-file" || base == "application/x-age" &&
+					b[0] == '-') {
+				t.Errorf("%q: %s", b, kind)
+			}
+			media := strings.HasPrefix(base, "audio/") || strings.HasPrefix(base, "video/")
+			acts := strings.HasSuffix(base, "+xml") || !media &&
+				regexp.MustCompile("html|script|xml|pdf").MatchString(base)
+			if shown != "inline" && shown != "attachment" || shown == "inline" && acts {
+				t.Errorf("%s is shown %s", kind, shown)
+			}
+		}
+	})
+}
+
+func FuzzExpiry(f *testing.F) {
+	for _, s := range []string{"", "0", "3600", "1d12h", "2w", "1.5h", "-1", "1e9", "NaN", "٣٠s",
+		"9223372036854775807w", "@1800000000", "@-1", "1d12", "T",
+		"2027-01-01T00:00:00Z", "2027-01-01T00:00:00+14:00"} {
+		f.Add(s)
+	}
+	span, now := regexp.MustCompile(`^(\d+|(\d+[smhdw])+)$`), int64(1_790_000_000)
+	f.Fuzz(func(t *testing.T, v string) {
+		at, err := parseExpiry(v, now)
+		date, dateErr := time.Parse(time.RFC3339, v)
+		switch {
+		case err != nil:
+			if at != 0 || toAPI(err).Code != "bad_expiry" {
+				t.Errorf("%q: %d, %v", v, at, err)
+			}
+		case at <= now, v != "@"+strconv.FormatInt(at, 10) && (v[0] == '@' && strings.Trim(v[1:], "0123456789") != "" ||
+			v[0] != '@' && !span.MatchString(v) && (dateErr != nil || date.Unix() != at)):
+			t.Errorf("%q is taken as %d", v, at)
+		}
+	})
+}
+
+// FuzzTarget: whatever is taken is its own parse, and nothing in it can be read in two ways.
+func FuzzTarget(f *testing.F) {
+	for _, v := range []string{"https://example.org/a?b#c", "HTTP://[2001:DB8::1]:80/%2f/é?é#é", "http://1.2.3.4./",
+		"http://a:b@c/", `http:\\x`,
+		"http://x/\r\nY: z", "http://example.org//s/x", "http://e/a%2Fb{}", "http://\u212a/", "javascript://e/%0a", "http://own.example/../s/x",
+		"http://[::ffff:1.2.3.4]/", "http://0x7f.1/", "http://e:080?", "http://e/?%zz&;", "http://xn--a.example./@:"} {
+		f.Add(v)
+	}
+	s := &server{cfg: &config{shortMax: 2048}}
+	f.Fuzz(func(t *testing.T, v string) {
+		out, err := s.parseTarget(v, []string{"own.example", "192.0.2.1"})
+		if err != nil {
+			if out != "" || toAPI(err).Code != "bad_url" {
+				t.Fatalf("%q: refused with %v, and %q came out", v, err, out)
+			}
+			return
+		}
+		u, err := url.Parse(out)
+		if again, _ := s.parseTarget(out, nil); err != nil || again != out || u.String() != out {
+			t.Fatalf("%q gives %q, and that %q, %v", v, out, again, err)
+		}
+		port, portErr := strconv.ParseUint(u.Port(), 10, 16)
+		host := strings.TrimSuffix(u.Hostname(), ".")
+		switch {
+		case !strings.HasPrefix(out, "http://") && !strings.HasPrefix(out, "https://"), host == "", u.User != nil,
+			strings.Contains(u.Host, "@"),
+			strings.ToLower(u.Host) != u.Host, len(out) > 2048, u.Port() != "" && (portErr != nil || port == 0),
+			strings.HasPrefix(u.Path, "/s/") && (host == "own.example" || host == "192.0.2.1"):
+			t.Fatalf("%q is sent", out)
+		}
+		if i := strings.IndexFunc(out, func(r rune) bool {
+			return r <= ' ' || r >= 0x7f ||
+				strings.ContainsRune("\\\"<>^`{|}", r)
+		}); i >= 0 {
+			t.Fatalf("%q has the byte %#x", out, out[i])
+		}
+	})
+}
+
+func FuzzID(f *testing.F) {
+	ts := fuzzServer(f)
+	p := ts.create("content")
+	for _, s := range []string{p.ID, strings.ToUpper(p.ID), p.ID + "/raw", p.ID + "/raw/x", p.ID[:8], "a/b",
+		"../" + p.ID, p.ID + "\x00", "", "pastes", "s/x", "raw",
+		"pki/certs", ".", "%", "//", strings.Repeat("a", 10000), "é", "*"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		for _, method := range []string{"GET", "HEAD", "PUT", "DELETE"} {
+			w := ts.serve(method, "/"+id, "", nil)
+			if w == nil || w.Code >= 500 || w.Header().Get("Location") != "" || w.Header().Get("X-Request-Id") == "" {
+				t.Errorf("%s %q: %+v", method, id, w)
+			} else if w.Code == 200 && !strings.HasPrefix(id, p.ID) && (strings.Contains(w.Body.String(), p.ID) ||
+				w.Body.String() == "content") {
+				t.Errorf("%s %q finds the paste", method, id)
+			}
+		}
+		if n := ts.in(t).number("SELECT count(*) FROM pastes"); n != 1 {
+			t.Errorf("%q: %d pastes", id, n)
+		}
+	})
+}
+
+// FuzzList: whatever a certificate holder asks a list for, it shows her own alone.
+func FuzzList(f *testing.F) {
+	ts := fuzzServer(f, proxied...)
+	mine := map[string]bool{}
+	for i := range 5 {
+		mine[ts.create(fmt.Sprint("mine ", i), withCert(certAlice, "X-Display-Name: n%_'")...).ID] = true
+		ts.create(fmt.Sprint("hers ", i), withCert(certMallory, "X-Display-Name: n%_'")...)
+	}
+	for _, s := range []string{"", "limit=2", "limit=-1", "cursor=AAAAAAAAAAk", "cursor=__________8",
+		"cursor=AAAAAAAAAAB", "q=' OR 1=1 --", "q=%25&type=text/*",
+		"owner=all", "owner=" + certMallory, "after=0&before=9223372036854775807", "after=0000-01-01T00:00:00Z", "limit=1;q=x", "%zz", "q=%00", "q=\xff"} {
+		f.Add(s, false)
+		f.Add(s, true)
+	}
+	f.Fuzz(func(t *testing.T, query string, shorts bool) {
+		w := ts.serve("GET", map[bool]string{false: "/pastes", true: "/s"}[shorts], query, nil, withCert(certAlice)...)
+		var page struct {
+			Pastes, URLs []created
+			Count        int
+		}
+		if w == nil || w.Code != 200 && w.Code != 400 && w.Code != 403 || json.Unmarshal(w.Body.Bytes(),
+			&page) != nil ||
+			page.Count != len(page.Pastes)+len(page.URLs) || page.Count > len(mine) || shorts && page.Count > 0 ||
+			w.Code != 200 && page.Count > 0 {
+			t.Fatalf("%q: %+v", query, w)
+		}
+		for _, p := range page.Pastes {
+			if !mine[p.ID] || p.Owner != certAlice {
+				t.Errorf("%q shows %+v", query, p)
+			}
+		}
+	})
+}
+
+func FuzzAccept(f *testing.F) {
+	for _, s := range []string{"", "*/*", "text/plain", "application/json;q=0.5, TEXT/PLAIN ; q=0.4",
+		"text/plain;q=NaN", "text/plain;q=-1", "text/plain;q=0",
+		"text/plain;q=1e400", ",;,;q=,", "text/plain;q=0.1;q=0.9", "text/plain;Q=.5,text/plain", "application/json;q=0x1p-2"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		q := &request{r: &http.Request{Header: http.Header{"Accept": {accept}}}}
+		more := &request{r: &http.Request{Header: http.Header{"Accept": {accept, "application/json"}}}}
+		named := strings.Contains(strings.ToLower(accept), "text/plain")
+		if q.wantsText(false) && (!q.wantsText(true) || !named) || more.wantsText(false) && weight(q.r,
+			"text/plain") < 1 {
+			t.Errorf("%q: text %v, by default %v, beside JSON %v", accept, q.wantsText(false), q.wantsText(true),
+				more.wantsText(false))
+		}
+		if w := weight(q.r, "text/plain"); !(w == -1 || w >= 0 && w <= 1 && named) {
+			t.Errorf("%q weighs %v", accept, w)
+		}
+	})
+}

@@ -1,0 +1,623 @@
+package main
+
+// Who is asking, and what every answer carries (api.md sections 1 and 2): peers, trusted proxies, client addresses, schemes,
+// certificates in headers; request ids, security headers, forms of an answer, the log, panics.
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// logged returns a field of the log line of a request, which comes after its answer.
+func (ts *testServer) logged(requestID, name string) string {
+	ts.t.Helper()
+	for range 3000 {
+		for line := range strings.Lines(ts.logs.String()) {
+			if strings.Contains(line, "msg=request request_id="+requestID+" ") {
+				_, v, _ := strings.Cut(line, " "+name+"=")
+				v, _, _ = strings.Cut(strings.TrimSpace(v), " ")
+				return v
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.t.Fatalf("no line of request %s in the log: %s", requestID, ts.logs)
+	return ""
+}
+
+// handler puts another handler behind GET /pastes.
+func (ts *testServer) handler(f func(*server, *request) error) {
+	ts.table[slices.IndexFunc(ts.table, func(r route) bool { return r.pattern == "GET /pastes" })].handle = f
+}
+
+// ---- trust ----
+
+const (
+	secretLine = "X-Proxy-Secret: " + proxySecret
+	addrLine   = "X-Forwarded-For: 192.0.2.1"
+	httpsLine  = "X-Forwarded-Proto: https"
+	certLine   = "X-SSL-Client-SHA1: " + certAlice
+)
+
+// TestTrust: what a proxy says counts from a trusted peer that shows the secret, and from nobody else: address, scheme, identity.
+// Of what is ignored the operator hears.
+func TestTrust(t *testing.T) {
+	renamed := append(slices.Clone(proxied), "ADDRESS_HEADER=x-real-ip", "CERT_HEADER=X-Client-Cert")
+	secretOnly := []string{"PROXY_SECRET=" + proxySecret}
+	inRange := []string{"TRUSTED_PROXIES=127.0.0.0/8"}
+	for _, c := range []struct {
+		name    string
+		unix    bool
+		env     []string
+		headers []string
+		client  string // local: a Unix socket
+		https   bool
+		owner   string
+		warned  string // a word of the warning
+	}{
+		{"nobody is trusted", false, nil, []string{addrLine, httpsLine, certLine, secretLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"nothing was sent", false, nil, nil, "127.0.0.1", false, "", ""},
+		{"headers of nobody's", false, nil, []string{"Via: 1.1 x", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, "127.0.0.1", false, "", ""},
+		{"others are trusted", false, []string{"TRUSTED_PROXIES=10.0.0.0/8"}, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"others are, and the secret is shown", false, append(secretOnly, "TRUSTED_PROXIES=10.0.0.0/8"), []string{secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"an address range gives no identity", false, inRange, []string{addrLine, httpsLine, certLine}, "192.0.2.1", true, "", "X-Ssl-Client-Sha1"},
+		{"nor with a secret that was not asked for", false, inRange, []string{secretLine, addrLine, certLine}, "192.0.2.1", false, "", "X-Ssl-Client-Sha1"},
+		{"address, scheme, identity", false, proxied, []string{secretLine, addrLine, httpsLine, certLine}, "192.0.2.1", true, certAlice, ""},
+		{"no secret", false, proxied, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"a wrong secret", false, proxied, []string{secretLine + "x", addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"a part of the secret", false, proxied, []string{secretLine[:len(secretLine)-1], addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"an empty secret", false, proxied, []string{"X-Proxy-Secret: ", addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"a secret in capitals", false, proxied, []string{strings.ToUpper(secretLine), addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"the secret twice", false, proxied, []string{secretLine, secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"the secret and a wrong one", false, proxied, []string{"X-Proxy-Secret: x", secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
+		{"scheme in capitals", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: HTTPS"}, "192.0.2.1", false, "", ""},
+		{"a list of schemes", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: https, http"}, "192.0.2.1", false, "", ""},
+		{"scheme twice", false, proxied, []string{secretLine, addrLine, httpsLine, httpsLine}, "192.0.2.1", false, "", ""},
+		{"lines are one list", false, proxied, []string{secretLine, "X-Forwarded-For: 6.6.6.6", addrLine, "X-Forwarded-For: 127.0.0.1"}, "192.0.2.1", false, "", ""},
+		{"no address", false, proxied, []string{secretLine, certLine}, "127.0.0.1", false, certAlice, "names no client"},
+		{"no address that parses", false, proxied, []string{secretLine, "X-Forwarded-For: unknown"}, "127.0.0.1", false, "", "names no client"},
+		{"another header's address", false, proxied, []string{secretLine, "X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "CF-Connecting-IP: 6.6.6.6", "X-Client-Cert: " + certAlice}, "127.0.0.1", false, "", "names no client"},
+		{"headers of other names", false, renamed, []string{secretLine, "X-Real-IP: 192.0.2.7", addrLine, "X-Client-Cert: " + certAlice, "X-SSL-Client-SHA1: " + certMallory}, "192.0.2.7", false, certAlice, ""},
+		{"the usual ones count for nothing then", false, renamed, []string{secretLine, addrLine, "X-SSL-Client-SHA1: " + certMallory}, "127.0.0.1", false, "", "X-Real-Ip"},
+		{"a Unix socket", true, nil, nil, "local", false, "", ""},
+		{"its address and scheme", true, nil, []string{addrLine, httpsLine}, "192.0.2.1", true, "", ""},
+		{"its certificate", true, nil, []string{certLine}, "local", false, certAlice, ""},
+		{"it shows the secret where there is one", true, secretOnly, []string{secretLine, addrLine, certLine}, "192.0.2.1", false, certAlice, ""},
+		{"or counts for nothing", true, secretOnly, []string{addrLine, certLine}, "local", false, "", "X-Forwarded-For"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, c.env...)
+			client := testClient
+			if c.unix {
+				l := must(net.Listen("unix", filepath.Join(t.TempDir(), "s")))
+				go ts.http.Serve(newDoors(ts.server).at(l))
+				client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+					return net.Dial("unix", l.Addr().String())
+				}}}
+			}
+			req := must(http.NewRequest("PUT", ts.url+"/", strings.NewReader("x")))
+			req.Host = "paste.example"
+			req.Header.Set("X-Request-ID", "probe")
+			for _, h := range c.headers {
+				k, v, _ := strings.Cut(h, ": ")
+				req.Header.Add(k, v)
+			}
+			for range 3 { // one warning is enough
+				res := must(client.Do(req))
+				body := string(must(io.ReadAll(res.Body)))
+				res.Body.Close()
+				if res.StatusCode != 201 || strings.HasPrefix(body, "https://paste.example/") != c.https || strings.HasPrefix(body, "http://paste.example/") == c.https {
+					t.Errorf("%d %s", res.StatusCode, body)
+				}
+				if hsts := strings.Join(res.Header["Strict-Transport-Security"], "|"); hsts != map[bool]string{true: "max-age=63072000"}[c.https] {
+					t.Errorf("Strict-Transport-Security %q", hsts)
+				}
+				req.Body = io.NopCloser(strings.NewReader("x"))
+			}
+			tier := map[bool]string{true: "anonymous", false: "untrusted"}[c.owner == ""]
+			if got := ts.logged("probe", "client"); got != c.client || ts.logged("probe", "tier") != tier {
+				t.Errorf("client %s, tier %s; want %s, %s", got, ts.logged("probe", "tier"), c.client, tier)
+			}
+			if ts.number("SELECT count(*) FROM pastes WHERE owner = ?", c.owner) != 3 {
+				t.Errorf("the owner is not %q", c.owner)
+			}
+			warnings := strings.Count(ts.logs.String(), "level=WARN")
+			if c.warned == "" && warnings != 0 || c.warned != "" && (warnings != 1 || !strings.Contains(ts.logs.String(), c.warned)) || strings.Contains(ts.logs.String(), proxySecret) {
+				t.Errorf("warnings: %s", ts.logs)
+			}
+		})
+	}
+}
+
+// TestHourlyWarning: one an hour, and the metric counts all.
+func TestHourlyWarning(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		line string
+	}{"a stranger's header": {nil, addrLine}, "a certificate by an address range": {[]string{"TRUSTED_PROXIES=127.0.0.1"}, certLine}, "nobody is named": {proxied, secretLine}} {
+		ts := start(t, append(slices.Clone(c.env), "METRICS_ALLOW=any")...)
+		ts.clock.hold()
+		for i, want := range []int{1, 1, 2, 2} {
+			ts.get("/", c.line).want(200, "")
+			if n := strings.Count(ts.logs.String(), "level=WARN"); n != want {
+				t.Errorf("%s: %d warnings after %d requests, want %d: %s", name, n, i+1, want, ts.logs)
+			}
+			ts.clock.advance([]time.Duration{time.Hour - time.Second, time.Second, time.Second, 0}[i])
+		}
+		if text := ts.get("/metrics", from("192.0.2.1")...).want(200, "").body; !strings.Contains(text, "\nflaskpaste_ignored_headers_total ") || strings.Contains(text, "\nflaskpaste_ignored_headers_total 0\n") {
+			t.Errorf("%s: no metric counts it", name)
+		}
+	}
+}
+
+// TestForwarded: from the right past trusted addresses to the first other one.
+func TestForwarded(t *testing.T) {
+	ts := start(t, "TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8,2001:db8::/32,fe80::/64", "PROXY_SECRET="+proxySecret)
+	for i, c := range []struct{ name, list, want string }{
+		{"one", "192.0.2.1", "192.0.2.1"},
+		{"what the client wrote stands left", "6.6.6.6, 192.0.2.1", "192.0.2.1"},
+		{"past trusted ones", "6.6.6.6, 192.0.2.1, 10.1.2.3, 10.9.9.9", "192.0.2.1"},
+		{"past a trusted IPv6 one", "192.0.2.1, 2001:db8::7", "192.0.2.1"},
+		{"past a trusted one with a zone", "192.0.2.1, fe80::1%eth0", "192.0.2.1"},
+		{"all trusted: the leftmost", "10.0.0.1, 10.0.0.2", "10.0.0.1"},
+		{"blanks and tabs", "6.6.6.6 ,\t192.0.2.1\t ,10.0.0.1", "192.0.2.1"},
+		{"ports", "192.0.2.1:1, 10.0.0.1:2", "192.0.2.1"},
+		{"IPv6", "2001:db9::1", "2001:db9::1"},
+		{"brackets", "[2001:db9::1]", "2001:db9::1"},
+		{"brackets and a port", "[2001:db9::1]:4711", "2001:db9::1"},
+		{"a zone", "fe80:1::1%eth0", "fe80:1::1"},
+		{"a zone, brackets and a port", "[fe80:1::1%eth0]:1, 10.0.0.1", "fe80:1::1"},
+		{"mapped", "::ffff:192.0.2.1", "192.0.2.1"},
+		{"mapped with a port", "[::ffff:192.0.2.1]:80", "192.0.2.1"},
+		{"mapped and trusted", "192.0.2.1, ::ffff:10.0.0.1", "192.0.2.1"},
+		{"empty", "", "127.0.0.1"},
+		{"a comma", ",", "127.0.0.1"},
+		{"a comma at the end", "192.0.2.1,", "127.0.0.1"},
+		{"a comma at the start", ",10.0.0.1", "10.0.0.1"},
+		{"an empty element ends the walk", "6.6.6.6,,10.0.0.1", "10.0.0.1"},
+		{"junk ends the walk at the last good one", "6.6.6.6, junk, 10.0.0.1", "10.0.0.1"},
+		{"junk left of a foreign one is not seen", "junk, 192.0.2.1", "192.0.2.1"},
+		{"junk only", "unknown", "127.0.0.1"},
+		{"octal", "0192.0.2.1, 10.0.0.1", "10.0.0.1"},
+		{"short", "192.2, 10.0.0.1", "10.0.0.1"},
+		{"a number", "3221225985, 10.0.0.1", "10.0.0.1"},
+		{"no port", "192.0.2.1:99999, 10.0.0.1", "10.0.0.1"},
+		{"quoted", `"192.0.2.1", 10.0.0.1`, "10.0.0.1"},
+		{"RFC 7239", "for=192.0.2.1, 10.0.0.1", "10.0.0.1"},
+		{"semicolons", "192.0.2.1; 10.0.0.1", "127.0.0.1"},
+		{"very many", "6.6.6.6, 192.0.2.1" + strings.Repeat(",10.0.0.1", 1500), "192.0.2.1"},
+	} {
+		id := fmt.Sprint("list-", i)
+		ts.get("/health", from(c.list, "X-Request-ID: "+id)...).want(200, "")
+		if got := ts.logged(id, "client"); got != c.want {
+			t.Errorf("%s: %.60q: %s, want %s", c.name, c.list, got, c.want)
+		}
+	}
+}
+
+// ---- certificates ----
+
+// foreignDER is a certificate that other programs make and use and crypto/x509 refuses: its serial is negative.
+func foreignDER(t testing.TB) []byte {
+	t.Helper()
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(0x7edcba98), Subject: pkix.Name{CommonName: "somebody"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key))
+	i := bytes.Index(der, []byte{0x7e, 0xdc, 0xba, 0x98})
+	der[i] |= 0x80
+	if _, err := x509.ParseCertificate(der); err == nil {
+		t.Fatal("crypto/x509 takes it")
+	}
+	return der
+}
+
+// TestCertificateHeader: every form of the one header, and all that is none.
+func TestCertificateHeader(t *testing.T) {
+	ts := start(t, proxied...)
+	der := foreignDER(t)
+	own := sum256(string(der))
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	escaped, b64 := url.PathEscape(text), base64.StdEncoding.EncodeToString(der)
+	nginx := strings.NewReplacer("-----BEGIN CERTIFICATE-----", "-----BEGIN%20CERTIFICATE-----", "-----END CERTIFICATE-----",
+		"-----END%20CERTIFICATE-----", "\n", "%0A", "+", "%2B", "/", "%2F", "=", "%3D").Replace(text)
+	pemOf := func(kind string, der []byte) string {
+		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	}
+	colons := func(s string) string {
+		var parts []string
+		for p := range slices.Chunk([]byte(s), 2) {
+			parts = append(parts, string(p))
+		}
+		return strings.Join(parts, ":")
+	}
+	const none, bad = "", "bad"
+	for _, c := range []struct{ name, v, owner string }{
+		{"empty", "", none},
+		{"SHA-1 of nothing", sha1OfNothing, none},
+		{"SHA-1 of nothing in capitals", strings.ToUpper(sha1OfNothing), none},
+		{"SHA-1 of nothing with colons", colons(sha1OfNothing), none},
+		{"SHA-256 of nothing", sha256OfNothing, none},
+		{"SHA-256 of nothing with colons", colons(strings.ToUpper(sha256OfNothing)), none},
+		{"a placeholder", "{http.request.tls.client.certificate_der_base64}", none},
+		{"null", "(null)", none},
+		{"SHA-1", certAlice, certAlice},
+		{"SHA-1 in capitals with colons", colons(strings.ToUpper(certAlice)), certAlice},
+		{"SHA-256", own, own},
+		{"SHA-256 in capitals with colons", colons(strings.ToUpper(own)), own},
+		{"escaped PEM", escaped, own},
+		{"escaped PEM as nginx writes it", nginx, own},
+		{"escaped PEM, CRLF", url.PathEscape(strings.ReplaceAll(text, "\n", "\r\n")), own},
+		{"DER in base64", b64, own},
+		{"DER in base64 with RFC 9440's colons", ":" + b64 + ":", own},
+		{"39 digits", certAlice[:39], bad},
+		{"41 digits", certAlice + "a", bad},
+		{"63 digits", own[:63], bad},
+		{"no digits", strings.Repeat("g", 40), bad},
+		{"a list", certAlice + "," + certAlice, bad},
+		{"a list with a blank", certAlice + ", " + certMallory, bad},
+		{"a list of base64", ":" + b64 + ":, :" + b64 + ":", bad},
+		{"a name", "CN=somebody", bad},
+		{"half a placeholder", "{x", bad},
+		{"a dash", "-", bad},
+		{"PEM of a key", pemOf("PUBLIC KEY", der), bad},
+		{"PEM twice", escaped + escaped, bad},
+		{"text behind PEM", escaped + "x", bad},
+		{"text before PEM", "x%0A" + escaped, bad},
+		{"PEM with headers", url.PathEscape(strings.Replace(text, "-----\n", "-----\nA: b\n\n", 1)), bad},
+		{"PEM cut", escaped[:len(escaped)-40], bad},
+		{"PEM with a bad escape", escaped + "%", bad},
+		{"PEM on one line", strings.ReplaceAll(text, "\n", " "), bad},
+		{"a byte behind the DER, in PEM", pemOf("CERTIFICATE", append(slices.Clone(der), 0)), bad},
+		{"a byte behind the DER", base64.StdEncoding.EncodeToString(append(slices.Clone(der), 0)), bad},
+		{"two DERs", base64.StdEncoding.EncodeToString(append(slices.Clone(der), der...)), bad},
+		{"DER cut", base64.StdEncoding.EncodeToString(der[:len(der)-3]), bad},
+		{"DER that is no sequence", base64.StdEncoding.EncodeToString([]byte{0x04, 0x02, 0x30, 0x00}), bad},
+		{"text", base64.StdEncoding.EncodeToString([]byte("not a certificate")), bad},
+		{"base64 with one colon", ":" + b64, bad},
+		{"base64 with parameters", ":" + b64 + ":;a=b", bad},
+		{"base64 with a blank", b64[:100] + " " + b64[100:], bad},
+		{"base64 with spare bits", "AB==", bad},
+		{"colons", "::", bad},
+	} {
+		if a := ts.post("x", withCert(c.v)...); c.owner == bad {
+			if a.StatusCode != 400 || a.field("code") != "bad_client_certificate" || a.field("hint") == "" {
+				t.Errorf("%s: %d %s", c.name, a.StatusCode, a.body)
+			}
+		} else if a.StatusCode != 201 || a.field("owner") != c.owner {
+			t.Errorf("%s: %d %s, want the owner %q", c.name, a.StatusCode, a.body, c.owner)
+		}
+	}
+	for _, h := range [][]string{withCert(certAlice, certLine), withCert("", certLine), withCert(certAlice, "X-SSL-Client-SHA1: ")} {
+		ts.post("x", h...).want(400, "bad_client_certificate")
+		ts.get("/no/such/route", h...).want(400, "bad_client_certificate")
+		ts.get("/health", h...).want(200, "")
+	}
+	// An empty identity is nobody's owner.
+	p := ts.create("anonymous")
+	for _, h := range [][]string{nil, withCert(""), withCert(sha1OfNothing)} {
+		ts.do("DELETE", p.URL, nil, h...).want(401, "authentication_required")
+	}
+	ts.do("DELETE", p.URL, nil, withCert(b64)...).want(403, "not_owner")
+}
+
+// TestTiers: sizes and lives by who asks, as GET / says too.
+func TestTiers(t *testing.T) {
+	ts := start(t, append(slices.Clone(proxied), "MAX_ANON=1000", "MAX_AUTH=2000")...).certified()
+	ts.clock.hold()
+	const day = 86400
+	for _, c := range []struct {
+		tier, cert            string
+		size, life, longest   int64
+		certificates, metrics int
+	}{
+		{"anonymous", "", 1000, day, 7 * day, 401, 404}, {"untrusted", certAlice, 2000, 7 * day, 49 * day, 200, 404},
+		{"trusted", certFirst, 2000, 30 * day, 90 * day, 200, 404}, {"admin", certOfAdmin, 2000, 30 * day, 90 * day, 200, 404},
+	} {
+		h, now := withCert(c.cert), ts.now().Unix()
+		life := ts.create(strings.Repeat("x", int(c.size)), h...).ExpiresAt - now
+		longest := ts.create("x", append(slices.Clone(h), "X-Expiry: 1000d")...).ExpiresAt - now
+		a := ts.post(strings.Repeat("x", int(c.size)+1), h...).want(413, "too_large")
+		if life != c.life || longest != c.longest || a.field("limit") != fmt.Sprint(c.size) {
+			t.Errorf("%s: lives %d s, at most %d; %s", c.tier, life, longest, a.body)
+		}
+		said := fmt.Sprintf(`"%s": {
+      "max_size": %d,
+      "default_expiry": %d,
+      "max_expiry": %d
+    }`, c.tier, c.size, c.life, c.longest)
+		if a := ts.get("/", h...).want(200, ""); !strings.Contains(a.body, said) || !strings.Contains(a.body, `"tier": "`+c.tier+`"`) {
+			t.Errorf("%s: %s", c.tier, a.body)
+		}
+		ts.get("/pastes", h...).want(c.certificates, "")
+		ts.get("/metrics", h...).want(c.metrics, "")
+	}
+}
+
+// ---- every answer ----
+
+var everyAnswer = map[string]string{
+	"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex, nofollow",
+	"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+	"Permissions-Policy": "accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), fullscreen=(), " +
+		"geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), usb=()",
+	"Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin", "X-Permitted-Cross-Domain-Policies": "none",
+	"Server": "", "X-Powered-By": "", "Strict-Transport-Security": "", "Set-Cookie": "", "Access-Control-Allow-Origin": "",
+}
+
+func TestEveryAnswer(t *testing.T) {
+	ts := start(t, append(slices.Clone(proxied), "MAX_ANON=100", "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery")...)
+	ts.handler(func(*server, *request) error { return errors.New("the-cause") })
+	p, burning := ts.create("content"), ts.create("burning", "X-Burn-After-Read: true")
+	short := ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
+	token := "X-Delete-Token: " + p.DeleteToken
+	const noStore, open, public = "no-store", "private, no-cache", "public, no-cache"
+	for _, c := range []struct {
+		method, path, body, header string
+		status                     int
+		cache                      string
+	}{
+		{"GET", "/", "", "", 200, noStore}, {"GET", "/", "", "Accept: text/plain", 200, noStore}, {"GET", "/health", "", "", 200, noStore},
+		{"POST", "/", "x", "", 201, noStore}, {"PUT", "/", "x", "", 201, noStore}, {"GET", p.URL, "", "", 200, noStore},
+		{"GET", p.Raw, "", "", 200, open}, {"GET", p.Raw, "", "Range: bytes=0-1", 206, open}, {"GET", p.Raw, "", "If-None-Match: *", 304, open},
+		{"GET", p.Raw, "", `If-Match: "x"`, 412, noStore}, {"GET", p.Raw, "", "Range: bytes=99-", 416, noStore},
+		{"GET", burning.Raw, "", "User-Agent: a bot", 403, noStore}, {"GET", burning.Raw, "", "", 200, noStore}, {"GET", burning.Raw, "", "", 404, noStore},
+		{"PUT", p.URL, "y", token, 200, noStore}, {"PUT", p.URL, "y", "", 401, noStore}, {"GET", "/0123456789abcdef", "", "", 404, noStore},
+		{"GET", "/a/b/c/d", "", "", 404, noStore}, {"GET", "/a//b", "", "", 404, noStore}, {"GET", "/a/../b", "", "", 404, noStore},
+		{"PATCH", "/", "x", "", 405, noStore}, {"TRACE", "/", "", "", 405, noStore}, {"OPTIONS", "/", "", "", 405, noStore}, {"BREW", p.URL, "", "", 405, noStore},
+		{"POST", "/", strings.Repeat("x", 101), "", 413, noStore}, {"POST", "/", "x", "Content-Encoding: gzip", 415, noStore},
+		{"GET", "/s", "", "", 401, noStore}, {"GET", "/s/" + short, "", "", 302, noStore}, {"GET", "/s/" + short + "/info", "", "", 200, noStore},
+		{"POST", "/", "x", "Origin: https://evil.example", 403, noStore}, {"POST", "/", "x", "X-Expiry: 0", 400, noStore},
+		{"GET", "/pki/ca.crt", "", "", 200, public}, {"GET", "/pki/ca.crl", "", "", 200, public}, {"GET", "/client", "", "Range: bytes=0-1", 206, public},
+		{"GET", "/pastes", "", "", 500, noStore}, {"DELETE", p.URL, "", token, 200, noStore},
+	} {
+		for _, method := range []string{c.method, "HEAD"} {
+			if method == "HEAD" && (c.method != "GET" || c.path == burning.Raw || strings.HasPrefix(c.header, "Range")) {
+				continue
+			}
+			var body io.Reader
+			if c.body != "" {
+				body = strings.NewReader(c.body)
+			}
+			headers := []string{"X-Y: z"}
+			if c.header != "" {
+				headers[0] = c.header
+			}
+			a := ts.do(method, c.path, body, headers...)
+			what := fmt.Sprint(method, " ", c.path, " ", c.header, ": ", a.StatusCode)
+			if a.StatusCode != c.status || method == "HEAD" && a.body != "" {
+				t.Errorf("%s, want %d: %s", what, c.status, a.body)
+			}
+			for name, want := range everyAnswer {
+				if got := strings.Join(a.Header.Values(name), "|"); got != want {
+					t.Errorf("%s: %s %q", what, name, got)
+				}
+			}
+			if got := a.Header.Values("Cache-Control"); len(got) != 1 || got[0] != c.cache || len(a.Header.Values("X-Request-Id")) != 1 {
+				t.Errorf("%s: %v", what, a.Header)
+			}
+			if name := map[int]string{302: "Location", 401: "WWW-Authenticate", 405: "Allow", 415: "Accept-Encoding"}[c.status]; name != "" && a.Header.Get(name) == "" {
+				t.Errorf("%s: no %s", what, name)
+			}
+			if c.status >= 400 && method != "HEAD" && c.status != 416 && (a.field("error") == "" || a.field("code") == "" || a.field("request_id") != a.Header.Get("X-Request-Id") || a.Header.Get("Location") != "" || strings.Contains(a.body, "the-cause")) {
+				t.Errorf("%s: %s", what, a.body)
+			}
+		}
+	}
+	if a := ts.get("/nothing", secretLine, httpsLine).want(404, ""); a.Header.Get("Strict-Transport-Security") != "max-age=63072000" {
+		t.Errorf("no HSTS on a 404: %v", a.Header)
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	ts := start(t)
+	for _, c := range []struct {
+		name string
+		ids  []string
+		kept bool
+	}{
+		{"plain", []string{"abc-123_DEF.4"}, true}, {"one", []string{"x"}, true}, {"64", []string{strings.Repeat("a", 64)}, true},
+		{"65", []string{strings.Repeat("a", 65)}, false}, {"none", nil, false}, {"empty", []string{""}, false}, {"blank", []string{"a b"}, false},
+		{"quote", []string{`a"b`}, false}, {"markup", []string{"<script>"}, false}, {"equals", []string{"a=b"}, false}, {"not ASCII", []string{"ä"}, false},
+		{"slash", []string{"a/b"}, false}, {"two", []string{"a", "b"}, false},
+	} {
+		seen := map[string]bool{}
+		for _, path := range []string{"/health", "/", "/nothing/at/all"} {
+			var headers []string
+			for _, id := range c.ids {
+				headers = append(headers, "X-Request-ID: "+id)
+			}
+			a := ts.get(path, headers...)
+			got := a.Header.Get("X-Request-Id")
+			if c.kept != slices.Contains(c.ids, got) || !c.kept && (seen[got] || len(got) < 16) || a.StatusCode == 404 && a.field("request_id") != got {
+				t.Errorf("%s, %s: %q, %s", c.name, path, got, a.body)
+			}
+			seen[got] = true
+		}
+	}
+}
+
+// TestAccept: which form an answer has.
+func TestAccept(t *testing.T) {
+	ts := start(t)
+	p, short := ts.create("x"), ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
+	const post, put, get, page, miss = "POST /", "PUT /", "GET /challenge", "GET /", "GET /nothing"
+	for _, c := range []struct {
+		accept string // "-": no header
+		text   string // requests that are answered in text; all others are JSON
+	}{
+		{"-", put}, {"*/*", put}, {"", put},
+		{"application/json", ""}, {"application/json;q=0.1, */*", ""}, {"APPLICATION/JSON", ""},
+		{"text/plain", post + put + page + miss}, {"text/*", put}, {"text/plain;q=0", put}, {"text/plain;q=0.5, */*", post + put + page + miss},
+		{"text/plain, application/json", post + put + page + miss}, {"text/plain;q=0.5, application/json", ""},
+		{"text/plain;q=0.5, application/json;q=0.4", post + put + page + miss},
+		{"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", put + page}, {"text/html;q=0", put}, {"text/plain;q=junk", put},
+	} {
+		for _, r := range [][2]string{{post, "/"}, {put, "/"}, {get, "/challenge"}, {page, "/"}, {page, p.URL}, {page, "/s/" + short + "/info"}, {miss, "/nothing"}} {
+			method, _, _ := strings.Cut(r[0], " ")
+			var body io.Reader
+			if method != "GET" {
+				body = strings.NewReader("x")
+			}
+			var headers []string
+			if c.accept != "-" {
+				headers = []string{"Accept: " + c.accept}
+			}
+			a := ts.do(method, r[1], body, headers...)
+			isText := a.Header.Get("Content-Type") == "text/plain; charset=utf-8"
+			if !isText && a.Header.Get("Content-Type") != "application/json" || isText != strings.Contains(c.text+"|", r[0]+r[0][len(r[0]):]) && !(r[0] == page && isText == strings.Contains(c.text, page)) {
+				t.Errorf("Accept %q, %s %s: %s, %.100q", c.accept, method, r[1], a.Header.Get("Content-Type"), a.body)
+			}
+		}
+	}
+	if a := ts.get("/nothing", "Accept: text/plain"); a.body != "error: not found\n" {
+		t.Errorf("%q", a.body)
+	}
+}
+
+// TestCrossOrigin: a page of another site changes nothing, though the browser would send its user's certificate.
+func TestCrossOrigin(t *testing.T) {
+	ts := start(t, proxied...)
+	p := ts.create("x", withCert(certAlice)...)
+	for _, h := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"} {
+		for _, r := range [][2]string{{"POST", "/"}, {"PUT", "/"}, {"PUT", p.URL}, {"DELETE", p.URL}, {"POST", "/s"}, {"POST", "/csr"}, {"POST", "/pki/renew"}} {
+			ts.do(r[0], r[1], strings.NewReader("https://example.org/"), withCert(certAlice, h)...).want(403, "cross_origin")
+		}
+		ts.get(p.Raw, h).want(200, "")
+	}
+	for _, h := range []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none", "Origin: " + ts.url} {
+		ts.post("x", h).want(201, "")
+	}
+	ts.stored(4)
+}
+
+// ---- the log ----
+
+// TestLog: one line a request, with what it says and what it never does.
+func TestLog(t *testing.T) {
+	for setting, client := range map[string][2]string{"full": {"203.0.113.77", "2001:db8:1:2:3::4"}, "prefix": {"203.0.113.0/24", "2001:db8:1::/48"}, "none": {"", ""}} {
+		ts := start(t, append(slices.Clone(proxied), "LOG_ADDR="+setting)...)
+		who := from("203.0.113.77", certLine)
+		with := func(h ...string) []string { return append(slices.Clone(who), h...) }
+		p := ts.create("the-content", with("X-Request-ID: post", "X-Paste-Password: the-password", "X-Display-Name: the-name")...)
+		ts.get(p.Raw+"?token=the-query", with("X-Request-ID: get", "Authorization: Basic dGhlLXVzZXI6dGhlLXBhc3N3b3Jk", "User-Agent: the-agent", "Referer: the-referer")...).want(200, "")
+		ts.do("BREW", p.URL, nil, with("X-Request-ID: brew")...).want(405, "")
+		ts.get("/health", from("2001:db8:1:2:3::4", "X-Request-ID: six")...).want(200, "")
+		ts.do("DELETE", p.URL, nil, with("X-Request-ID: delete", "X-Delete-Token: "+p.DeleteToken)...).want(200, "")
+		for _, want := range [][3]string{{"post", "method", "POST"}, {"post", "status", "201"}, {"post", "tier", "untrusted"}, {"post", "client", client[0]}, {"six", "client", client[1]},
+			{"get", "status", "200"}, {"get", "bytes", "11"}, {"get", "paste", p.ID[:4]}, {"get", "route", `"GET`}, {"brew", "method", "other"}, {"brew", "code", "method_not_allowed"}, {"delete", "status", "200"}} {
+			if got := ts.logged(want[0], want[1]); got != want[2] {
+				t.Errorf("LOG_ADDR=%s: %v, got %q", setting, want, got)
+			}
+		}
+		log := ts.logs.String()
+		for _, never := range []string{"the-content", "the-password", "dGhlLX", "the-query", "the-name", "the-agent", "the-referer", "BREW", p.ID[:5], p.DeleteToken, proxySecret, certAlice[:16]} {
+			if strings.Contains(log, never) {
+				t.Errorf("LOG_ADDR=%s: %q is in the log", setting, never)
+			}
+		}
+		if setting != "full" && strings.Contains(log, "203.0.113.77") || strings.Count(log, "msg=request") != 5 {
+			t.Errorf("LOG_ADDR=%s: %s", setting, log)
+		}
+	}
+}
+
+// TestRefusalsShareALine: of a client's refusals one a second has a line, and the next line says how many had none.
+func TestRefusalsShareALine(t *testing.T) {
+	ts := behindProxy(t, "RATE_MISS=0")
+	for i := range 30 {
+		ts.get("/nothing", asVisitor(1, fmt.Sprint("X-Request-ID: miss-", i))...).want(404, "")
+	}
+	ts.get("/nothing", asVisitor(2, "X-Request-ID: another")...).want(404, "")
+	ts.get("/", asVisitor(1, "X-Request-ID: good")...).want(200, "")
+	ts.clock.advance(time.Second)
+	ts.get("/nothing", asVisitor(1, "X-Request-ID: later")...).want(404, "")
+	if ts.logged("miss-0", "code") != "not_found" || ts.logged("another", "code") != "not_found" || ts.logged("good", "status") != "200" || ts.logged("later", "refused_without_line") != "29" {
+		t.Errorf("%s", ts.logs)
+	}
+	if n := strings.Count(ts.logs.String(), "msg=request "); n != 4 {
+		t.Errorf("%d lines: %s", n, ts.logs)
+	}
+}
+
+// TestRefusalsNameTheirReason: the log says why, and which setting; the answer says it to people.
+func TestRefusalsNameTheirReason(t *testing.T) {
+	ts := start(t, "RATE_CREATE=1/m", "MAX_UPLOADS=8")
+	ts.create("x")
+	a := ts.post("secret-content", addrLine, "X-Request-ID: r", "X-Delete-Token: secret-token").want(429, "rate_limited")
+	if ts.logged("r", "cause") != "FLASKPASTE_RATE_CREATE" || !strings.Contains(a.field("hint"), "FLASKPASTE_TRUSTED_PROXIES") || strings.Contains(ts.logs.String(), "secret-") {
+		t.Errorf("%s, %s", a.body, ts.logs)
+	}
+	if a := ts.post("x").want(429, "rate_limited"); strings.Contains(a.body, "FLASKPASTE") || !strings.Contains(a.field("hint"), "wait") {
+		t.Errorf("a client that is behind no proxy hears of settings: %s", a.body)
+	}
+}
+
+// ---- what nobody foresaw ----
+
+// TestPanic: a panic is a 500 that shows nothing, with its cause in the log once; behind the first byte the connection is cut. The
+// server lives on and holds nothing back.
+func TestPanic(t *testing.T) {
+	ts := behindProxy(t)
+	for _, c := range []struct {
+		name    string
+		handle  func(s *server, q *request) error
+		answers bool
+	}{
+		{"before", func(*server, *request) error { panic("the-cause") }, true},
+		{"within the answer", func(_ *server, q *request) error {
+			q.w.Header()["Content-Length"] = []string{"1000"}
+			q.w.Write(bytes.Repeat([]byte("x"), 500))
+			panic("the-cause")
+		}, false},
+		{"an error within the answer", func(_ *server, q *request) error {
+			q.w.Header()["Content-Length"] = []string{"1000"}
+			q.w.Write(bytes.Repeat([]byte("x"), 500))
+			return errors.New("the-cause")
+		}, false},
+		{"an error that nobody knows", func(*server, *request) error { return errors.New("the-cause") }, true},
+	} {
+		ts.handler(c.handle)
+		for _, accept := range []string{"application/json", "text/plain"} {
+			id := strings.ReplaceAll(c.name, " ", "-") + "." + accept[:4]
+			a, err := ts.try("GET", "/pastes", nil, "Accept: "+accept, "X-Request-ID: "+id)
+			if c.answers != (err == nil) { // the client may have tried twice
+				t.Fatalf("%s: %v, %v", c.name, a, err)
+			}
+			if c.answers && (a.StatusCode != 500 || strings.Contains(a.body, "cause") || strings.Contains(a.body, ".go") || !strings.Contains(a.body, "internal error")) {
+				t.Errorf("%s: %d %q", c.name, a.StatusCode, a.body)
+			}
+			if ts.logged(id, "route") == "" || strings.Count(ts.logs.String(), "the-cause") != 1 && c.answers {
+				t.Errorf("%s: %s", c.name, ts.logs)
+			}
+			*ts.logs = lockedBuffer{}
+			ts.clock.advance(time.Second) // each refusal with a line of its own
+		}
+	}
+	for err, status := range map[error]int{errNotFound: 404, fmt.Errorf("x: %w", errFull): 503, errBusy: 503, errClosed: 503, errCorrupt: 503, errDamaged: 500, errGone: 408} {
+		ts.handler(func(*server, *request) error { return err })
+		if a := ts.get("/pastes").want(status, ""); (status == 503) != (a.retryAfter() > 0) {
+			t.Errorf("%v: Retry-After %d", err, a.retryAfter())
+		}
+	}
+	ts.create("x")
+	ts.stored(1)
+}

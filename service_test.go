@@ -1,0 +1,435 @@
+package main
+
+// What the service says of itself (api.md section 11): GET /, /health, /metrics, /client; and that its routes are its table.
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ---- GET / ----
+
+// TestDescription: what there is, in all forms, with links that work from where the request came.
+func TestDescription(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		env     []string
+		headers []string
+		base    string
+	}{
+		{"plain", nil, []string{"Host: paste.example:81"}, "http://paste.example:81"},
+		{"prefix", []string{"URL_PREFIX=/p/q/"}, []string{"Host: paste.example"}, "http://paste.example/p/q"},
+		{"public URL", []string{"PUBLIC_URL=https://public.example/"}, []string{"Host: evil.example"}, "https://public.example"},
+		{"public URL and prefix", []string{"PUBLIC_URL=https://public.example", "URL_PREFIX=/p"}, nil, "https://public.example/p"},
+		{"https by the proxy", proxied, []string{secretLine, httpsLine, "Host: paste.example:8443"}, "https://paste.example:8443"},
+		{"no host but Host", proxied, []string{secretLine, "X-Forwarded-Host: evil.example", "Host: paste.example"}, "http://paste.example"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, c.env...)
+			a := ts.get("/", c.headers...).want(200, "")
+			var m struct {
+				Name, Version string
+				Usage         []string
+				Endpoints     map[string]string
+				Limits        map[string]any
+				You           map[string]string
+			}
+			if err := json.Unmarshal([]byte(a.body), &m); err != nil || m.Name != "FlaskPaste" || m.Version != version || m.You["tier"] != "anonymous" ||
+				!strings.Contains(a.body, "\n  \"usage\": [\n") || len(m.Usage) == 0 || m.Limits["work"] == nil || m.Limits["min_entropy"] == nil {
+				t.Fatalf("%v: %s", err, a.body)
+			}
+			text := ts.get("/", append(c.headers, "Accept: text/plain")...).want(200, "").body
+			page := ts.get("/", append(c.headers, "Accept: text/html,application/xhtml+xml,*/*;q=0.8")...).want(200, "")
+			if page.body != text || page.Header.Get("Content-Type") != "text/plain; charset=utf-8" || strings.Contains(text, "evil") {
+				t.Errorf("to a browser: %v %s", page.Header, page.body)
+			}
+			for _, u := range m.Usage {
+				if !strings.Contains(u, c.base+"/") || !strings.Contains(text, u) {
+					t.Errorf("usage %q", u)
+				}
+			}
+			for _, words := range []string{"3 MiB", "50 MiB", "1 day", "7 days", "90 days", "anonymous"} {
+				if !strings.Contains(text, words) {
+					t.Errorf("the manual does not speak of %q", words)
+				}
+			}
+			for _, r := range routes() {
+				method, path, _ := strings.Cut(r.pattern, " ")
+				path = ts.cfg.prefix + strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}", "raw").Replace(path)
+				off := regexp.MustCompile(`/(pki|csr|register)`).MatchString(path)
+				if m.Endpoints[method+" "+path] != r.does || strings.Contains(text, " "+path+" ") == off {
+					t.Errorf("%s %s: described as %q", method, path, m.Endpoints[method+" "+path])
+				}
+			}
+			if len(m.Endpoints) != len(routes()) {
+				t.Errorf("%d endpoints", len(m.Endpoints))
+			}
+			// Links of answers have the same base, Location is a path.
+			b := ts.do("PUT", "/a file", strings.NewReader("x"), c.headers...).want(201, "")
+			location := b.Header.Get("Location")
+			if !strings.HasPrefix(location, ts.cfg.prefix+"/") || b.body != c.base+strings.TrimPrefix(location, ts.cfg.prefix)+"/raw/a%20file\n" {
+				t.Errorf("link %q, Location %q", b.body, location)
+			}
+		})
+	}
+	issues := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "POW_DIFFICULTY=20")
+	if text := issues.get("/", "Accept: text/plain").body; !strings.Contains(text, " /pki/ca.crt ") || !strings.Contains(text, "20 creations an hour") {
+		t.Errorf("with a CA and work: %s", text)
+	}
+}
+
+// TestPrefix: everything below it, nothing beside it.
+func TestPrefix(t *testing.T) {
+	ts := start(t, "URL_PREFIX=/paste")
+	p := ts.create("x")
+	for path, status := range map[string]int{"": 200, "/": 200, "/health": 200, strings.TrimPrefix(p.URL, "/paste"): 200, strings.TrimPrefix(p.Raw, "/paste"): 200, "/pastes": 401} {
+		ts.get(path).want(status, "")
+	}
+	ts.do("PUT", "", strings.NewReader("x")).want(201, "")
+	outside := ts.in(t)
+	outside.url = strings.TrimSuffix(ts.url, "/paste")
+	for _, path := range []string{"/", "/health", "/" + p.ID, "/" + p.ID + "/raw", "/pasteX", "/paste" + p.ID, "/Paste/", "/p/../paste/health", "//paste/health"} {
+		if a := outside.get(path); a.StatusCode != 404 || a.Header.Get("Location") != "" {
+			t.Errorf("%s: %d %v", path, a.StatusCode, a.Header)
+		}
+	}
+	outside.do("POST", "/", strings.NewReader("x")).want(404, "not_found")
+	ts.stored(2)
+}
+
+// ---- health ----
+
+func TestHealth(t *testing.T) {
+	ts := start(t, "RATE_READ=1/d")
+	const well, ill = `{"status":"healthy","database":"ok"}` + "\n", `{"status":"unhealthy","database":"error"}` + "\n"
+	for range 20 {
+		if a := ts.get("/health").want(200, ""); a.body != well {
+			t.Errorf("%q", a.body)
+		}
+	}
+	release := ts.block() // the writer stands still: said after 2 s, at once
+	ts.settled("health", 503, func() int64 { return int64(ts.get("/health").StatusCode) })
+	if a := ts.get("/health", "X-SSL-Client-SHA1: junk"); a.body != ill {
+		t.Errorf("%q", a.body)
+	}
+	release()
+	ts.settled("health", 200, func() int64 { return int64(ts.get("/health").StatusCode) })
+}
+
+// ---- metrics ----
+
+var sampleShape = regexp.MustCompile(`^([a-z_]+(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})?) ([0-9.e+-]+)$`)
+
+// scrape reads /metrics: HELP and TYPE before each family, then samples, none twice.
+func (ts *testServer) scrape() map[string]float64 {
+	ts.t.Helper()
+	a := ts.get("/metrics").want(200, "")
+	if got := a.Header.Get("Content-Type"); got != "text/plain; version=0.0.4; charset=utf-8" {
+		ts.t.Errorf("Content-Type %q", got)
+	}
+	all, family := map[string]float64{}, ""
+	lines := bufio.NewScanner(strings.NewReader(a.body))
+	for lines.Scan() {
+		line := lines.Text()
+		if help, ok := strings.CutPrefix(line, "# HELP "); ok {
+			family, _, _ = strings.Cut(help, " ")
+			if !lines.Scan() || !regexp.MustCompile("^# TYPE "+family+" (counter|gauge|histogram)$").MatchString(lines.Text()) {
+				ts.t.Fatalf("%q, then %q", line, lines.Text())
+			}
+			continue
+		}
+		m := sampleShape.FindStringSubmatch(line)
+		if m == nil || !strings.HasPrefix(line, family) {
+			ts.t.Fatalf("%q below %s", line, family)
+		}
+		if _, twice := all[m[1]]; twice {
+			ts.t.Fatalf("%q comes twice", line)
+		}
+		all[m[1]] = must(strconv.ParseFloat(m[4], 64))
+	}
+	return all
+}
+
+// counted are the lines that requests move, and no clock.
+var counted = regexp.MustCompile(`^flaskpaste_((requests|refusals|pastes|short_urls|pow|ignored_headers|cache_requests)_total|stored_pastes)`)
+
+// series is a line of the metrics by a short name: "GET /s 200" a request's (HEAD, BREW: the route's method behind it), "refused x",
+// "pow x", "short x", "cache x", "paste x"; or the name itself.
+func series(short string) string {
+	f := strings.Fields(short)
+	switch kinds := map[string]string{"refused": `refusals_total{reason="`, "pow": `pow_total{event="`, "short": `short_urls_total{event="`,
+		"cache": `cache_requests_total{result="`, "paste": `pastes_total{event="`}; {
+	case len(f) == 1:
+		return "flaskpaste_" + short
+	case len(f) == 2:
+		return "flaskpaste_" + kinds[f[0]] + f[1] + `"}`
+	}
+	method, route := f[0], f[0]+" "+f[1]
+	if f[1] == "none" {
+		route = "none"
+	} else if method == "HEAD" {
+		route = "GET " + f[1]
+	}
+	return `flaskpaste_requests_total{route="` + route + `",method="` + method + `",status="` + f[2] + `"}`
+}
+
+// TestMetrics: each kind of request moves its lines by one, and no other.
+func TestMetrics(t *testing.T) {
+	ts := start(t, "METRICS_ALLOW=127.0.0.1", "DEDUP_MAX=1", "POW_DIFFICULTY=4", "POW_FREE=1000", "ANTIFLOOD_THRESHOLD=1000", "SWEEP=1h")
+	ts.clock.hold()
+	p, burning, short := created{}, created{}, (*answer)(nil)
+	token := func(token string) string { return "X-Delete-Token: " + token }
+	large := fresh(70_000) // too large for the cache
+	const raw = "GET /{id}/{view} "
+	for _, c := range []struct {
+		what  string
+		do    func()
+		moves []string
+	}{
+		{"nothing", func() {}, nil},
+		{"a paste", func() { p = ts.create("hello") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
+		{"a first read", func() { ts.get(p.Raw) }, []string{raw + "200", "paste read"}},
+		{"a second", func() { ts.get(p.Raw) }, []string{raw + "200", "paste read", "cache hit"}},
+		{"metadata", func() { ts.get(p.URL) }, []string{"GET /{id} 200", "cache hit"}},
+		{"by name", func() { ts.get(p.Raw + "/x") }, []string{"GET /{id}/{view}/{name} 200", "paste read", "cache hit"}},
+		{"HEAD", func() { ts.do("HEAD", p.Raw, nil) }, []string{"HEAD /{id}/{view} 200", "cache hit"}},
+		{"a range", func() { ts.get(p.Raw, "Range: bytes=1-2") }, []string{raw + "206", "paste read", "cache hit"}},
+		{"not modified", func() { ts.get(p.Raw, "If-None-Match: *") }, []string{raw + "304", "cache hit"}},
+		{"a range behind the end", func() { ts.get(p.Raw, "Range: bytes=9-") }, []string{raw + "416", "cache hit"}},
+		{"a change", func() { ts.do("PUT", p.URL, strings.NewReader(large), token(p.DeleteToken)) }, []string{"PUT /{name} 200", "cache hit"}},
+		{"a duplicate", func() { ts.post(large) }, []string{"POST /{$} 429", "refused duplicate_content"}},
+		{"a wrong token", func() { ts.do("DELETE", p.URL, nil, token("no")) }, []string{"DELETE /{id} 403", "refused not_owner"}},
+		{"a deletion", func() { ts.do("DELETE", p.URL, nil, token(p.DeleteToken)) }, []string{"DELETE /{id} 200", "paste deleted", "-stored_pastes"}},
+		{"a miss", func() { ts.get("/0123456789abcdef") }, []string{"GET /{id} 404", "refused not_found"}},
+		{"no route", func() { ts.get("/a/b/c/d") }, []string{"GET none 404", "refused not_found"}},
+		{"no method of ours", func() { ts.do("BREW", "/", nil) }, []string{"other none 405", "refused method_not_allowed"}},
+		{"nothing to store", func() { ts.post("") }, []string{"POST /{$} 400", "refused empty_content"}},
+		{"a burning one", func() { burning = ts.create("secret", "X-Burn-After-Read: true") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
+		{"a preview", func() { ts.get(burning.Raw, "User-Agent: Slackbot") }, []string{raw + "403", "refused preview_refused"}},
+		{"burned", func() { ts.get(burning.Raw) }, []string{raw + "200", "paste burned", "paste read", "-stored_pastes"}},
+		{"a short URL", func() { short = ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "") }, []string{"POST /s 201", "short created", "stored_pastes"}},
+		{"shown", func() { ts.get("/s/" + short.field("id") + "/info") }, []string{"GET /s/{id}/{view} 200"}},
+		{"followed", func() { ts.get("/s/" + short.field("id")) }, []string{"GET /s/{id} 302", "short read", "cache hit"}},
+		{"deleted", func() { ts.do("DELETE", "/s/"+short.field("id"), nil, token(short.field("delete_token"))) }, []string{"DELETE /s/{id} 200", "short deleted", "-stored_pastes", "cache hit"}},
+		{"a bad target", func() { ts.do("POST", "/s", strings.NewReader("ftp://example.org/")) }, []string{"POST /s 400", "refused bad_url"}},
+		{"a challenge", func() { ts.get("/challenge") }, []string{"GET /challenge 200", "pow issued"}},
+		{"a proof", func() { ts.post("worked", ts.work().solve(t)...) }, []string{"GET /challenge 200", "pow issued", "POST /{$} 201", "pow solved", "paste created", "stored_pastes"}},
+		{"a bad proof", func() { ts.post("x", "X-PoW-Token: x") }, []string{"POST /{$} 400", "refused pow_failed", "pow failed", "pow issued"}},
+		{"one that will end", func() { ts.create("ending", "X-Expiry: 60s") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
+		{"a stranger's header", func() { ts.get("/health", addrLine) }, []string{"GET /health 200", "ignored_headers_total"}},
+	} {
+		before := ts.scrape()
+		c.do()
+		want := map[string]float64{}
+		for _, m := range c.moves {
+			name, less := strings.CutPrefix(m, "-")
+			want[series(name)] = map[bool]float64{false: 1, true: -1}[less]
+		}
+		changed := map[string]float64{}
+		for range 3000 { // a request is counted behind its answer
+			changed = map[string]float64{}
+			for k, v := range ts.scrape() {
+				if v != before[k] && counted.MatchString(k) && !strings.Contains(k, "/metrics") && !strings.Contains(k, `"miss"`) {
+					changed[k] = v - before[k]
+				}
+			}
+			if maps.Equal(changed, want) {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if !maps.Equal(changed, want) {
+			t.Errorf("%s: moved %v, want %v", c.what, changed, want)
+		}
+	}
+	// What grows old, and who is turned away at the door.
+	ts.clock.advance(2 * time.Minute)
+	m := ts.scrape()
+	if m["flaskpaste_oldest_expired_seconds"] != 60 {
+		t.Errorf("the oldest is %v s old", m["flaskpaste_oldest_expired_seconds"])
+	}
+	for name, least := range map[string]float64{"flaskpaste_commit_operations_count": 0, "flaskpaste_commit_duration_seconds_count": 0, "flaskpaste_request_bytes_total": 70_000,
+		"flaskpaste_response_bytes_total": 1000, "flaskpaste_stored_bytes": 8192, "flaskpaste_storage_limit_bytes": 10 << 30, "flaskpaste_disk_free_bytes": 1, "flaskpaste_pow_difficulty": 4,
+		"flaskpaste_limiter_entries": 1, "flaskpaste_writer_queue_length": 0, "flaskpaste_uploads": 0, "flaskpaste_downloads": 0, "flaskpaste_refused_connections_total": 0, "process_open_fds": 4,
+		"flaskpaste_cache_bytes": 0, "process_resident_memory_bytes": 1 << 20, "process_cpu_seconds_total": 0, "process_start_time_seconds": 1.7e9, "go_goroutines": 2} {
+		if v, ok := m[name]; !ok || v < least {
+			t.Errorf("%s is %v, want %v", name, v, least)
+		}
+	}
+}
+
+// TestPromtool lets Prometheus's own linter read what a server of every feature shows.
+func TestPromtool(t *testing.T) {
+	promtool := need(t, "promtool")
+	ts := start(t, "METRICS_ALLOW=127.0.0.1", "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery")
+	ts.get(ts.create("x").Raw)
+	ts.get("/nothing")
+	cmd := exec.Command(promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(ts.get("/metrics").want(200, "").body)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestMetricsAllow: to all others the route is not there.
+func TestMetricsAllow(t *testing.T) {
+	for _, c := range []struct {
+		name, allow string
+		env         []string
+		headers     []string
+		status      int
+	}{
+		{"nobody by default", "", nil, nil, 404},
+		{"the peer", "127.0.0.0/8", nil, nil, 200},
+		{"another peer", "10.0.0.0/8", nil, nil, 404},
+		{"a stranger's header", "192.0.2.0/24", nil, []string{addrLine}, 404},
+		{"a client of the proxy", "192.0.2.0/24", proxied, from("192.0.2.1"), 200},
+		{"another client of the proxy", "192.0.2.0/24", proxied, from("198.51.100.1"), 404},
+		{"the proxy that names nobody is no client", "127.0.0.1", proxied, []string{secretLine}, 404},
+		{"nor one that names junk", "any", proxied, []string{secretLine, "X-Forwarded-For: junk"}, 404},
+		{"the proxy without its secret is a peer", "127.0.0.1", proxied, nil, 200},
+		{"any", "any", proxied, from("198.51.100.1"), 200},
+	} {
+		ts := start(t, append(slices.Clone(c.env), "METRICS_ALLOW="+c.allow)...)
+		a := ts.get("/metrics", append(c.headers, "X-Request-ID: same")...).want(c.status, "")
+		if other := ts.get("/nothing", append(c.headers, "X-Request-ID: same")...); c.status == 404 && a.body != other.body {
+			t.Errorf("%s: %s, another 404: %s", c.name, a.body, other.body)
+		}
+	}
+}
+
+// TestRecordingIsCheap: what each request does, without the answer.
+func TestRecordingIsCheap(t *testing.T) {
+	m := newMetrics(time.Now())
+	route := m.addRoute("GET /x")
+	if n := testing.AllocsPerRun(1000, func() { m.request(route, "GET", 404, "not_found", time.Millisecond, 1, 2) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkRecording(b *testing.B) {
+	m := newMetrics(time.Now())
+	route := m.addRoute("GET /x")
+	b.ReportAllocs()
+	for b.Loop() {
+		m.request(route, "GET", 200, "", time.Millisecond, 1, 2)
+	}
+}
+
+// ---- the client ----
+
+// TestClientRoute: the program that runs, though its file has another content by now.
+func TestClientRoute(t *testing.T) {
+	exe, dir := must(os.ReadFile(must(os.Executable()))), t.TempDir()
+	path, socket := filepath.Join(dir, "copy"), filepath.Join(dir, "s")
+	if err := os.WriteFile(path, exe, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	command := func() *exec.Cmd {
+		cmd := program(dir, environment([]string{"LISTEN=unix:" + socket}), "serve")
+		cmd.Path = path
+		return cmd
+	}
+	cmd := command()
+	for err := cmd.Start(); err != nil; err = cmd.Start() { // another test's fork may hold the copy open for a moment (ETXTBSY)
+		if !errors.Is(err, syscall.ETXTBSY) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		cmd = command()
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if err := os.Rename(path, path+".old"); err != nil || os.WriteFile(path, []byte("another"), 0o700) != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	ask := func(method string, headers ...string) (*http.Response, string) {
+		req := must(http.NewRequest(method, "http://localhost/client", nil))
+		for _, h := range headers {
+			k, v, _ := strings.Cut(h, ": ")
+			req.Header.Set(k, v)
+		}
+		res, err := client.Do(req)
+		for try := 0; err != nil && try < 1000; try++ { // until it listens
+			time.Sleep(10 * time.Millisecond)
+			res, err = client.Do(req)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res, string(must(io.ReadAll(res.Body)))
+	}
+	sum, size := sum256(string(exe)), len(exe)
+	tag := `"` + sum + `"`
+	for _, c := range []struct {
+		method, header string
+		status         int
+		body           string
+	}{
+		{"GET", "X-Y: z", 200, string(exe)}, {"HEAD", "X-Y: z", 200, ""}, {"GET", "Range: bytes=0-3", 206, "\x7fELF"},
+		{"GET", fmt.Sprintf("Range: bytes=%d-", size-10), 206, string(exe[size-10:])}, {"GET", "Range: bytes=-7", 206, string(exe[size-7:])},
+		{"GET", "If-None-Match: " + tag, 304, ""}, {"GET", `If-None-Match: "x", W/` + tag, 304, ""}, {"GET", "If-Match: " + tag, 200, string(exe)},
+		{"GET", fmt.Sprintf("Range: bytes=%d-", size), 416, "invalid range: failed to overlap\n"},
+	} {
+		res, body := ask(c.method, c.header)
+		if res.StatusCode != c.status || body != c.body || c.status != 416 && res.Header.Get("ETag") != tag {
+			t.Errorf("%s, %s: %d, %d bytes, %v", c.method, c.header, res.StatusCode, len(body), res.Header)
+		}
+		if h := res.Header; c.status == 200 && (h.Get("X-Checksum-SHA256") != sum || h.Get("Content-Disposition") != `attachment; filename="fpaste"` ||
+			h.Get("Content-Type") != "application/octet-stream" || h.Get("Cache-Control") != "public, no-cache" || res.ContentLength != int64(size)) {
+			t.Errorf("%s: %v", c.method, h)
+		}
+	}
+	if res, _ := ask("GET", `If-Match: "x"`); res.StatusCode != 412 {
+		t.Errorf("another If-Match: %d", res.StatusCode)
+	}
+}
+
+// TestRoutes: each line of the table is reached, and nothing else is.
+func TestRoutes(t *testing.T) {
+	ts := behindProxy(t, "METRICS_ALLOW=any", "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "REGISTRATION=open").certified()
+	seen := map[string]bool{}
+	for i, r := range routes() {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		path = strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/00000000/info", "/s/{id}", "/s/00000000", "{id}", "0123456789abcdef", "{view}", "raw",
+			"{name}", "x.txt", "{serial}", "00").Replace(path)
+		var body io.Reader
+		if method == "POST" || method == "PUT" {
+			body = strings.NewReader("x")
+		}
+		ts.clock.advance(time.Second) // a refusal with a line of its own
+		id := fmt.Sprint("route-", i)
+		a := ts.do(method, path, body, withCert(certOfAdmin, "X-Forwarded-For: 192.0.2.1", "X-Request-ID: "+id)...)
+		if got := strings.Trim(ts.logged(id, "route"), `"`); a.StatusCode == 405 || a.StatusCode >= 500 || got != method || !strings.Contains(ts.logs.String(), `route="`+r.pattern+`"`) {
+			t.Errorf("%s: %d, %s", r.pattern, a.StatusCode, a.body)
+		}
+		if r.who == "" || r.does == "" || seen[r.pattern] || strings.HasPrefix(r.pattern, "HEAD") {
+			t.Errorf("the line %+v", r)
+		}
+		seen[r.pattern] = true
+		if a := ts.do("PATCH", path, nil, from("192.0.2.1")...).want(405, "method_not_allowed"); !strings.Contains(a.Header.Get("Allow"), method) {
+			t.Errorf("%s: Allow %q", path, a.Header.Get("Allow"))
+		}
+	}
+	if _, err := newServer(nil, nil, nil, nil); err == nil {
+		t.Error("a server without its parts")
+	}
+}

@@ -1,0 +1,1112 @@
+package main
+
+// The database: what it refuses to open and leaves alone, group commits, room, the sweep and what falls due by itself, what may
+// stay behind of what is gone, the cache, health, backups. Real files in t.TempDir(), in this process; who must die is the real program
+// (crash_test.go, fault_test.go), or the files as a kill leaves them (crashed).
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// database is the path of the database that start makes in dir.
+func database(dir string) string { return filepath.Join(dir, "flaskpaste.db") }
+
+// filesIn are the files of a folder as lines of name and content; SQLite's shared memory and the lock have names alone.
+func filesIn(t testing.TB, dir string) string {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, f := range files {
+		b, _ := os.ReadFile(filepath.Join(dir, f.Name()))
+		if strings.HasSuffix(f.Name(), "-shm") || strings.HasSuffix(f.Name(), ".lock") {
+			b = nil
+		}
+		list = append(list, fmt.Sprintf("%s %d %x", f.Name(), len(b), sha256.Sum256(b)))
+	}
+	return strings.Join(list, "\n")
+}
+
+// without leaves the lines of what lies beside a database out: the lock and SQLite's shared memory.
+func without(files string) string {
+	return regexp.MustCompile(`(?m)^.*(\.lock|-shm) .*\n?`).ReplaceAllString(files+"\n", "")
+}
+
+// command runs a command of the program in this process on the database of dir; one that does not end fails the test.
+func operatorCommand(t testing.TB, dir string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs lockedBuffer
+	done := make(chan int, 1)
+	go func() {
+		done <- run(append([]string{"flaskpaste"}, args...), environment([]string{"DATABASE=" + database(dir), "LISTEN=127.0.0.1:0"}), &out, &errs)
+	}()
+	select {
+	case code = <-done:
+	case <-time.After(time.Minute):
+		t.Fatalf("%v still runs: %s", args, errs.String())
+	}
+	return code, out.String(), errs.String()
+}
+
+// crashed copies the database of a running server as kill -9 would leave it now, and returns the copy's folder.
+func (ts *testServer) crashed() string {
+	ts.t.Helper()
+	dir := ts.t.TempDir()
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(database(ts.dir) + suffix)
+		if err == nil {
+			err = os.WriteFile(database(dir)+suffix, b, 0o600)
+		}
+		if err != nil {
+			ts.t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// shows is a value of /metrics; the server has METRICS_ALLOW=any.
+func (ts *testServer) shows(name string) float64 {
+	ts.t.Helper()
+	_, line, ok := strings.Cut(ts.get("/metrics").want(200, "").body, "\n"+name+" ")
+	line, _, _ = strings.Cut(line, "\n")
+	v, err := strconv.ParseFloat(line, 64)
+	if !ok || err != nil {
+		ts.t.Fatalf("%s: %q, %v", name, line, err)
+	}
+	return v
+}
+
+// token is the header that lets one change c.
+func tokenOf(c created) string { return "X-Delete-Token: " + c.DeleteToken }
+
+// begin sends the head of an upload of size bytes and, of its content, what is given; rest ends the upload and returns the answer.
+func (ts *testServer) begin(size int, content string) (rest func(string) *answer) {
+	c := ts.dial()
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size, content)
+	return func(s string) *answer {
+		ts.t.Helper()
+		io.WriteString(c, s)
+		res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "POST", URL: must(http.NewRequest("POST", "/", nil)).URL})
+		if err != nil {
+			ts.t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return &answer{res, string(b), ts.t}
+	}
+}
+
+// ---- opening ----
+
+// TestRefusedDatabases: each is refused in one line and left as it was, by the server, by check and by backup.
+func TestRefusedDatabases(t *testing.T) {
+	ts := start(t, "CHECKPOINT=off")
+	ts.create(pattern(50000))
+	copied := filepath.Join(t.TempDir(), "copy")
+	if code, _, errs := operatorCommand(t, ts.dir, "backup", copied); code != 0 {
+		t.Fatal(errs)
+	}
+	ts.write("PRAGMA user_version = 99")
+	newer := ts.crashed()
+	ts.stop()
+	model := start(t)
+	model.create(pattern(50000))
+	model.stop()
+	good := must(os.ReadFile(database(model.dir)))
+	save := func(change func(b []byte) []byte) func(string) {
+		return func(dir string) { os.WriteFile(database(dir), change(slices.Clone(good)), 0o600) }
+	}
+	for _, c := range []struct {
+		name string
+		make func(dir string)
+		says string
+	}{
+		{"a text file", save(func([]byte) []byte { return []byte("this is a text file\n") }), "not a flaskpaste database"},
+		{"100 zeros", save(func([]byte) []byte { return make([]byte, 100) }), "not a flaskpaste database"},
+		{"another program's database", func(dir string) {
+			db := must(sql.Open("sqlite", dsn(database(dir), "rwc")))
+			defer db.Close()
+			must(db.Exec("CREATE TABLE pastes (id TEXT); INSERT INTO pastes VALUES ('a')"))
+		}, "not a flaskpaste database"},
+		{"cut within the header", save(func(b []byte) []byte { return b[:60] }), "not a flaskpaste database"},
+		{"cut behind the first page", save(func(b []byte) []byte { return b[:pageSize] }), "truncated"},
+		{"half a page is missing", save(func(b []byte) []byte { return b[:len(b)-pageSize/2] }), "truncated"},
+		{"the schema is junk", save(func(b []byte) []byte {
+			copy(b[100:], bytes.Repeat([]byte("junk"), 1000))
+			return b
+		}), "damaged"},
+		{"pages of another size", save(func(b []byte) []byte { b[16] = 0x10; return b }), ""},
+		{"a newer version", save(func(b []byte) []byte { b[63] = 99; return b }), "newer"},
+		{"a newer version, known from the log alone", func(dir string) {
+			os.Remove(dir)
+			os.CopyFS(dir, os.DirFS(newer))
+		}, "newer"},
+		{"a backup beside the log of what it replaced", func(dir string) {
+			os.Remove(dir)
+			os.CopyFS(dir, os.DirFS(newer))
+			os.WriteFile(database(dir), must(os.ReadFile(copied)), 0o600)
+		}, "flaskpaste.db-wal and "},
+		{"a folder", func(dir string) { os.Mkdir(database(dir), 0o700) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			c.make(dir)
+			before := without(filesIn(t, dir))
+			for _, args := range [][]string{{"serve"}, {"check"}, {"backup", filepath.Join(dir, "copy")}, {"backup", "-"}} {
+				code, out, errs := operatorCommand(t, dir, args...)
+				if said := out + errs; code != exitFailed || strings.Count(said, "\n") > 2 || !strings.Contains(said, c.says) {
+					t.Errorf("%v: exit code %d, %q", args, code, said)
+				}
+				if after := without(filesIn(t, dir)); after != before {
+					t.Errorf("%v left\n%s\nof\n%s", args, after, before)
+				}
+			}
+		})
+	}
+	dir := t.TempDir() // and the way on that the sentence names
+	os.CopyFS(dir, os.DirFS(newer))
+	os.WriteFile(database(dir), must(os.ReadFile(copied)), 0o600)
+	os.Remove(database(dir) + "-wal")
+	startIn(t, dir).stored(1)
+}
+
+// TestReadOnly: on a file system that can't be written to, the server says so; check and backup do what they can.
+func TestReadOnly(t *testing.T) {
+	dir := smallDisk(t, 4)
+	ts := startIn(t, dir)
+	ts.create("x")
+	ts.stop()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := operatorCommand(t, dir, "serve"); code != exitFailed || !strings.Contains(errs, "read-only") {
+		t.Errorf("serve: exit code %d, %q", code, out+errs)
+	}
+	if code, out, errs := operatorCommand(t, dir, "check"); code != 0 {
+		t.Errorf("check: exit code %d, %q", code, out+errs)
+	}
+	elsewhere := t.TempDir()
+	if code, out, errs := operatorCommand(t, dir, "backup", database(elsewhere)); code != 0 {
+		t.Fatalf("backup: exit code %d, %q", code, out+errs)
+	}
+	startIn(t, elsewhere).stored(1)
+}
+
+// TestOpenings: a database that is not there, is empty, or lies at a strange path; its files are the user's own.
+func TestOpenings(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"check"}, {"backup", "-"}} {
+		if code, out, errs := operatorCommand(t, dir, args...); code != exitFailed || !strings.Contains(out+errs, "FLASKPASTE_DATABASE") {
+			t.Errorf("%v without a database: exit code %d, %q", args, code, out+errs)
+		}
+	}
+	if files := filesIn(t, dir); files != "" {
+		t.Errorf("commands made %s", files)
+	}
+	os.WriteFile(database(dir), nil, 0o600)
+	startIn(t, dir).create("in what was an empty file")
+	strange := filepath.Join(t.TempDir(), "a b%41?mode=ro#x&y=é'\"")
+	ts := startIn(t, strange)
+	ts.create("x")
+	for _, name := range []string{"", "-wal", ".lock"} {
+		if info, err := os.Stat(database(strange) + name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	ts.stop()
+	startIn(t, strange).stored(1)
+	if info := must(os.Stat(strange)); info.Mode().Perm() != 0o700 {
+		t.Errorf("folder: %v", info.Mode())
+	}
+}
+
+// TestOneServer: a link to the database, to nothing at first, changes neither who may serve it nor where its log is.
+func TestOneServer(t *testing.T) {
+	home, links := t.TempDir(), [2]string{t.TempDir(), t.TempDir()}
+	for _, dir := range links {
+		if err := os.Symlink(database(home), database(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ts := startIn(t, links[0])
+	p := ts.create("x")
+	for _, dir := range []string{links[0], links[1], home} {
+		if code, _, errs := operatorCommand(t, dir, "serve"); code != exitFailed || strings.Count(errs, "\n") != 1 ||
+			!strings.Contains(errs, "another server uses the database") {
+			t.Errorf("exit code %d, %q", code, errs)
+		}
+	}
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	if files := filesIn(t, links[0]); strings.Contains(files, "\n") {
+		t.Errorf("beside the link: %s", files)
+	}
+	ts.stop()
+	startIn(t, links[1]).stored(1)
+	victim := filepath.Join(t.TempDir(), "victim") // who broke into the server plants a link
+	os.WriteFile(victim, []byte("victim"), 0o600)
+	os.Remove(database(home) + ".lock")
+	os.Symlink(victim, database(home)+".lock")
+	if code, _, errs := operatorCommand(t, home, "serve"); code != exitFailed || string(must(os.ReadFile(victim))) != "victim" {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
+}
+
+// TestCheckChangesNothing, byte for byte, whatever state the files are in, and it finds nothing wrong with them.
+func TestCheckChangesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(*testing.T) (dir string)
+	}{
+		{"clean", func(t *testing.T) string { ts := start(t); ts.create(pattern(300000)); ts.stop(); return ts.dir }},
+		{"beside a server", func(t *testing.T) string { ts := start(t, "CHECKPOINT=off"); ts.create(pattern(300000)); return ts.dir }},
+		{"beside a server whose log is empty", func(t *testing.T) string {
+			ts := start(t)
+			ts.create(pattern(300000))
+			ts.sweep()
+			return ts.dir
+		}},
+		{"after kill -9", func(t *testing.T) string {
+			ts := start(t, "CHECKPOINT=off")
+			ts.create(pattern(300000))
+			return ts.crashed()
+		}},
+		{"a restored backup", func(t *testing.T) string {
+			ts, dir := start(t), t.TempDir()
+			ts.create(pattern(300000))
+			operatorCommand(t, ts.dir, "backup", database(dir))
+			return dir
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := c.make(t)
+			before := without(filesIn(t, dir))
+			if code, out, errs := operatorCommand(t, dir, "check"); code != 0 || out != "all is well\n" {
+				t.Errorf("exit code %d, %q, %q", code, out, errs)
+			}
+			if after := without(filesIn(t, dir)); after != before {
+				t.Errorf("left\n%s\nof\n%s", after, before)
+			}
+		})
+	}
+}
+
+// TestReadingBeside: who reads beside a server whose log is empty sees what it writes next. SQLite told that nobody writes would
+// mix what it read before and after.
+func TestReadingBeside(t *testing.T) {
+	ts := start(t)
+	ts.sweep()
+	if size := fileSize(database(ts.dir) + "-wal"); size != 0 {
+		t.Fatalf("the log has %d bytes", size)
+	}
+	st, err := openStore(storeOptions{path: database(ts.dir), mode: openReading, log: slog.New(slog.DiscardHandler), fatal: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.close()
+	ts.create("x")
+	if found, _, err := st.list(listQuery{all: true, limit: 10}, time.Now().Unix()); err != nil || len(found) != 1 {
+		t.Errorf("%d pastes, %v", len(found), err)
+	}
+}
+
+// TestPragmas: what the promises rest on, asked from the writer's connection.
+func TestPragmas(t *testing.T) {
+	for setting, synchronous := range map[string]string{"full": "2", "normal": "1"} {
+		ts := start(t, "SYNC="+setting)
+		for name, want := range map[string]string{"journal_mode": "wal", "synchronous": synchronous, "secure_delete": "1", "auto_vacuum": "2",
+			"page_size": "8192", "foreign_keys": "1", "temp_store": "2", "busy_timeout": "5000"} {
+			var got string
+			if err := ts.store.do(0, func(w *writeTx) error { return w.row("PRAGMA "+name, nil, &got) }); err != nil || got != want {
+				t.Errorf("%s = %s, want %s; %v", name, got, want, err)
+			}
+		}
+		if _, err := ts.store.r.Exec("DELETE FROM pastes"); err == nil {
+			t.Error("a reader writes")
+		}
+	}
+}
+
+// ---- writing ----
+
+// TestGroupCommit: what waits is committed as one; what fails in it, before or after it has written, takes nobody with it.
+func TestGroupCommit(t *testing.T) {
+	refused := errors.New("refused")
+	for _, c := range []struct {
+		name string
+		fail func(*writeTx) error
+	}{
+		{"before its first write", func(*writeTx) error { return refused }},
+		{"after a write", func(w *writeTx) error {
+			_, err := w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			return errors.Join(err, refused)
+		}},
+		{"by a constraint after a write", func(w *writeTx) error {
+			_, err := w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			if err == nil {
+				_, err = w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			}
+			return err
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, "METRICS_ALLOW=any")
+			queue := func() int64 { return int64(ts.shows("flaskpaste_writer_queue_length")) }
+			gone, changed := ts.create("to be deleted"), ts.create("to be changed")
+			release := ts.block()
+			var wg sync.WaitGroup
+			for i, do := range []func(){
+				func() { ts.create(pattern(300000)) },
+				func() {
+					if err := ts.store.do(0, c.fail); err == nil {
+						t.Error("what failed was not told so")
+					}
+				},
+				func() { ts.create("one chunk") },
+				func() { ts.do("DELETE", "/"+gone.ID, nil, tokenOf(gone)).want(200, "") },
+				func() { ts.do("PUT", "/"+changed.ID, strings.NewReader("2"), tokenOf(changed)).want(200, "") },
+				func() {
+					ts.do("PUT", "/"+changed.ID, strings.NewReader("3"), tokenOf(changed), `If-Match: "0"`).want(412, "")
+				},
+			} {
+				wg.Go(do)
+				ts.settled("operations that wait", int64(i+1), queue)
+			}
+			release()
+			wg.Wait()
+			if got := ts.get("/" + changed.ID + "/raw").body; got != "2" {
+				t.Errorf("changed to %q", got)
+			}
+			ts.stored(3)
+		})
+	}
+}
+
+// TestBusyWriter: a full queue is 503 at once, and nothing of it is stored; reads go on, with their renewals dropped.
+func TestBusyWriter(t *testing.T) {
+	ts := start(t, "CACHE=0")
+	ts.clock.hold()
+	p := ts.create("x")
+	ts.clock.advance(time.Hour)
+	release := ts.block()
+	for ts.store.post(func(*writeTx) error { return nil }) {
+	}
+	for _, a := range []*answer{ts.post("y"), ts.post(pattern(300000)), ts.do("DELETE", "/"+p.ID, nil, tokenOf(p))} {
+		if a.want(503, "busy"); a.Header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+	}
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	release()
+	ts.settled("health, which finds room in the queue", 0, func() int64 {
+		return map[bool]int64{true: 1}[ts.store.do(0, func(*writeTx) error { return nil }) != nil]
+	})
+	ts.stored(1)
+	if at := ts.number("SELECT expires_at FROM pastes"); at != p.ExpiresAt {
+		t.Errorf("expires at %d, not %d", at, p.ExpiresAt)
+	}
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	ts.settled("renewal by the next read", p.ExpiresAt+3600, func() int64 { return ts.number("SELECT expires_at FROM pastes") })
+}
+
+// TestRenewalIsDurable: that a read renewed outlives the server, a clean end and the next start.
+func TestRenewalIsDurable(t *testing.T) {
+	ts := start(t)
+	ts.clock.hold()
+	p := ts.create("x")
+	ts.clock.advance(time.Hour)
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	ts.stop()
+	ts = startAt(t, ts.dir, 24*time.Hour+30*time.Minute)
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	ts.stored(1)
+}
+
+// ---- room ----
+
+// TestQuota: MAX_STORAGE is what the database holds on the disk, to a twentieth, however small its contents; strangers may fill three
+// quarters. What does not fit leaves nothing; what goes makes room, when it is swept.
+func TestQuota(t *testing.T) {
+	limit := 8 << 20
+	if amount(0, 1, 1) == 1 {
+		limit = 100 << 20
+	}
+	ts := start(t, append([]string{fmt.Sprint("MAX_STORAGE=", limit), "METRICS_ALLOW=any", "CACHE=0", "MAX_UPLOADS=512"}, proxied...)...)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for ts.post("x").StatusCode == 201 {
+			}
+		})
+	}
+	wg.Wait()
+	pastes := ts.number("SELECT count(*) FROM pastes")
+	ts.stored(pastes)
+	ts.sweep() // empties the log into the file
+	file, gauge := float64(fileSize(database(ts.dir))), ts.shows("flaskpaste_stored_bytes")
+	for name, v := range map[string]float64{"the gauge": gauge, "what strangers may fill": float64(limit) * 3 / 4} {
+		if v < file*0.95 || v > file*1.05 {
+			t.Errorf("%s is %.0f bytes, the file %.0f", name, v, file)
+		}
+	}
+	for _, c := range []struct {
+		name, method, content string
+		headers               []string
+	}{
+		{"one byte", "POST", "x", nil}, {"of a stranger with a certificate", "POST", "x", withCert(certAlice)},
+		{"several chunks", "PUT", pattern(3 * chunkSize), nil}, {"form", "POST", "--b\r\nContent-Disposition: form-data; name=f\r\n\r\nx\r\n--b--\r\n",
+			[]string{"Content-Type: multipart/form-data; boundary=b"}}} {
+		t.Run(c.name, func(t *testing.T) {
+			a := ts.in(t).do(c.method, "/", strings.NewReader(c.content), c.headers...).want(503, "storage_full")
+			if a.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			ts.stored(pastes)
+		})
+	}
+	id, chunk := "", int64(0)
+	if err := ts.store.r.QueryRow("SELECT id, content FROM pastes").Scan(&id, &chunk); err != nil {
+		t.Fatal(err)
+	}
+	ts.write("UPDATE pastes SET token = ? WHERE id = ?", must(hex.DecodeString(sum256("t"))), id)
+	ts.get("/"+id+"/raw").want(200, "")
+	ts.do("PUT", "/"+id, nil, "X-Delete-Token: t", "X-Expiry: 60").want(200, "")
+	ts.do("PUT", "/"+id, strings.NewReader("y"), "X-Delete-Token: t").want(503, "storage_full")
+	ts.do("DELETE", "/"+id, nil, "X-Delete-Token: t").want(200, "")
+	ts.stored(pastes - 1)
+	ts.create("y")
+	ts.post(pattern(chunkSize+1)).want(503, "storage_full")
+	ts.stored(pastes)
+}
+
+// TestReserve: uploads stop at MIN_FREE; reads, changes of options, deletions and the sweep do not.
+func TestReserve(t *testing.T) {
+	ts := start(t)
+	p, q := ts.create("x"), ts.create("y")
+	ts.create("z", "X-Expiry: 60")
+	ts.stop()
+	ts = startIn(t, ts.dir, "MIN_FREE="+strconv.FormatInt(freeSpace(ts.dir)+1<<40, 10))
+	ts.post("x").want(503, "storage_full")
+	ts.do("PUT", "/"+p.ID, strings.NewReader("x"), tokenOf(p)).want(503, "storage_full")
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	ts.do("PUT", "/"+p.ID, nil, tokenOf(p), "X-Expiry: 60").want(200, "")
+	ts.do("DELETE", "/"+q.ID, nil, tokenOf(q)).want(200, "")
+	ts.clock.advance(61 * time.Second)
+	if n := ts.sweep(); n != 2 {
+		t.Errorf("swept %d, want 2", n)
+	}
+	ts.nothing()
+}
+
+// ---- the sweep ----
+
+// TestSweepSteps: each step does a bounded piece of everything that is due, so that nobody starves one part by feeding another; in the
+// end all of it is gone, the survivors are whole, the pages are the disk's again and the log is empty.
+func TestSweepSteps(t *testing.T) {
+	ts := start(t, "MAX_ANON=20MiB", "SWEEP=1h")
+	ts.clock.hold()
+	var kept []created
+	for i := range 160 {
+		kept = append(kept, ts.create(pattern(1000+i*50), "X-Expiry: 2h"))
+		ts.create(pattern(1000+i*50), "X-Expiry: 1h")
+	}
+	for range 3 {
+		ts.create(pattern(6<<20), "X-Expiry: 30m") // whose chunks are more than a step's
+	}
+	for i := range 120 {
+		end := ts.clock.now().Unix() - certMemory - 100*86400
+		ts.write("INSERT INTO certs VALUES (?1, ?1, ?1, ?1, 'x', 0, ?2, 0, '', 0, 0)", fmt.Sprint(i), end)
+	}
+	ts.write("INSERT INTO certs VALUES ('v', 'v', 'v', 'v', 'x', 0, 0, 0, '', 1, 0)") // the operator's own stay
+	if n := ts.sweep(); n != 0 {
+		t.Fatalf("swept %d before their time", n)
+	} // but the log is in the file now
+	size := fileSize(database(ts.dir))
+	ts.clock.advance(time.Hour + time.Second)
+	state := func() (n [4]int64) {
+		return [4]int64{ts.number("SELECT count(*) FROM pastes"), ts.number("SELECT count(*) FROM certs"),
+			ts.number("SELECT coalesce(sum(length(data)), 0) FROM chunks"), ts.number("PRAGMA page_count")}
+	}
+	steps := 0
+	for more := true; more; steps++ {
+		before := state()
+		var err error
+		if _, _, more, err = ts.store.sweep(ts.clock.now().Unix()); err != nil {
+			t.Fatal(err)
+		}
+		after := state()
+		for i, most := range [4]int64{sweepRows, sweepRows, batchBytes, 1024} {
+			if d := before[i] - after[i]; d > most {
+				t.Errorf("step %d removed %d of %v, more than %d", steps, d, before, most)
+			}
+		}
+		if steps == 0 && (before[0] == after[0] || before[2] == after[2]) {
+			t.Errorf("the first step left rows or chunks as they were: %v, %v", before, after)
+		}
+	}
+	ts.stored(int64(len(kept)))
+	if n := ts.number("SELECT count(*) FROM certs"); n != 1 {
+		t.Errorf("%d certificates left, want the operator's", n)
+	}
+	for _, p := range kept {
+		if a := ts.get("/"+p.ID+"/raw").want(200, ""); sum256(a.body) != p.SHA256 {
+			t.Errorf("%s: another content", p.ID)
+		}
+	}
+	if after, free := fileSize(database(ts.dir)), ts.number("PRAGMA freelist_count"); after > size-8<<20 || free > freePages {
+		t.Errorf("the file has %d bytes of %d, %d free pages", after, size, free)
+	}
+	if n := fileSize(database(ts.dir) + "-wal"); n != 0 {
+		t.Errorf("the log has %d bytes", n)
+	}
+	// With a replicator outside, the log is its own.
+	ts = start(t, "CHECKPOINT=off")
+	ts.create("x")
+	if ts.sweep(); fileSize(database(ts.dir)+"-wal") == 0 {
+		t.Error("CHECKPOINT=off: the log was emptied")
+	}
+}
+
+// TestClocks: a clock that is far from the latest content at the start, or that jumps, removes nothing for ten minutes, and says so,
+// whatever is deleted meanwhile; a machine that was off for a month is believed.
+func TestClocks(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		name           string
+		jump           time.Duration
+		running, start bool // waits when it jumps, when the server starts with it
+	}{
+		{"an hour", time.Hour, false, false}, {"an hour back", -time.Hour, false, false}, {"a month", 30 * day, true, false},
+		{"beyond any life", 91 * day, true, true}, {"two days back", -2 * day, true, true}, {"the epoch", -20 * 365 * day, true, true},
+	} {
+		for _, running := range []bool{true, false} {
+			t.Run(fmt.Sprint(c.name, ", running ", running), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					dir, waits := t.TempDir(), c.start
+					ts := newTestServer(t, dir, 0, "SWEEP=1m")
+					fill(t, ts.store, 2, time.Now().Unix()+60)
+					if running {
+						waits = c.running
+					} else {
+						ts.store.close()
+						ts = newTestServer(t, dir, c.jump, "SWEEP=1m")
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					var loop sync.WaitGroup
+					loop.Go(func() { ts.sweepLoop(ctx) })
+					time.Sleep(10 * time.Second)
+					if running {
+						ts.clock.advance(c.jump)
+						time.Sleep(time.Minute - 11*time.Second)
+					}
+					left := func(when string, want int64) {
+						synctest.Wait()
+						if n := ts.number("SELECT count(*) FROM pastes"); n != want {
+							t.Errorf("%s: %d pastes, want %d", when, n, want)
+						}
+					}
+					ts.write("DELETE FROM pastes WHERE content = 1") // somebody deletes
+					ts.store.dropped("it")
+					time.Sleep(9 * time.Minute)
+					synctest.Wait()
+					if said := strings.Contains(ts.logs.String(), "clock looks wrong"); said != waits {
+						t.Errorf("said so: %v", said)
+					}
+					gone := int64(0)
+					if c.jump < -time.Hour || waits { // by its clock the end is far, or it waits
+						gone = 1
+					}
+					if c.jump > -time.Hour || waits {
+						left("before ten minutes", gone)
+					}
+					if time.Sleep(3 * time.Minute); c.jump > 0 {
+						left("after ten minutes", 0)
+					}
+					cancel()
+					loop.Wait()
+					ts.store.close()
+				})
+			})
+		}
+	}
+}
+
+// TestDueTimes: what a process that died left half done falls due by itself, no sooner than anybody may still need it.
+func TestDueTimes(t *testing.T) {
+	big := pattern(3*chunkSize + 5)
+	for _, c := range []struct {
+		name    string
+		left    int64 // pastes in the end
+		garbage int64 // contents that nobody may touch before they are due
+		do      func(*testServer)
+	}{
+		{"an upload", 1, 1, func(ts *testServer) {
+			ts.begin(len(big), big[:2*chunkSize+9])
+			ts.settled("chunks of the upload", 2, func() int64 { return ts.number("SELECT count(*) FROM chunks WHERE key >> 20 > 1") })
+		}},
+		{"a burn", 1, 1, func(ts *testServer) {
+			p := ts.create(pattern(3<<20), "X-Burn-After-Read: true")
+			c := ts.dial()
+			c.(*net.TCPConn).SetReadBuffer(4096)
+			fmt.Fprintf(c, "GET /%s/raw HTTP/1.1\r\nHost: x\r\n\r\n", p.ID) // and reads nothing
+			ts.settled("pastes", 1, func() int64 { return ts.number("SELECT count(*) FROM pastes") })
+		}},
+		{"a replacement", 2, 0, func(ts *testServer) {
+			p := ts.create(big)
+			ts.do("PUT", "/"+p.ID, strings.NewReader(big[:2*chunkSize]), tokenOf(p)).want(200, "")
+		}},
+		{"a deletion", 1, 0, func(ts *testServer) {
+			p := ts.create(big)
+			ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, "CHECKPOINT=off", "MAX_UPLOADS=512")
+			ts.create("stays")
+			c.do(ts)
+			dir := ts.crashed()
+			ts.stop()
+			again := startAt(t, dir, 15*time.Minute)
+			again.sweep()
+			if n := again.number("SELECT count(*) FROM garbage"); n != c.garbage {
+				t.Errorf("%d contents in the garbage before they are due, want %d", n, c.garbage)
+			}
+			p := again.create("a content number is never used twice")
+			again.clock.advance(2 * time.Minute)
+			again.stored(c.left + 1)
+			again.get("/"+p.ID+"/raw").want(200, "")
+		})
+	}
+}
+
+// TestUploadOutlivesItself: an upload whose chunks the sweep has begun to take, since the clock went on without it, is no paste, and
+// leaves no chunk that nobody knows.
+func TestUploadOutlivesItself(t *testing.T) {
+	const chunks = 20 // more than one step removes
+	content := pattern(chunks*chunkSize + 7)
+	for _, c := range []struct {
+		name  string
+		sent  int  // chunks before
+		steps bool // one step of the sweep, not all
+	}{
+		{"all gone, more to come", 3, false}, {"all gone, nothing but the end to come", chunks, false},
+		{"some gone, more to come", chunks - 1, true}, {"some gone, nothing but the end to come", chunks, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, "MAX_ANON=20MiB", "SWEEP=1h")
+			rest := ts.begin(len(content), content[:c.sent*chunkSize+5])
+			ts.settled("chunks", int64(c.sent), func() int64 { return ts.number("SELECT count(*) FROM chunks") })
+			ts.clock.advance(17 * time.Minute)
+			if !c.steps {
+				ts.sweep()
+			} else if _, _, more, err := ts.store.sweep(ts.clock.now().Unix()); err != nil || !more {
+				t.Fatal(more, err)
+			}
+			rest(content[c.sent*chunkSize+5:]).want(408, "too_slow")
+			ts.nothing()
+		})
+	}
+}
+
+// TestForensics: of what is gone nothing is found in the database or its log after two sweeps, whatever its size, however it went.
+func TestForensics(t *testing.T) {
+	rounds, n := amount(1, 4, 40), amount(150, 1000, 10_000)
+	seed := rand.Uint64()
+	for round := range rounds {
+		rnd := rand.New(rand.NewPCG(seed, uint64(round)))
+		ts := start(t, "MAX_UPLOADS=512", "EXPIRY_ANON=7d", "MAX_STORAGE=99GiB")
+		// A content is its own mark over and over: any 24 bytes of it that stay hold it whole.
+		content := func(mark, size int) string {
+			m := fmt.Sprintf("~%010d~", mark)
+			return strings.Repeat(m, size/len(m)+2)[:size]
+		}
+		ways := []string{"stays", "expires", "burns", "deleted", "replaced", "aborted", "short"}
+		type thing struct {
+			created
+			way  string
+			size int
+		}
+		things, alive := make([]thing, n), map[int]bool{}
+		work := func(f func(i int, x *thing)) {
+			order, next := rnd.Perm(n), atomic.Int64{}
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for j := next.Add(1) - 1; j < int64(n); j = next.Add(1) - 1 {
+						f(order[j], &things[order[j]])
+					}
+				})
+			}
+			wg.Wait()
+		}
+		for i := range things {
+			x := &things[i]
+			if x.way, x.size = ways[rnd.IntN(len(ways))], 30+rnd.IntN(3970); i%50 == 7 {
+				x.size = chunkSize + rnd.IntN(2*chunkSize)
+			} else if i%50 == 8 {
+				x.size = 4000 + rnd.IntN(chunkSize-4000)
+			}
+			alive[i] = x.way == "stays"
+			alive[n+i] = x.way == "replaced"
+		}
+		work(func(i int, x *thing) {
+			headers := map[string][]string{"burns": {"X-Burn-After-Read: true"}, "expires": {"X-Expiry: 1h"}}[x.way]
+			switch {
+			case x.way == "short":
+				a := ts.do("POST", "/s", strings.NewReader("https://example.org/"+content(i, min(x.size, 2000))), "Accept: application/json").want(201, "")
+				x.ID, x.DeleteToken = a.field("id"), a.field("delete_token")
+			case x.way != "aborted":
+				x.created = ts.create(content(i, x.size), headers...)
+			case i%5 == 0: // only whole chunks are written before the end
+				c := ts.dial()
+				fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n%s", content(i, chunkSize+5000))
+				c.Close()
+			}
+		})
+		work(func(i int, x *thing) { // in another order
+			switch x.way {
+			case "burns":
+				if a := ts.get("/"+x.ID+"/raw").want(200, ""); a.body != content(i, x.size) {
+					t.Errorf("burned %d bytes of %d", len(a.body), x.size)
+				}
+			case "deleted":
+				ts.do("DELETE", "/"+x.ID, nil, tokenOf(x.created)).want(200, "")
+			case "short":
+				ts.do("DELETE", "/s/"+x.ID, nil, tokenOf(x.created)).want(200, "")
+			case "replaced":
+				ts.do("PUT", "/"+x.ID, strings.NewReader(content(n+i, 30+i%3000)), tokenOf(x.created)).want(200, "")
+			case "stays":
+				if i%3 == 0 { // rows that change lengthen and shorten beside those that go
+					ts.do("PUT", "/"+x.ID, nil, tokenOf(x.created), "X-Expiry: 2h").want(200, "")
+				}
+			}
+		})
+		ts.settled("upload slots", 0, func() int64 { return int64(ts.uploads.inUse()) })
+		ts.settled("contents in use", 0, func() int64 { return ts.number("SELECT count(*) FROM garbage WHERE due > 0") })
+		ts.clock.advance(time.Hour + time.Second)
+		for range 2 {
+			ts.sweep()
+		}
+		maps.DeleteFunc(alive, func(_ int, yes bool) bool { return !yes })
+		ts.stored(int64(len(alive)))
+		found, survivors, size := map[int]bool{}, map[int]bool{}, 0
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			b, _ := os.ReadFile(database(ts.dir) + suffix)
+			size += len(b)
+			for _, m := range regexp.MustCompile(`~\d{10}~`).FindAll(b, -1) {
+				mark := must(strconv.Atoi(string(m[1:11])))
+				if alive[mark] {
+					survivors[mark] = true
+				} else {
+					found[mark] = true
+				}
+			}
+		}
+		if len(survivors) != len(alive) {
+			t.Errorf("the marks of %d of %d survivors are found: the search does not see what is there", len(survivors), len(alive))
+		}
+		if len(found) != 0 {
+			t.Errorf("seed %d, round %d: %d contents that are gone are still found in %d bytes", seed, round, len(found), size)
+		}
+		ts.stop()
+	}
+	proved(t, "forensics", fmt.Sprintf("%d runs of %d contents that stay, expire, burn, are deleted, replaced, given up, or are targets", rounds, n),
+		"of what is gone, nothing in database, log or shared memory")
+}
+
+// ---- reading ----
+
+// TestDamagedContent: bytes that are not those that were stored are an error, never an answer.
+func TestDamagedContent(t *testing.T) {
+	ts := start(t, "CACHE=0")
+	const flip = "UPDATE chunks SET data = CAST('X' || substr(data, 2) AS BLOB) WHERE key = ?"
+	for _, c := range []struct {
+		name   string
+		size   int
+		change string
+		cut    bool // after the answer has begun
+	}{
+		{"a byte of one chunk", 1000, flip, false},
+		{"one chunk shorter", 1000, "UPDATE chunks SET data = substr(data, 2) WHERE key = ?", false},
+		{"one chunk is missing", 1000, "DELETE FROM chunks WHERE key = ?", false},
+		{"a byte of a whole chunk", chunkSize, flip, false},
+		{"a byte of the first of several", 2*chunkSize + 10, flip, true},
+		{"the first of several shorter", 2*chunkSize + 10, "UPDATE chunks SET data = substr(data, 2) WHERE key = ?", false},
+		{"the first of several is missing", 2*chunkSize + 10, "DELETE FROM chunks WHERE key = ?", false},
+		{"the second is missing", 2*chunkSize + 10, "DELETE FROM chunks WHERE key = ? + 1", true},
+		{"the last is longer", 2*chunkSize + 10, "UPDATE chunks SET data = CAST(data || 'x' AS BLOB) WHERE key = ? + 2", true},
+	} {
+		for _, option := range []string{"", "X-Read-Proof-SHA256: " + sum256(strings.Repeat("\x00", 32))} {
+			p := ts.create(pattern(c.size), slices.DeleteFunc([]string{option}, func(s string) bool { return s == "" })...)
+			ts.write(c.change, ts.number("SELECT content << 20 FROM pastes WHERE id = ?", p.ID))
+			a, err := ts.try("GET", "/"+p.ID+"/raw", nil, "X-Read-Proof: "+strings.Repeat("00", 32))
+			switch {
+			case c.cut != (err != nil), err == nil && a.StatusCode != 500:
+				t.Errorf("%s, %q: %v, %+v", c.name, option, err, a)
+			case err == nil && strings.Contains(a.body, pattern(100)[5:90]):
+				t.Errorf("%s: shows content", c.name)
+			}
+		}
+	}
+	ts.get("/health").want(200, "")
+}
+
+// TestCache: what is small, open and often read comes from memory, bounded in bytes, never older than the last change and never
+// beyond a deadline.
+func TestCache(t *testing.T) {
+	const most = 1 << 20
+	ts := start(t, "CACHE=1MiB", "METRICS_ALLOW=any")
+	ts.clock.hold()
+	hits := func(id string, want bool) {
+		t.Helper()
+		before := ts.shows(`flaskpaste_cache_requests_total{result="hit"}`)
+		ts.get("/"+id+"/raw", "X-Read-Proof: "+strings.Repeat("00", 32)).want(200, "")
+		if got := ts.shows(`flaskpaste_cache_requests_total{result="hit"}`) > before; got != want {
+			t.Errorf("from the cache: %v, want %v", got, want)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		size    int
+		headers []string
+		want    bool
+	}{
+		{"small", 10, nil, true}, {"as large as it gets", hotSize, nil, true}, {"larger", hotSize + 1, nil, false},
+		{"closed", 10, []string{"X-Read-Proof-SHA256: " + sum256(strings.Repeat("\x00", 32))}, false},
+	} {
+		p := ts.create(pattern(c.size), c.headers...)
+		hits(p.ID, false)
+		hits(p.ID, c.want)
+	}
+	old := ts.create("old")
+	hits(old.ID, false)
+	for range 40 {
+		p := ts.create(pattern(50000))
+		hits(p.ID, false)
+		hits(old.ID, true) // the least recently used goes, and this one is not
+		if n := ts.shows("flaskpaste_cache_bytes"); n > most || n < 50000 {
+			t.Fatalf("%.0f bytes in a cache of %d", n, most)
+		}
+	}
+	ts.do("PUT", "/"+old.ID, strings.NewReader("new"), tokenOf(old), "X-Expiry: 60").want(200, "")
+	if a := ts.get("/" + old.ID + "/raw"); a.body != "new" {
+		t.Errorf("%q after the change", a.body)
+	}
+	hits(old.ID, true)
+	ts.clock.advance(time.Minute)
+	ts.get("/"+old.ID+"/raw").want(404, "")
+	// Who was told that his change is stored reads it, whatever others read meanwhile.
+	p := ts.create("0")
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for !stop.Load() {
+				ts.get("/"+p.ID+"/raw").want(200, "")
+			}
+		})
+	}
+	for i := range 50 {
+		want := strconv.Itoa(i)
+		ts.do("PUT", "/"+p.ID, strings.NewReader(want), tokenOf(p)).want(200, "")
+		if a := ts.get("/" + p.ID + "/raw"); a.body != want {
+			t.Errorf("%q after %q was stored", a.body, want)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
+	ts.get("/"+p.ID+"/raw").want(404, "")
+}
+
+// ---- health ----
+
+// TestHealthLocked: while somebody else holds the database, health is 503 within some two seconds and reads go on; afterwards all is
+// well again, and who waited was served.
+func TestHealthLocked(t *testing.T) {
+	t.Parallel() // it waits
+	ts := start(t, "CACHE=0")
+	p := ts.create("x")
+	db := must(sql.Open("sqlite", dsn(database(ts.dir), "rw")))
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	must(db.Exec("BEGIN IMMEDIATE"))
+	health := func() int64 { return int64(ts.get("/health").StatusCode) }
+	if s := health(); s != 200 {
+		t.Errorf("health %d although nothing waits", s)
+	}
+	waits := make(chan *answer)
+	go func() { waits <- ts.post("waits") }()
+	ts.settled("health", 503, health)
+	ts.get("/"+p.ID+"/raw").want(200, "")
+	must(db.Exec("ROLLBACK"))
+	ts.settled("health", 200, health)
+	if a := <-waits; a.StatusCode != 201 { // on a machine that stood still for five seconds it was told so
+		a.want(503, "busy")
+	}
+	ts.create("y")
+}
+
+// TestDamagedPage: a page that can't be read turns health to 503 and refuses creations; reads of sound pages and deletions go on.
+func TestDamagedPage(t *testing.T) {
+	ts := start(t)
+	p := ts.create("sound")
+	root := ts.number("SELECT rootpage FROM sqlite_schema WHERE name = 'pastes_owner'")
+	ts.stop()
+	env := append([]string{"CACHE=0", "SWEEP=1h"}, proxied...)
+	ts = startIn(t, ts.dir, env...)
+	f := must(os.OpenFile(database(ts.dir), os.O_WRONLY, 0))
+	must(f.WriteAt(bytes.Repeat([]byte{0x5a}, pageSize), (root-1)*pageSize))
+	f.Close()
+	ts.get("/health").want(200, "")
+	ts.get("/pastes", withCert(certAlice)...).want(503, "busy")
+	ts.get("/health").want(503, "")
+	for _, c := range []struct{ method, path, content string }{
+		{"POST", "/", "x"}, {"POST", "/", pattern(300000)}, {"PUT", "/" + p.ID, "x"}, {"POST", "/s", "https://example.org/"}} {
+		a := ts.do(c.method, c.path, strings.NewReader(c.content), tokenOf(p)).want(503, "busy")
+		if !strings.Contains(a.body, "nothing was stored") {
+			t.Error(a.body)
+		}
+	}
+	if a := ts.get("/"+p.ID+"/raw").want(200, ""); a.body != "sound" {
+		t.Errorf("%q", a.body)
+	}
+	if n := strings.Count(ts.logs.String(), "nothing is stored any more"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	ts.stop()
+	if code, out, _ := operatorCommand(t, ts.dir, "check"); code != exitFailed || strings.Contains(out, "all is well") {
+		t.Errorf("check: exit code %d, %q", code, out)
+	}
+}
+
+// ---- backup and check ----
+
+// TestBackup: a copy while serving, into a file or down a pipe: whole, private, without what burns and what is garbage; it restores.
+func TestBackup(t *testing.T) {
+	mark := strings.Repeat("burn-marker-", 30)
+	for _, c := range []struct {
+		name    string
+		running bool
+		pipe    bool
+	}{{"beside a server", true, false}, {"down a pipe beside a server", true, true}, {"at rest", false, false}, {"down a pipe at rest", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			ts := start(t, "MAX_UPLOADS=512")
+			small, big := ts.create("small"), ts.create(pattern(700<<10))
+			burning := ts.create(strings.Repeat(mark, 1000), "X-Burn-After-Read: true")
+			ts.create(mark, "X-Burn-After-Read: true")
+			ts.begin(1000000, strings.Repeat("burn-marker-", 50000)) // on its way
+			ts.settled("contents on their way", 1, func() int64 { return ts.number("SELECT count(*) FROM garbage") })
+			if !c.running {
+				ts.stop()
+			}
+			dir, before := t.TempDir(), filesIn(t, ts.dir)
+			args := []string{"backup", database(dir)}
+			if c.pipe {
+				args[1] = "-"
+			}
+			code, out, errs := operatorCommand(t, ts.dir, args...)
+			if code != 0 || errs != "" || (out != "") != c.pipe {
+				t.Fatalf("exit code %d, %q, %d bytes", code, errs, len(out))
+			}
+			if after := filesIn(t, ts.dir); !c.running && after != before {
+				t.Errorf("left\n%s\nof\n%s", after, before)
+			}
+			if c.pipe {
+				os.WriteFile(database(dir), []byte(out), 0o600)
+			} else if info := must(os.Stat(database(dir))); info.Mode().Perm() != 0o600 {
+				t.Errorf("mode %v", info.Mode())
+			}
+			copied := must(os.ReadFile(database(dir)))
+			if bytes.Contains(copied, []byte("burn-marker-")) || bytes.Contains(copied, []byte(burning.ID)) {
+				t.Error("what burns is in the copy")
+			}
+			if !c.pipe { // nothing is overwritten, and nothing left behind
+				for path, says := range map[string]string{database(dir): "exists", filepath.Join(dir, "none", "x"): "no such"} {
+					code, _, errs = operatorCommand(t, ts.dir, "backup", path)
+					if code != exitFailed || !strings.Contains(errs, says) || strings.Count(errs, "\n") != 1 {
+						t.Errorf("%s: exit code %d, %q", path, code, errs)
+					}
+				}
+				if files := filesIn(t, dir); strings.Contains(files, "\n") || !bytes.Equal(copied, must(os.ReadFile(database(dir)))) {
+					t.Errorf("left %s", files)
+				}
+			}
+			if c.running { // it knows nothing of it
+				ts.get("/"+burning.ID).want(200, "")
+				ts.create("goes on")
+			}
+			again := startIn(t, dir)
+			again.stored(2)
+			for id, want := range map[string]string{small.ID: "small", big.ID: pattern(700 << 10)} {
+				if a := again.get("/"+id+"/raw").want(200, ""); a.body != want {
+					t.Errorf("%d bytes", len(a.body))
+				}
+			}
+			again.get("/"+burning.ID).want(404, "")
+			again.do("DELETE", "/"+big.ID, nil, tokenOf(big)).want(200, "")
+			again.create("goes on")
+			again.stored(2)
+		})
+	}
+}
+
+// TestCheck: what is wrong, in plain words, and exit code 1.
+func TestCheckWritesNothing(t *testing.T) {
+	ts := start(t)
+	ts.create(pattern(100000))
+	root := ts.number("SELECT rootpage FROM sqlite_schema WHERE name = 'pastes_expiry'")
+	ts.stop()
+	good := must(os.ReadFile(database(ts.dir)))
+	bad := slices.Clone(good)
+	copy(bad[(root-1)*pageSize+20:root*pageSize], bytes.Repeat([]byte{0x5a}, pageSize-20))
+	torn := slices.Clone(good)
+	binary.BigEndian.PutUint32(torn[28:], uint32(len(good)/pageSize+5)) // of a crash amid a checkpoint, whose log is lost
+	for _, c := range []struct {
+		name string
+		file []byte
+		mode os.FileMode
+		env  string
+		says string
+	}{
+		{"read by others", good, 0o644, "", "chmod 600"}, {"no secret", good, 0o600, "TRUSTED_PROXIES=10.0.0.0/8", "FLASKPASTE_PROXY_SECRET"},
+		{"an orchestrator's variable", good, 0o600, "SERVICE_HOST=x", "FLASKPASTE_SERVICE_HOST"},
+		{"no room", good, 0o600, "MIN_FREE=1048576GiB", "FLASKPASTE_MIN_FREE"},
+		{"damage in an index", bad, 0o600, "", ""}, {"a log that is lost", torn, 0o600, "", "truncated"},
+	} {
+		os.WriteFile(database(ts.dir), c.file, 0o600)
+		os.Chmod(database(ts.dir), c.mode)
+		var out, errs bytes.Buffer
+		code := run([]string{"flaskpaste", "check"}, environment([]string{"DATABASE=" + database(ts.dir), c.env}), &out, &errs)
+		if code != exitFailed || strings.Contains(out.String(), "all is well") || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%s: exit code %d, %q, %q", c.name, code, out.String(), errs.String())
+		}
+	}
+}

@@ -1,5 +1,0 @@
-package main
-
-import "syscall"
-
-const getTermios, setTermios = syscall.TCGETS, syscall.TCSETS
