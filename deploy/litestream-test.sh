@@ -50,7 +50,7 @@ sleep 2
 head -c 4096 /dev/urandom >"$work/body"
 load() {
 	until [ -e "$work/stop" ]; do
-		links=$(curl -sS --no-progress-meter -Z --parallel-max 4 -m 20 --unix-socket "$work/http.sock" -H 'Accept: text/plain' --data-binary "@$work/body" 'http://localhost/?[1-20]' 2>/dev/null) || true
+		links=$(curl -sS --no-progress-meter -Z --parallel-max 4 -m 20 --unix-socket "$work/http.sock" -H 'Accept: text/plain' --data-binary "@$work/body" 'http://localhost/#[1-20]' 2>/dev/null) || true
 		now=$(date +%s.%N)
 		sed -n "s,^http://localhost/.*/raw$,$now &,p" <<<"$links" >>"$work/acknowledged"
 	done

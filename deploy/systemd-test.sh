@@ -130,6 +130,40 @@ as_alice $url/pastes | grep "$(basename "$(dirname "$hers")")" >/dev/null || fai
 [ "$(api -H "X-SSL-Client-SHA1: $certificate" -o /dev/null -w '%{http_code}' $url/pastes)" = 401 ] || fail "a certificate is taken without the proxy's secret"
 echo "systemd-test: create, read, certificates hold"
 
+# ---- the journal: what matters has its priority ----
+journal() { inside journalctl -q --no-pager -u flaskpaste.service "$@"; }
+[ "$(api -o /dev/null -w '%{http_code}' -X DELETE -H 'X-Delete-Token: wrong' "${first%/raw}")" = 403 ] || fail "a wrong token deletes"
+journal -p warning | grep -q '"audit":true' || fail "no audit line at priority warning: $(journal -n 3)"
+! journal -p warning | grep -q '"level":"INFO"' || fail "request lines have priority warning"
+
+# ---- a door that a drop-in changes ----
+inside mkdir -p /etc/systemd/system/flaskpaste.socket.d
+printf '[Socket]\nListenStream=\nListenStream=/run/flaskpaste.sock\nSocketGroup=www-data\nSocketMode=0660\n' |
+	inside sh -c 'cat >/etc/systemd/system/flaskpaste.socket.d/test.conf'
+inside systemctl daemon-reload
+inside systemctl restart flaskpaste.socket || fail "the socket does not restart"
+[ "$(inside stat -c %U:%G:%a /run/flaskpaste.sock)" = root:www-data:660 ] || fail "the Unix socket is $(inside stat -c %U:%G:%a /run/flaskpaste.sock)"
+api --unix-socket /run/flaskpaste.sock -o /dev/null --fail http://localhost/health || fail "nobody answers on the new door"
+if api -m 2 -o /dev/null $url/health 2>/dev/null; then fail "the old door is open"; fi
+inside rm -r /etc/systemd/system/flaskpaste.socket.d /run/flaskpaste.sock
+inside systemctl daemon-reload
+inside systemctl restart flaskpaste.socket
+healthy 5
+
+# ---- a wrong setting and a request: it stays down, says why once, and comes back with its doors ----
+inside sh -c 'cp /etc/flaskpaste/env /root/env && echo FLASKPASTE_TYPO=1 >>/etc/flaskpaste/env'
+inside systemctl stop flaskpaste.service 2>/dev/null # its door stays open: the request starts it
+for _ in 1 2 3; do api -m 2 -o /dev/null $url/health 2>/dev/null || true; done
+sleep 1
+[ "$(journal | grep -c FLASKPASTE_TYPO)" = 1 ] || fail "the wrong setting was told $(journal | grep -c FLASKPASTE_TYPO) times"
+journal -p err | grep -q FLASKPASTE_TYPO || fail "the wrong setting has no priority"
+[ "$(property ExecMainStatus) $(property ActiveState) $(inside systemctl is-active flaskpaste.socket || true)" = "78 failed inactive" ] || fail "it does not stay down"
+inside mv /root/env /etc/flaskpaste/env
+inside systemctl start flaskpaste.service || fail "no start with the right settings"
+healthy 5
+inside systemctl is-active -q flaskpaste.socket || fail "the door stays closed"
+echo "systemd-test: priorities, a changed door, a wrong setting hold"
+
 # ---- backup: whole, the newest two, nothing from a damaged copy ----
 inside systemctl start flaskpaste-backup.service || fail "no backup"
 printf '[Service]\nExecStart=\nExecStart=/usr/local/lib/flaskpaste/backup.sh /var/lib/flaskpaste-backup 2\n' |
@@ -154,7 +188,7 @@ echo "systemd-test: backups hold: checked, the newest kept, a damaged copy refus
 inside sh -c 'cat >/root/load.sh' <<-'EOF'
 	# prints the link or the failure of every post until /root/stop exists
 	until [ -e /root/stop ]; do
-		curl -sS --no-progress-meter -Z --parallel-immediate --parallel-max 4 -m 40 -H 'Connection: close' -H 'Accept: text/plain' -d load -w '%{http_code}\n' 'http://127.0.0.1:5000/?[1-40]' 2>&1
+		curl -sS --no-progress-meter -Z --parallel-immediate --parallel-max 4 -m 40 -H 'Connection: close' -H 'Accept: text/plain' -d load -w '%{http_code}\n' 'http://127.0.0.1:5000/#[1-40]' 2>&1
 	done
 EOF
 load() {
@@ -236,6 +270,8 @@ done
 counted=$(timeouts)
 {
 	printf '.timeout 5000\nBEGIN IMMEDIATE;\n'
+	sleep 1
+	api -m 20 -o /dev/null -d 'a writer with nothing to do does not hang' $url/ >/dev/null 2>&1 &
 	for _ in $(seq 60); do # at most 30 s
 		sleep 0.5
 		[ "$(timeouts)" = "$counted" ] || break
