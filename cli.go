@@ -747,8 +747,7 @@ func (c *cli) made(link, name string, a item, since int64) error {
 		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
 			"may raise it)", when(a.ExpiresAt), c.opt["expiry"])
 	}
-	if a.all["link"] = link; c.has("json") {
-		a.named(name)
+	if a.all["link"], a.all["name"] = link, name; c.has("json") {
 		return c.printJSON(a.all)
 	} else if c.has("raw") {
 		link += "/raw"
@@ -792,6 +791,23 @@ func (c *cli) update(ctx context.Context, args []string) error {
 
 // ---- meta, get ----
 
+// what says in words what an item is.
+func what(a item) string {
+	words := a.MIMEType + ", " + sizeWords(a.Size)
+	if a.TargetURL != "" {
+		words = "leads to " + a.TargetURL
+	} else if a.ReadProof {
+		words = "encrypted, " + sizeWords(a.Size)
+	}
+	if a.Burn {
+		words += ", burns: the first read is the last"
+	}
+	if a.Password {
+		words += ", needs a password"
+	}
+	return words
+}
+
 // look resolves a link and asks what may be said of it without following it, which never burns.
 func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a item, raw []byte, err error) {
 	if r, err = c.resolve(arg); err == nil {
@@ -812,7 +828,7 @@ func (c *cli) meta(ctx context.Context, args []string) error {
 		} else if c.has("json") {
 			return c.print("%s\n", bytes.TrimSpace(raw))
 		}
-		return c.table([][]string{{cmp.Or(r.past.Name, a.DisplayName, r.place)}, {a.what()}, {"ends " + when(a.ExpiresAt)}})
+		return c.table([][]string{{cmp.Or(r.past.Name, a.DisplayName, r.place)}, {what(a)}, {"ends " + when(a.ExpiresAt)}})
 	})
 }
 
@@ -967,10 +983,10 @@ func (c *cli) list(ctx context.Context, args []string) error {
 		if !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+name), text) {
 			continue
 		}
-		a.named(name)
+		a.all["name"] = name
 		found, ids = append(found, a.all), ids+oneLine(a.ID)+"\n"
 		rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), cmp.Or(name, a.DisplayName, "-"),
-			a.what()})
+			what(a)})
 	}
 	switch {
 	case c.has("json"):

@@ -81,17 +81,13 @@ func parseServer(s string, plain bool) (*url.URL, error) {
 		keyMark.MatchString(s) {
 		return nil, fail(2, "", "%q is not the URL of a server, such as https://paste.example.org", s)
 	}
-	host, port := strings.ToLower(u.Hostname()), u.Port()
+	host := strings.ToLower(u.Hostname())
 	addr, err := netip.ParseAddr(host)
 	if u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
 		return nil, fail(2, "", "%q would send everything in the clear: use https, or --insecure-http", s)
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if u.Host = host; port != "" && port != map[string]string{"https": "443", "http": "80"}[u.Scheme] {
-		u.Host += ":" + port
-	}
+	own := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
+	u.Host = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), own), ":")
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil
 }
@@ -313,30 +309,6 @@ type item struct {
 func (a *item) UnmarshalJSON(b []byte) error {
 	type plain item
 	return errors.Join(json.Unmarshal(b, (*plain)(a)), json.Unmarshal(b, &a.all))
-}
-
-// named adds the name that the server must not know.
-func (a *item) named(name string) {
-	if name != "" {
-		a.all["name"] = name
-	}
-}
-
-// what says in words what it is.
-func (a *item) what() string {
-	words := a.MIMEType + ", " + sizeWords(a.Size)
-	if a.TargetURL != "" {
-		words = "leads to " + a.TargetURL
-	} else if a.ReadProof {
-		words = "encrypted, " + sizeWords(a.Size)
-	}
-	if a.Burn {
-		words += ", burns: the first read is the last"
-	}
-	if a.Password {
-		words += ", needs a password"
-	}
-	return words
 }
 
 // item makes a call whose answer is about the paste or short URL id, or with "" a new one. Content goes sealed under

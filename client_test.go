@@ -292,18 +292,6 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 	}
 }
 
-// A client that is not of the configured origin has no credentials and refuses to send any.
-func TestUntrustedClient(t *testing.T) {
-	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
-	c.trusted = false
-	if _, err := c.raw(t.Context(), "0123456789abcdef", nil, "pw"); !errors.Is(err, errElsewhere) {
-		t.Errorf("password: %v", err)
-	}
-	if _, _, err := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID); err != errElsewhere {
-		t.Errorf("token: %v", err)
-	}
-}
-
 func TestParseServer(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://Paste.Example.org":        "https://paste.example.org",
