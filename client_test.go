@@ -154,13 +154,13 @@ func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
 
 // uploadWith creates a paste as the command line does.
 func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
-	_, _, err := c.paste(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
+	_, _, err := c.item(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
 	return err
 }
 
 // look asks for a paste's metadata.
 func look(t testing.TB, c *apiClient) error {
-	_, _, err := c.paste(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
+	_, _, err := c.item(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
 	return err
 }
 
@@ -231,7 +231,7 @@ func TestPages(t *testing.T) {
 			fmt.Fprintf(w, `{"pastes":[],"next_cursor":%q}`, row.cursors[calls])
 			calls++
 		})
-		_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+		_, err := c.pages(t.Context(), "/pastes", url.Values{})
 		if (err != nil) != row.bad || !row.bad && calls != len(row.cursors) {
 			t.Errorf("%s: %d calls, %v", name, calls, err)
 		}
@@ -289,18 +289,6 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 		if err := uploadWith(t, c, textBody(string(body)), &key); !errors.Is(err, errNotSealed) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-// A client that is not of the configured origin has no credentials and refuses to send any.
-func TestUntrustedClient(t *testing.T) {
-	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
-	c.trusted = false
-	if _, err := c.raw(t.Context(), "0123456789abcdef", nil, "pw"); !errors.Is(err, errElsewhere) {
-		t.Errorf("password: %v", err)
-	}
-	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID); err != errElsewhere {
-		t.Errorf("token: %v", err)
 	}
 }
 
@@ -379,11 +367,11 @@ func TestRefusedCertificate(t *testing.T) {
 		io.WriteString(w, fakeCreated)
 	})
 	c.note = func(string, ...any) { notes++ }
-	_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+	_, err := c.pages(t.Context(), "/pastes", url.Values{})
 	if f, ok := errors.AsType[*apiError](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
 		t.Errorf("a list: %v", err)
 	}
-	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
+	if _, _, err := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
 		t.Error("a deletion without token went on without certificate")
 	}
 	for range 2 {
