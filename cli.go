@@ -80,18 +80,6 @@ type stdio struct {
 	env      func(string) (string, bool)
 }
 
-// cliError is a refusal with its exit code, and a second line that says what to type.
-type cliError struct {
-	code       int
-	what, hint string
-}
-
-func (e *cliError) Error() string { return e.what }
-
-func fail(code int, hint, format string, args ...any) error {
-	return &cliError{code, fmt.Sprintf(format, args...), hint}
-}
-
 // cliCommand is one command: its words and how many, what it does, and its options as its help shows them: parsing and
 // completion read the same text. A letter means one thing in all commands.
 type cliCommand struct {
