@@ -7,7 +7,7 @@ binary=$1 arch=$2 name=$3
 shift 3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/context/data"
+mkdir -p "$work/context/root/data" && chmod 770 "$work/context/root/data"
 cp "$binary" "$work/context/flaskpaste"
 # The stage as it is written, but what it takes from the build stage comes from a folder.
 sed -n '/^FROM scratch/,$ { s/--from=build //; s, /out/, ,; p }' deploy/Containerfile >"$work/Containerfile"
