@@ -203,10 +203,10 @@ func (c *cli) dispatch(ctx context.Context, args []string) error {
 		return err
 	case c.has("version"):
 		return c.version(ctx, nil)
-	case c.has("help") && !named:
-		return c.help(ctx, nil)
-	case c.has("help"):
+	case c.has("help") && named:
 		return c.help(ctx, []string{k.name})
+	case c.has("help"):
+		return c.help(ctx, nil)
 	case len(words) < k.least || len(words) > k.most:
 		return fail(2, "fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
 	case !named && len(words) > 0 && words[0] != "-":
@@ -1102,7 +1102,7 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 		}
 		return nil
 	}
-	c.known("")
+	c.known("") // reads it
 	var rows [][]string
 	for _, e := range c.past {
 		ends := date(e.Expires)

@@ -1556,16 +1556,18 @@ func TestMemory(t *testing.T) {
 }
 
 // What is kept is whole, as often as it is read, and on the disk only as ciphertext in a file without a name.
-func TestKeepIsCiphertext(t *testing.T) {
+func TestKeep(t *testing.T) {
 	plain := bytes.Repeat([]byte("the held plaintext "), 200_000)
-	t.Setenv("TMPDIR", t.TempDir())
-	again, size, err := keep(bytes.NewReader(plain))
-	if err != nil || size != int64(len(plain)) || len(files(t, os.TempDir())) > 0 {
-		t.Fatalf("%v, %d bytes, %v has a name", err, size, files(t, os.TempDir()))
-	}
-	for range 2 {
-		if got, err := io.ReadAll(again()); err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("%d of %d bytes, %v", len(got), len(plain), err)
+	for _, dir := range []string{"/nonexistent", t.TempDir()} {
+		t.Setenv("TMPDIR", dir)
+		again, size, err := keep(bytes.NewReader(plain))
+		if err != nil || size != int64(len(plain)) || len(files(t, dir)) > 0 {
+			t.Fatalf("%v, %d bytes, %v has a name", err, size, files(t, dir))
+		}
+		for range 2 {
+			if got, err := io.ReadAll(again()); err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%s: %d of %d bytes, %v", dir, len(got), len(plain), err)
+			}
 		}
 	}
 	if _, err := os.Stat("/proc/self/fd"); err != nil {

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +14,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -238,27 +234,6 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// brokenPipe is a connection whose other end is gone when the first byte is written.
-type brokenPipe struct{ net.Conn }
-
-func (*brokenPipe) Write([]byte) (int, error) {
-	return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
-}
-
-// A server that hangs up during an upload is the network's failure: EPIPE there is not a closed "| head -1".
-func TestUploadCut(t *testing.T) {
-	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the request arrived") })
-	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
-		near, far := net.Pipe()
-		go io.Copy(io.Discard, far)
-		return &brokenPipe{near}, nil
-	}
-	err := uploadWith(t, c, zeroes, nil)
-	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
-		t.Errorf("exit %d, %q", code, what)
-	}
-}
-
 // A server that never answers is left after a minute.
 func TestStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -338,66 +313,6 @@ func TestSentence(t *testing.T) {
 	} {
 		if got := sentence(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
-		}
-	}
-}
-
-// tlsFake serves h over TLS, asks for a certificate, and returns a client that has one.
-func tlsFake(t *testing.T, h http.HandlerFunc) (*httptest.Server, *apiClient) {
-	t.Helper()
-	ts := httptest.NewUnstartedServer(h)
-	ts.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	ts.StartTLS()
-	t.Cleanup(ts.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(ts.Certificate())
-	pair := ts.TLS.Certificates[0]
-	return ts, newAPIClient(must(parseServer(ts.URL, false)), true, &pair, roots)
-}
-
-// A certificate that the server refuses stops only what needs one; once refused it is not shown again.
-func TestRefusedCertificate(t *testing.T) {
-	shown, notes := 0, 0
-	_, c := tlsFake(t, func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.PeerCertificates) > 0 {
-			shown++
-			refuseWith(w, 403, "certificate_revoked", nil)
-			return
-		}
-		io.WriteString(w, fakeCreated)
-	})
-	c.note = func(string, ...any) { notes++ }
-	_, err := c.pages(t.Context(), "/pastes", url.Values{})
-	if f, ok := errors.AsType[*apiError](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
-		t.Errorf("a list: %v", err)
-	}
-	if _, _, err := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
-		t.Error("a deletion without token went on without certificate")
-	}
-	for range 2 {
-		if err := look(t, c); err != nil || shown != 3 || notes != 1 {
-			t.Errorf("%v, shown %d times, %d notes", err, shown, notes)
-		}
-	}
-}
-
-// What is held is whole whatever becomes of the folder for temporary files.
-func TestHeld(t *testing.T) {
-	all := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
-	for name, dir := range map[string]string{"file": t.TempDir(), "no folder": "/nonexistent", "full": "/dev/full"} {
-		t.Setenv("TMPDIR", dir)
-		h := new(held)
-		if name == "full" {
-			h.file = must(os.OpenFile("/dev/full", os.O_RDWR, 0))
-		}
-		n, err := io.Copy(h, bytes.NewReader(all))
-		for range 2 {
-			if got, _ := io.ReadAll(h.reader()); err != nil || n != int64(len(all)) || !bytes.Equal(got, all) {
-				t.Errorf("%s: %d bytes in, %d out, %v", name, n, len(got), err)
-			}
-		}
-		if left := files(t, dir); name == "file" && (len(left) > 0 || h.filed == 0) {
-			t.Errorf("left %v, %d bytes filed", left, h.filed)
 		}
 	}
 }
