@@ -228,8 +228,8 @@ func TestRates(t *testing.T) {
 func (ts *testServer) takes(name string, s step, last bool) {
 	ts.t.Helper()
 	method, path, _ := strings.Cut(s.send, " ")
-	if strings.Contains(path, "NEW") {
-		path = strings.Replace(path, "NEW", ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID, 1)
+	if before, after, ok := strings.Cut(path, "NEW"); ok {
+		path = before + ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID + after
 	}
 	var body io.Reader
 	if path == "/s" {
