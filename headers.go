@@ -514,6 +514,7 @@ type conn struct {
 	lines            int        // read of headers since the last request came
 	last             [2]byte    // of those
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
+	writeBy          time.Time  // the deadline of writes that is set
 	in, out          pace
 }
 
@@ -524,7 +525,7 @@ type pace struct {
 }
 
 // slow notes a wait of d in which n bytes moved, and reports whether that is too slow.
-func (p *pace) slow(n int, d time.Duration, busy bool) bool {
+func (p *pace) slow(n int, d time.Duration, busy func() bool) bool {
 	p.moved, p.waited, p.still = p.moved+n, p.waited+d, p.still+d
 	if n > 0 {
 		p.still = 0
@@ -532,7 +533,7 @@ func (p *pace) slow(n int, d time.Duration, busy bool) bool {
 	if p.moved >= pieceSize {
 		p.moved, p.waited = 0, 0
 	}
-	return p.still >= stillTime || busy && p.waited >= pieceTime
+	return p.still >= stillTime || p.waited >= pieceTime && busy()
 }
 
 // begin is called when a request's header has come, and says whether a body follows.
@@ -616,7 +617,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 			c.mu.Unlock()
 			return n, err
 		}
-		slow := c.in.slow(n, time.Since(began), c.inBusy()) || !time.Now().Before(end)
+		slow := c.in.slow(n, time.Since(began), c.inBusy) || !time.Now().Before(end)
 		c.mu.Unlock()
 		if slow && err == nil { // a trickle
 			err = os.ErrDeadlineExceeded
@@ -635,12 +636,17 @@ func (c *conn) Write(b []byte) (n int, err error) {
 			c.lastEnd = began.Add(c.limit)
 		}
 		end := c.lastEnd
+		// Setting it costs as much as all the rest here; a second more or less does not matter.
+		if by := earlier(began.Add(stepTime), end); by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second {
+			c.writeBy = by
+			c.Conn.SetWriteDeadline(by)
+		}
 		c.mu.Unlock()
-		c.Conn.SetWriteDeadline(earlier(began.Add(stepTime), end))
 		m, err := c.Conn.Write(b[n:])
 		n += m
+		now := time.Now()
 		c.mu.Lock()
-		slow := c.out.slow(m, time.Since(began), c.outBusy()) || !time.Now().Before(end)
+		slow := c.out.slow(m, now.Sub(began), c.outBusy) || !now.Before(end)
 		c.mu.Unlock()
 		if slow {
 			if t, ok := c.Conn.(*net.TCPConn); ok {
