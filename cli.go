@@ -80,18 +80,6 @@ type stdio struct {
 	env      func(string) (string, bool)
 }
 
-// cliError is a refusal with its exit code, and a second line that says what to type.
-type cliError struct {
-	code       int
-	what, hint string
-}
-
-func (e *cliError) Error() string { return e.what }
-
-func fail(code int, hint, format string, args ...any) error {
-	return &cliError{code, fmt.Sprintf(format, args...), hint}
-}
-
 // cliCommand is one command: its words and how many, what it does, and its options as its help shows them: parsing and
 // completion read the same text. A letter means one thing in all commands.
 type cliCommand struct {
@@ -313,6 +301,14 @@ func explain(err error) (code int, what, hint string) {
 		return own.code, err.Error(), own.hint // with what was put before it
 	case theirs:
 		return explainRefusal(err.Error(), refused)
+	case errors.Is(err, errWrongKey):
+		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
+	case errors.Is(err, errSealBroken):
+		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
+	case errors.Is(err, errSealKey):
+		return 2, err.Error(), "quote the link: the shell may have cut it"
+	case errors.Is(err, errTitle):
+		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
 	return 1, err.Error(), ""
 }
