@@ -28,18 +28,6 @@ import (
 	"unicode/utf8"
 )
 
-// cliError is a refusal with its exit code, and a second line that says what to type.
-type cliError struct {
-	code       int
-	what, hint string
-}
-
-func (e *cliError) Error() string { return e.what }
-
-func fail(code int, hint, format string, args ...any) error {
-	return &cliError{code, fmt.Sprintf(format, args...), hint}
-}
-
 const (
 	sealMagic   = "FPE1"      // format and version in one: another last byte is another format
 	sealHead    = 4 + 16 + 32 // magic, salt, commitment; the additional data of every segment
