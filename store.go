@@ -46,6 +46,7 @@ const (
 	batchBytes    = 4 << 20         // chunk bytes in one commit, and removed by one step of the sweep
 	queueOps      = 1024            // operations waiting for the writer
 	hotSize       = 64 << 10        // largest content in the cache
+	logMost       = 32 << 20        // bytes by which the write-ahead log grows before all wait for it to be cut
 	freePages     = 1024            // free pages (8 MiB) that the sweep leaves in the file for what comes next
 	sweepRows     = 50              // expired rows, and certificates, removed by one step of the sweep
 	sweepChunks   = 256             // chunks removed by one step, whatever their size
@@ -134,6 +135,8 @@ type store struct {
 	damaged atomic.Bool   // errCorrupt was met
 	kick    chan struct{} // there is garbage: sweep soon
 	cache   *hotCache
+	listing sync.Mutex // of the one reader that may be long: held by a list, and while the log is cut
+	cutAt   int64      // bytes of the log from which on it is cut; of the writer
 
 	mu     sync.RWMutex // guards closed against sends on ops
 	closed bool
@@ -238,7 +241,7 @@ func readingDSN(path string) string {
 
 // openStore opens the database at o.path. A file that it refuses is left as it was.
 func openStore(o storeOptions) (s *store, err error) {
-	s = &store{storeOptions: o, began: time.Now(), kick: make(chan struct{}, 1), ops: make(chan *operation, queueOps),
+	s = &store{storeOptions: o, cutAt: logMost, began: time.Now(), kick: make(chan struct{}, 1), ops: make(chan *operation, queueOps),
 		done: make(chan struct{}), cache: newHotCache(o.cacheSize)}
 	defer func() {
 		if err != nil {
@@ -556,8 +559,8 @@ func (s *store) commit(batch []*operation) {
 		}
 		return
 	}
-	if err = s.ended(err); err == nil && t.truncate {
-		s.ended(t.truncateLog()) // the group is committed, whatever becomes of this
+	if err = s.ended(err); err == nil {
+		s.cutLog(t)
 	}
 	if s.committed != nil {
 		s.committed(len(batch), time.Since(began))
@@ -953,6 +956,8 @@ type listQuery struct {
 // list returns a page, the latest content first, and the cursor of the next page, 0 at the end. It looks at listRows rows at
 // most, on a connection of its own: no client decides how long a read holds the log or a reader.
 func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err error) {
+	s.listing.Lock()
+	defer s.listing.Unlock()
 	window, args := "FROM pastes WHERE content < ?", []any{cmp.Or(q.cursor, 1<<62)}
 	if !q.all {
 		window += " AND owner = ? AND (id > 's') = ?"
@@ -1087,9 +1092,24 @@ func (t *writeTx) sweepGarbage(now int64, chunks int, most int64) (more bool, er
 	return len(list) == chunks, err
 }
 
-// truncateLog moves the write-ahead log into the file and cuts it to nothing. A reader in its way is no error and is
+// cutLog truncates the log behind a commit, whatever becomes of it, when the sweep wants it, or when it has grown: readers that take
+// turns never let SQLite begin it anew. A copy that is being made may hold it for minutes: it is tried again after as much again.
+func (s *store) cutLog(t *writeTx) {
+	size := fileSize(s.path + "-wal")
+	if grown := s.checkpoint && size > s.cutAt; !t.truncate && !grown {
+		return
+	}
+	s.ended(t.truncateLog())
+	if s.cutAt = logMost; fileSize(s.path+"-wal") > 0 {
+		s.cutAt += size
+	}
+}
+
+// truncateLog moves the write-ahead log into the file and cuts it to nothing. A reader in its way that is no list is no error and
 // not waited for long, since all writing waits with it: the next sweep tries again.
 func (t *writeTx) truncateLog() error {
+	t.s.listing.Lock()
+	defer t.s.listing.Unlock()
 	var busy, pages, moved int
 	_, err := t.exec("PRAGMA busy_timeout = 50")
 	if err == nil {
