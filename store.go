@@ -633,7 +633,7 @@ func (t *writeTx) putChunk(content, seq int64, data []byte, limit int64) (err er
 			return err
 		}
 	}
-	size := int64(len(data) + padFor(len(data)))
+	size := int64(len(data)+padFor(len(data))) / (pageSize - 4) * pageSize // overflow pages: what deleting it gives back
 	if t.used+size > limit || t.free-size < t.s.reserve {
 		return errFull
 	}
