@@ -911,54 +911,56 @@ func TestDownloadSlots(t *testing.T) {
 	}
 }
 
-// TestDerivations: cores minus one at once, eight wait, and more are told to come back; one at a time for a client.
+// TestDerivations: cores minus one at once, eight wait, and more are told to come back; one at a time for a client, and two places
+// to wait for it and for a /48.
 func TestDerivations(t *testing.T) {
-	ts := behindProxy(t, "RATE_AUTH=3/m")
+	ts := behindProxy(t, "RATE_AUTH=2/m")
 	locked, open := ts.create("locked", asVisitor(900, "X-Paste-Password: pw")...), ts.create("open")
-	total := ts.kdf.total
-	for i := range total { // all that may run are running
-		if !ts.kdf.acquire(t.Context(), nthKey(i), 0) {
-			t.Fatal("no slot")
+	waits := func() int64 { return int64(ts.kdf.waiters()) }
+	for _, c := range []struct {
+		name    string
+		running int // derivations
+		wait    int
+		who     func(i int) string
+	}{
+		{"everybody", ts.kdf.total, 8, func(i int) string { return fmt.Sprintf("192.0.2.%d", i) }},
+		{"one client", 1, 2, func(int) string { return "203.0.113.1" }},
+		{"one /48", 1, 2, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }},
+	} {
+		var held []clientKey
+		for i := range c.running {
+			held = append(held, keyFor("", must(netip.ParseAddr(c.who(200+i)))))
+			if !ts.kdf.acquire(t.Context(), held[i], 0) {
+				t.Fatal(c.name, ": no slot")
+			}
 		}
-	}
-	read := func(n int) *answer { return ts.get(locked.Raw, asVisitor(n, "X-Paste-Password: pw")...) }
-	var waiting sync.WaitGroup
-	for n := range 8 {
-		waiting.Go(func() { read(n).want(200, "") })
-	}
-	ts.settled("derivations that wait", 8, func() int64 { return int64(ts.kdf.waiters()) })
-	for range 4 { // the ninth is told at once, and charged nothing
-		if a := read(8).want(503, "busy"); a.retryAfter() == 0 {
-			t.Error("no Retry-After")
+		var waiting []net.Conn
+		for i := range c.wait {
+			conn := ts.dial()
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", locked.Raw, strings.Join(from(c.who(i), "X-Paste-Password: pw"), "\r\n"))
+			waiting = append(waiting, conn)
 		}
-		ts.post("x", asVisitor(8, "X-Paste-Password: pw")...).want(503, "busy")
-		ts.get(locked.Raw, asVisitor(8)...).want(401, "password_required")
-		ts.get(open.Raw, asVisitor(8)...).want(200, "")
-		ts.get("/health").want(200, "")
-	}
-	for i := range total {
-		ts.kdf.release(nthKey(i))
-	}
-	waiting.Wait()
-	read(8).want(200, "")
-	read(8).want(200, "")
-	ts.create("x", asVisitor(8, "X-Paste-Password: pw")...)
-	read(8).want(429, "rate_limited")
-	// One at a time for a client; a client, or a /48, has two of the places to wait.
-	for _, address := range []func(i int) string{func(int) string { return "192.0.2.1" },
-		func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }} {
+		ts.settled(c.name+": derivations that wait", int64(c.wait), waits)
 		ts.clock.advance(time.Hour)
-		if !ts.kdf.acquire(t.Context(), keyFor("", must(netip.ParseAddr(address(0)))), 0) {
-			t.Fatal("no slot")
+		for range 4 { // the next one is told at once, and charged nothing
+			if a := ts.get(locked.Raw, from(c.who(9), "X-Paste-Password: pw")...).want(503, "busy"); a.retryAfter() == 0 {
+				t.Error("no Retry-After")
+			}
+			ts.post("x", from(c.who(9), "X-Paste-Password: pw")...).want(503, "busy")
+			ts.get(locked.Raw, from(c.who(9))...).want(401, "password_required")
+			ts.get(open.Raw, from(c.who(9))...).want(200, "")
+			ts.get("/health").want(200, "")
 		}
-		var waiting sync.WaitGroup
-		for i := range 2 {
-			waiting.Go(func() { ts.get(locked.Raw, from(address(i), "X-Paste-Password: pw")...).want(200, "") })
+		for _, conn := range waiting {
+			conn.Close()
 		}
-		ts.settled("derivations that wait", 2, func() int64 { return int64(ts.kdf.waiters()) })
-		ts.get(locked.Raw, from(address(2), "X-Paste-Password: pw")...).want(503, "busy")
-		ts.kdf.release(keyFor("", must(netip.ParseAddr(address(0)))))
-		waiting.Wait()
+		ts.settled(c.name+": derivations that wait", 0, waits)
+		for _, key := range held {
+			ts.kdf.release(key)
+		}
 	}
+	ts.get(locked.Raw, asVisitor(1, "X-Paste-Password: pw")...).want(200, "")
+	ts.create("x", asVisitor(1, "X-Paste-Password: pw")...)
+	ts.get(locked.Raw, asVisitor(1, "X-Paste-Password: pw")...).want(429, "rate_limited")
 	ts.stored(3)
 }
