@@ -662,6 +662,9 @@ func (c *conn) Write(b []byte) (n int, err error) {
 	}
 }
 
+// SetWriteDeadline does nothing: the deadline is Write's own, and net/http would take it away behind each answer.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
 func (c *conn) Close() error {
 	c.once.Do(c.closed)
 	return c.Conn.Close()
