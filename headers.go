@@ -637,7 +637,8 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		}
 		end := c.lastEnd
 		// Setting it costs as much as all the rest here; a second more or less does not matter.
-		if by := earlier(began.Add(stepTime), end); by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second || !began.Before(c.writeBy) {
+		by := earlier(began.Add(stepTime), end)
+		if by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second || !began.Before(c.writeBy) {
 			c.writeBy = by
 			c.Conn.SetWriteDeadline(by)
 		}
@@ -660,6 +661,9 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		}
 	}
 }
+
+// SetWriteDeadline does nothing: the deadline is Write's own, and net/http would take it away behind each answer.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *conn) Close() error {
 	c.once.Do(c.closed)
