@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,7 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -39,50 +40,22 @@ const (
 
 // benchServer runs the server in this process, its access log on the null device, without its sweep, and returns its address.
 func benchServer(b *testing.B, env ...string) (s *server, addr string) {
-	b.Helper()
-	cfg, err := loadConfig(environment(append([]string{"DATABASE=" + filepath.Join(b.TempDir(), "flaskpaste.db")}, env...)))
-	if err != nil {
-		b.Fatal(err)
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	log := newLog(nil, cfg.logLevel, null)
-	st, err := openStore(storeOptions{path: cfg.database, full: true, checkpoint: true, cacheSize: cfg.cache, quota: cfg.maxStorage,
-		maxLife: int64(cfg.maxExpiry / time.Second), linger: 3600, log: log, fatal: func(err error) { panic(err) }})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if s, err = newServer(cfg, st, log, time.Now); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := st.close(); err != nil {
-			b.Error(err)
-		}
-		null.Close()
-	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	h := newHTTPServer(s)
-	go h.Serve(newDoors(s).at(l))
-	b.Cleanup(func() { h.Close() })
-	return s, l.Addr().String()
+	ts := newTestServer(b, b.TempDir(), 0, append([]string{"MAX_STORAGE=99GiB"}, env...)...)
+	null := must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))
+	ts.log = newLog(nil, ts.cfg.logLevel, null)
+	b.Cleanup(func() { ts.store.close(); null.Close() })
+	return ts.server, serveBench(b, newHTTPServer(ts.server), newDoors(ts.server).at)
 }
 
-// bareServer lets a handler of plain net/http answer.
-func bareServer(b *testing.B, h http.HandlerFunc) (addr string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
+// serveBench lets h answer on loopback, behind the doors if there are any.
+func serveBench(b *testing.B, h *http.Server, doors func(net.Listener) net.Listener) (addr string) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	if addr = l.Addr().String(); doors != nil {
+		l = doors(l)
 	}
-	s := &http.Server{Handler: h}
-	go s.Serve(l)
-	b.Cleanup(func() { s.Close() })
-	return l.Addr().String()
+	go h.Serve(l)
+	b.Cleanup(func() { h.Close() })
+	return addr
 }
 
 // rawConn is one keep-alive connection of the load generator.
@@ -92,12 +65,8 @@ type rawConn struct {
 }
 
 func dialRaw(b testing.TB, addr string, n int) (conns []*rawConn) {
-	b.Helper()
 	for range n {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			b.Fatal(err)
-		}
+		c := must(net.Dial("tcp", addr))
 		b.Cleanup(func() { c.Close() })
 		conns = append(conns, &rawConn{c, make([]byte, 64<<10)})
 	}
@@ -128,9 +97,9 @@ func (c *rawConn) exchange(req []byte) ([]byte, error) {
 	return c.buf[head:n], nil
 }
 
-// hammer keeps every connection busy for d and returns the requests answered in a second. next makes the n-th request of a
+// hammer keeps every connection busy for a round and returns the requests answered in a second. next makes the n-th request of a
 // connection; right judges the body of its answer.
-func hammer(b *testing.B, conns []*rawConn, d time.Duration, next func(conn, n int) []byte, right func([]byte) bool) float64 {
+func hammer(b *testing.B, conns []*rawConn, next func(conn, n int) []byte, right func([]byte) bool) float64 {
 	b.Helper()
 	var total atomic.Int64
 	var failed atomic.Pointer[error]
@@ -138,7 +107,7 @@ func hammer(b *testing.B, conns []*rawConn, d time.Duration, next func(conn, n i
 	begin := time.Now()
 	for i, c := range conns {
 		wg.Go(func() {
-			for n := 0; time.Since(begin) < d; n++ {
+			for n := 0; time.Since(begin) < benchRound; n++ {
 				body, err := c.exchange(next(i, n))
 				if err == nil && !right(body) {
 					err = fmt.Errorf("wrong body %.100q", body)
@@ -192,39 +161,37 @@ func against(b *testing.B, bound string, ours, theirs func() float64) {
 
 // ---- requests ----
 
-// benchRead compares GETs of paths with a bare net/http handler that sends the same bytes under the same headers.
-func benchRead(b *testing.B, bound, addr string, paths []string) {
-	req, err := http.NewRequest("GET", "http://"+addr+paths[0], nil)
-	if err != nil {
-		b.Fatal(err)
+// mimic is a bare net/http handler that reads the body, hashes it and sends the answer of res again, headers and all.
+func mimic(b *testing.B, res *http.Response) (addr string, content []byte) {
+	content = must(io.ReadAll(res.Body))
+	res.Body.Close()
+	if len(res.Header) < 13 || res.StatusCode >= 400 {
+		b.Fatalf("unexpected answer: %v", res)
 	}
-	model, err := testClient.Do(req)
-	if err != nil {
-		b.Fatal(err)
-	}
-	content, _ := io.ReadAll(model.Body)
-	model.Body.Close()
-	if len(model.Header) < 13 || model.StatusCode >= 400 {
-		b.Fatalf("unexpected answer: %v", model)
-	}
-	model.Header.Del("Date") // net/http's own
-	bare := bareServer(b, func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		for k, v := range model.Header {
-			h[k] = v
+	res.Header.Del("Date") // net/http's own
+	return serveBench(b, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			io.Copy(sha256.New(), r.Body)
 		}
-		w.WriteHeader(model.StatusCode)
+		maps.Copy(w.Header(), res.Header)
+		w.WriteHeader(res.StatusCode)
 		w.Write(content)
-	})
+	})}, nil), content
+}
+
+// benchRead compares GETs of paths with a handler that mimics the answer to the first.
+func benchRead(b *testing.B, bound, addr string, paths []string) {
+	bare, content := mimic(b, must(testClient.Get("http://"+addr+paths[0])))
 	to := func(addr string) func() float64 {
 		var requests [][]byte
 		for _, path := range paths {
 			requests = append(requests, fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n\r\n", path, addr))
 		}
 		conns := dialRaw(b, addr, 16)
-		return func() float64 {
-			return hammer(b, conns, benchRound, func(i, n int) []byte { return requests[(7*i+n)%len(paths)] }, func(body []byte) bool {
-				return len(paths) == 1 || len(body) == len(content) && bytes.Equal(body[16:], content[16:])
+		next := func(i, n int) []byte { return requests[(7*i+n)%len(paths)] }
+		return func() float64 { // pastes differ in their first 16 bytes
+			return hammer(b, conns, next, func(body []byte) bool {
+				return len(body) == len(content) && (len(body) < 16 || bytes.Equal(body[16:], content[16:]))
 			})
 		}
 	}
@@ -260,10 +227,7 @@ func BenchmarkReadCold(b *testing.B) {
 // BenchmarkRedirect: one short URL is followed, out of the cache.
 func BenchmarkRedirect(b *testing.B) {
 	_, addr := benchServer(b)
-	res, err := http.Post("http://"+addr+"/s", "text/plain", strings.NewReader("https://example.org/"))
-	if err != nil || res.StatusCode != 201 {
-		b.Fatal(res, err)
-	}
+	res := must(http.Post("http://"+addr+"/s", "text/plain", strings.NewReader("https://example.org/")))
 	res.Body.Close()
 	benchRead(b, "of-bare>=0.70", addr, []string{res.Header.Get("Location")})
 }
@@ -279,37 +243,18 @@ func BenchmarkMetricsRequest(b *testing.B) {
 }
 
 // BenchmarkCreate: 64 connections, synchronous=FULL, against what the folder's disk does: 4 KiB written over a file's old bytes and
-// fsync, again and again; and against a bare handler that reads the body, hashes it and answers the same.
+// fsync, again and again; and against a bare handler that reads and hashes the body and answers the same.
 func BenchmarkCreate(b *testing.B) {
-	s, addr := benchServer(b, "MAX_STORAGE=99GiB")
-	model, err := http.Post("http://"+addr+"/", "text/plain", strings.NewReader("x"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	answer, _ := io.ReadAll(model.Body)
-	model.Body.Close()
-	model.Header.Del("Date")
-	bare := bareServer(b, func(w http.ResponseWriter, r *http.Request) {
-		hash := sha256.New()
-		io.Copy(hash, r.Body)
-		for k, v := range model.Header {
-			w.Header()[k] = v
-		}
-		w.WriteHeader(201)
-		w.Write(answer)
-	})
-	f, err := os.Create(filepath.Join(filepath.Dir(s.cfg.database), "fsync"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	s, addr := benchServer(b, "MAX_UPLOADS=512")
+	bare, _ := mimic(b, must(http.Post("http://"+addr+"/", "text/plain", strings.NewReader("x"))))
+	f := must(os.Create(filepath.Join(filepath.Dir(s.cfg.database), "fsync")))
 	defer f.Close()
-	f.Write(make([]byte, 4<<20))
-	block := benchContent(1, benchSize)
+	must(f.Write(make([]byte, 4<<20)))
 	fsyncs := func() float64 {
-		begin, n := time.Now(), 0
+		begin, block, n := time.Now(), benchContent(1, benchSize), 0
 		for ; time.Since(begin) < benchRound; n++ {
-			_, err := f.WriteAt(block, int64(n%1024)*benchSize)
-			if err = errors.Join(err, f.Sync()); err != nil {
+			must(f.WriteAt(block, int64(n%1024)*benchSize))
+			if err := f.Sync(); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -317,11 +262,9 @@ func BenchmarkCreate(b *testing.B) {
 	}
 	var count atomic.Uint64
 	creates := func(addr string) func() float64 {
-		conns := dialRaw(b, addr, 64)
+		conns := dialRaw(b, addr, 63) // and the one of the answer that is mimicked
 		next := func(int, int) []byte { return postRequest(addr, benchContent(count.Add(1), benchSize)) }
-		return func() float64 {
-			return hammer(b, conns, benchRound, next, func(body []byte) bool { return len(body) > 0 })
-		}
+		return func() float64 { return hammer(b, conns, next, func(body []byte) bool { return len(body) > 0 }) }
 	}
 	ours, theirs := creates(addr), creates(bare)
 	var ofDisk []float64
@@ -337,7 +280,6 @@ func BenchmarkCreate(b *testing.B) {
 
 // residentMiB reads a field of /proc/<pid>/status: VmRSS, VmHWM (the peak).
 func residentMiB(b testing.TB, pid int, field string) float64 {
-	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		b.Skip("resident sizes are read from Linux's /proc")
@@ -353,24 +295,11 @@ func residentMiB(b testing.TB, pid int, field string) float64 {
 // largeEnv makes this process a trusted proxy whose clients hold certificates, with room for 32 transfers.
 var largeEnv = append([]string{"MAX_UPLOADS=256", "MAX_DOWNLOADS=256"}, proxied...)
 
-// largeContent is 50 MiB for client n that share all but their first 8 bytes: hashing them is the test's only work.
-type largeContent struct{ tail []byte }
-
-func newLargeContent() largeContent {
-	tail := make([]byte, largeSize-8)
-	rand.NewChaCha8([32]byte{1}).Read(tail)
-	return largeContent{tail}
-}
-
-func (l largeContent) reader(n int) io.Reader {
-	return io.MultiReader(strings.NewReader(fmt.Sprintf("%08d", n)), bytes.NewReader(l.tail))
-}
-
-// exchange sends a request of client n, who shows a certificate that the server did not issue, and hashes or decodes the answer.
-func (l largeContent) exchange(ctx context.Context, method, url string, n int, take func(*http.Response) error) error {
+// large sends 50 MiB as client n, who shows a certificate that the server did not issue, or nothing, and lets take have the answer.
+func large(ctx context.Context, method, url string, n int, take func(*http.Response) error) error {
 	var body io.Reader
 	if method == "POST" {
-		body = l.reader(n)
+		body = largeContent(n)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
@@ -394,53 +323,59 @@ func (l largeContent) exchange(ctx context.Context, method, url string, n int, t
 	return take(res)
 }
 
+var largeTail = sync.OnceValue(func() []byte {
+	tail := make([]byte, largeSize-8)
+	rand.NewChaCha8([32]byte{1}).Read(tail)
+	return tail
+})
+
+// largeContent is 50 MiB for client n that share all but their first 8 bytes: hashing them is the test's only work.
+func largeContent(n int) io.Reader {
+	return io.MultiReader(strings.NewReader(fmt.Sprintf("%08d", n)), bytes.NewReader(largeTail()))
+}
+
 // BenchmarkLarge: 32 uploads of 50 MiB at once, then 32 downloads, each hash right; the peak of the process in each.
 func BenchmarkLarge(b *testing.B) {
 	p := launch(b, b.TempDir(), largeEnv...)
-	pid := p.cmd.Process.Pid
-	residentMiB(b, pid, "VmHWM")
-	content := newLargeContent()
 	var made [32]created
-	for _, c := range []struct {
-		method, way string
-		path        func(n int) string
-		take        func(n int, res *http.Response) error
-	}{
-		{"POST", "up", func(int) string { return "/" },
-			func(n int, res *http.Response) error { return json.NewDecoder(res.Body).Decode(&made[n]) }},
-		{"GET", "down", func(n int) string { return made[n].Raw }, func(n int, res *http.Response) error {
-			h := sha256.New()
-			if _, err := io.Copy(h, res.Body); err != nil || hex.EncodeToString(h.Sum(nil)) != made[n].SHA256 {
-				return fmt.Errorf("download %d: wrong or cut: %v", n, err)
-			}
-			return nil
-		}},
-	} {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil { // proc(5): the peak begins anew
-			b.Fatal(err)
+	for _, method := range []string{"POST", "GET"} {
+		clear := fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid) // proc(5): the peak begins anew
+		if err := os.WriteFile(clear, []byte("5"), 0); err != nil {
+			b.Skip("resident sizes are read from Linux's /proc")
 		}
 		errs, begin := make([]error, len(made)), time.Now()
 		var wg sync.WaitGroup
 		for n := range made {
 			wg.Go(func() {
-				take := func(res *http.Response) error { return c.take(n, res) }
-				errs[n] = content.exchange(b.Context(), c.method, p.url+c.path(n), n, take)
+				errs[n] = large(b.Context(), method, p.url+cmp.Or(made[n].Raw, "/"), n, func(res *http.Response) error {
+					if method == "POST" {
+						return json.NewDecoder(res.Body).Decode(&made[n])
+					}
+					return sameSum(res.Body, made[n].SHA256)
+				})
 			})
 		}
 		wg.Wait()
 		if err := errors.Join(errs...); err != nil {
 			b.Fatal(err)
 		}
-		figure(b, residentMiB(b, pid, "VmHWM"), "MiB-peak-"+c.way+"<=80")
-		figure(b, float64(len(made)*largeSize>>20)/time.Since(begin).Seconds(), "MiB/s-"+c.way)
+		way := map[string]string{"POST": "up", "GET": "down"}[method]
+		figure(b, residentMiB(b, p.cmd.Process.Pid, "VmHWM"), "MiB-peak-"+way+"<=80")
+		figure(b, float64(len(made)*largeSize>>20)/time.Since(begin).Seconds(), "MiB/s-"+way)
 	}
 	for n := range made {
-		h := sha256.New()
-		io.Copy(h, content.reader(n))
-		if hex.EncodeToString(h.Sum(nil)) != made[n].SHA256 {
-			b.Errorf("upload %d arrived as another", n)
+		if err := sameSum(largeContent(n), made[n].SHA256); err != nil {
+			b.Error(err)
 		}
 	}
+}
+
+func sameSum(r io.Reader, want string) error {
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil || hex.EncodeToString(h.Sum(nil)) != want {
+		return fmt.Errorf("wrong or cut: %w", err)
+	}
+	return nil
 }
 
 // fill stores n pastes of 1 KiB that expire at a time (Unix seconds), without HTTP, and returns the first one's id.
@@ -470,29 +405,20 @@ func fill(t testing.TB, st *store, n int, expires int64) string {
 // BenchmarkStart: from exec to the first 200 with 10,000 pastes, and what the process holds when nobody asks anything.
 func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
-	st, err := openStore(storeOptions{path: filepath.Join(dir, "data", "flaskpaste.db"), checkpoint: true,
-		log: slog.New(slog.DiscardHandler), fatal: func(err error) { panic(err) }})
-	if err != nil {
-		b.Fatal(err)
-	}
-	id := fill(b, st, 10_000, time.Now().Unix()+86400)
-	if err := st.close(); err != nil {
-		b.Fatal(err)
-	}
+	ts := newTestServer(b, filepath.Join(dir, "data"), 0)
+	id := fill(b, ts.store, 10_000, time.Now().Unix()+86400)
+	ts.store.close()
 	var times, idle []float64
 	for range 7 {
 		begin := time.Now()
 		p := launch(b, dir)
-		res, err := http.Get(p.url + "/" + id + "/raw")
-		if err != nil || res.StatusCode != 200 {
-			b.Fatalf("the first answer: %v, %v", res, err)
-		}
+		res := must(http.Get(p.url + "/" + id + "/raw"))
 		times = append(times, float64(time.Since(begin))/1e6)
 		res.Body.Close()
 		time.Sleep(time.Second)
 		idle = append(idle, residentMiB(b, p.cmd.Process.Pid, "VmRSS"))
-		if code := p.stop(); code != 0 {
-			b.Fatalf("exit code %d: %s", code, p.logs)
+		if code := p.stop(); code != 0 || res.StatusCode != 200 {
+			b.Fatalf("status %d, exit code %d: %s", res.StatusCode, code, p.logs)
 		}
 	}
 	figure(b, median(times), "ms-to-first-200<=100")
@@ -583,7 +509,6 @@ func BenchmarkSweep(b *testing.B) {
 // BenchmarkMixed: small creates, while 8 uploads of 50 MiB run all the time.
 func BenchmarkMixed(b *testing.B) {
 	p := launch(b, b.TempDir(), append([]string{"MAX_STORAGE=99GiB"}, largeEnv...)...)
-	content := newLargeContent()
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -592,7 +517,7 @@ func BenchmarkMixed(b *testing.B) {
 	for n := range 8 {
 		wg.Go(func() {
 			for i := n; ctx.Err() == nil && errs[n] == nil; i += 8 {
-				err := content.exchange(ctx, "POST", p.url+"/", i%256, func(*http.Response) error { uploads.Add(1); return nil })
+				err := large(ctx, "POST", p.url+"/", i%256, func(*http.Response) error { uploads.Add(1); return nil })
 				if err != nil && ctx.Err() == nil {
 					errs[n] = err
 				}

@@ -63,8 +63,8 @@ var (
 	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
 	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
 		`/[0-9a-f]{8,64}(?:/raw)?` + keyMark.String() + `.`)
-	pastePath = regexp.MustCompile(`^(.*?)/([0-9a-f]{8,64})(?:/raw(?:/[^/]*)?)?$`)
-	shortPath = regexp.MustCompile(`^(.*?)/s/([0-9A-Za-z]{8})(?:/info)?$`)
+	pastePath = regexp.MustCompile(`^(.*?)(/([0-9a-f]{8,64}))(?:/raw(?:/[^/]*)?)?$`)
+	shortPath = regexp.MustCompile(`^(.*?)(/s/([0-9A-Za-z]{8}))(?:/info)?$`)
 	mailedKey = regexp.MustCompile(`%23([0-9A-Za-z_-]{43})$`)
 	certBlock = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`)
 	// What no sentence may hold: a URL's user part, and a key behind # to where the quotation ends.
@@ -80,25 +80,13 @@ type stdio struct {
 	env      func(string) (string, bool)
 }
 
-// cliError is a refusal with its exit code, and a second line that says what to type.
-type cliError struct {
-	code       int
-	what, hint string
-}
-
-func (e *cliError) Error() string { return e.what }
-
-func fail(code int, hint, format string, args ...any) error {
-	return &cliError{code, fmt.Sprintf(format, args...), hint}
-}
-
-// cliCommand is one command: its words and how many, what it does, an example, and its options as its help shows them:
-// dispatch, parsing and completion read the same text. A letter means one thing in all commands.
+// cliCommand is one command: its words and how many, what it does, and its options as its help shows them: parsing and
+// completion read the same text. A letter means one thing in all commands.
 type cliCommand struct {
-	name, args              string
-	least, most             int
-	run                     func(*cli, context.Context, []string) error
-	brief, example, options string
+	name, args     string
+	least, most    int
+	run            func(*cli, context.Context, []string) error
+	brief, options string
 }
 
 const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n" +
@@ -108,8 +96,7 @@ const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cace
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
-		{"create", "[FILE...]", 0, many, (*cli).create, "encrypt and upload files or standard input, print links",
-			"dmesg | fpaste -x 7d --burn", `
+		{"create", "[FILE...]", 0, many, (*cli).create, "encrypt and upload files or standard input, print links", `
   -E, --no-encrypt     send it readable: the server and whoever has the link can read it
   -e, --encrypt        encrypt, even if the config says off
   -x, --expiry TIME    life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
@@ -118,75 +105,56 @@ func clientCommands() []cliCommand {
   -n, --name TEXT      name for the reader; encrypted like the content
   -t, --type MIME      content type for the reader
   -r, --raw            print the raw URL (with -E)
-  -j, --json           print JSON, with the delete token
-`},
-		{"get", "LINK|ID", 1, 1, (*cli).get, "fetch and decrypt",
-			"fpaste get 'https://paste.example.org/0123456789abcdef#KEY' -o notes.txt", `
+  -j, --json           print JSON, with the delete token`},
+		{"get", "LINK|ID", 1, 1, (*cli).get, "fetch and decrypt", `
   -o, --output FILE    write to FILE (- is standard output, DIR/ keeps the sender's name)
   -O, --remote-name    write to a file of the sender's name
   -f, --force          overwrite the file; show binary on a terminal
-  -p, --password       ask for the paste's password (or FPASTE_PASSWORD)
-`},
-		{"meta", "LINK|ID", 1, 1, (*cli).meta, "type, size and end, without reading it", "fpaste meta 0123456789abcdef", `
-  -j, --json           the server's JSON
-`},
+  -p, --password       ask for the paste's password (or FPASTE_PASSWORD)`},
+		{"meta", "LINK|ID", 1, 1, (*cli).meta, "type, size and end, without reading it", `
+  -j, --json           the server's JSON`},
 		{"update", "LINK|ID [FILE|-]", 1, 2, (*cli).update,
-			"replace the content (the link stays good), or only the options named", "fpaste update LINK notes.txt", `
+			"replace the content (the link stays good), or only the options named", `
   -E, --no-encrypt     send it readable, to a paste that is
   -x, --expiry TIME    new life, as for create; '' removes it
   -p, --password       new password; an empty FPASTE_PASSWORD removes it
   -n, --name TEXT      new name; that of an encrypted paste needs the content too
   -t, --type MIME      new type, likewise
       --token TOKEN    the delete token that -j printed, instead of the history's
-  -j, --json           print JSON
-`},
-		{"delete", "LINK|ID... | -", 1, many, (*cli).remove, "delete; - reads links or ids from standard input",
-			"fpaste list --ids | fpaste delete -", `
-      --token TOKEN    the delete token that -j printed, instead of the history's
-`},
-		{"list", "", 0, 0, (*cli).list, "your pastes (needs a certificate)", "fpaste list --ids", `
+  -j, --json           print JSON`},
+		{"delete", "LINK|ID... | -", 1, many, (*cli).remove, "delete; - reads links or ids from standard input", `
+      --token TOKEN    the delete token that -j printed, instead of the history's`},
+		{"list", "", 0, 0, (*cli).list, "your pastes (needs a certificate)", `
       --owner ID       for admins: whose, an owner's id, anonymous or all
       --ids            one id a line
-  -j, --json           print JSON
-`},
-		{"search", "[TEXT]", 0, 1, (*cli).list, "your pastes by name, id, type and date",
-			"fpaste search backup -t 'image/*' --after 2026-01-01", `
+  -j, --json           print JSON`},
+		{"search", "[TEXT]", 0, 1, (*cli).list, "your pastes by name, id, type and date", `
   -t, --type MIME      only of this type, such as text/plain or image/*
       --after TIME     made after this date, time (RFC 3339) or Unix time
       --before TIME    made before
       --owner ID       for admins: whose, an owner's id, anonymous or all
       --ids            one id a line
-  -j, --json           print JSON
-`},
-		{"history", "", 0, 0, (*cli).history, "what this machine created: created, ends, name, link",
-			"fpaste history | grep notes", `
+  -j, --json           print JSON`},
+		{"history", "", 0, 0, (*cli).history, "what this machine created: created, ends, name, link", `
       --clear          forget all: keys and tokens exist nowhere else
   -f, --force          clear without asking
-  -j, --json           print JSON, with the delete tokens
-`},
-		{"short", "URL | list | info ID... | delete ID...", 1, many, (*cli).short, "short URLs",
-			"fpaste short https://example.org/a/long/path", `
+  -j, --json           print JSON, with the delete tokens`},
+		{"short", "URL | list | info ID... | delete ID...", 1, many, (*cli).short, "short URLs", `
   -x, --expiry TIME    life, as for create
       --owner ID       with list, for admins: whose
       --ids            with list: one id a line
       --token TOKEN    with delete: the token that -j printed
-  -j, --json           print JSON
-`},
-		{"register", "NAME", 1, 1, (*cli).register, "make a key here and have it certified by the server",
-			"fpaste register alice", `
-  -f, --force          replace the key and certificate that you have
-`},
-		{"cert", "NAME", 1, 1, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", "fpaste cert alice", `
-  -f, --force          replace the key and certificate that you have
-`},
-		{"renew", "", 0, 0, (*cli).renew, "have the certificate renewed, for the same key", "fpaste renew", ""},
-		{"info", "", 0, 0, (*cli).info, "the server, who you are there, what you may send", "fpaste info", `
-  -j, --json           the server's JSON
-`},
-		{"completion", "bash | zsh | fish", 1, 1, (*cli).completion, "a completion script",
-			"source <(fpaste completion bash)", ""},
-		{"version", "", 0, 0, (*cli).version, "version of this program", "fpaste version", ""},
-		{"help", "[COMMAND]", 0, 1, (*cli).help, "this list, or one command", "fpaste help get", ""},
+  -j, --json           print JSON`},
+		{"register", "NAME", 1, 1, (*cli).register, "make a key here and have it certified by the server", `
+  -f, --force          replace the key and certificate that you have`},
+		{"cert", "NAME", 1, 1, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", `
+  -f, --force          replace the key and certificate that you have`},
+		{"renew", "", 0, 0, (*cli).renew, "have the certificate renewed, for the same key", ""},
+		{"info", "", 0, 0, (*cli).info, "the server, who you are there, what you may send", `
+  -j, --json           the server's JSON`},
+		{"completion", "bash | zsh | fish", 1, 1, (*cli).completion, "a completion script", ""},
+		{"version", "", 0, 0, (*cli).version, "version of this program", ""},
+		{"help", "[COMMAND]", 0, 1, (*cli).help, "this list, or one command", ""},
 	}
 }
 
@@ -196,21 +164,17 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// optionsIn reads the options of a help text: each as its letter or "", name, and what its value is called or "".
-func optionsIn(text string) (list [][]string) {
-	for _, m := range optionForm.FindAllStringSubmatch(text, -1) {
-		list = append(list, m[1:])
-	}
-	return list
-}
+// optionsIn reads the options of a help text: each as a whole, its letter or "", name, and what its value is called or
+// "".
+func optionsIn(text string) [][]string { return optionForm.FindAllStringSubmatch(text, -1) }
 
 // cli is one run. It is used by one goroutine.
 type cli struct {
 	std            stdio
 	outTTY, errTTY bool
 	command        cliCommand
-	opt            map[string]string // options given, by long name
-	conf           map[string]string // the config file
+	opt            map[string]string // options by long name: given, or settled by configure
+	certDefault    bool              // the certificate is the config's
 	server         *url.URL          // configured; nil if it is not
 	clients        map[string]*apiClient
 	past           []historyEntry // what the history has, in the order of creation
@@ -239,10 +203,10 @@ func (c *cli) dispatch(ctx context.Context, args []string) error {
 		return err
 	case c.has("version"):
 		return c.version(ctx, nil)
-	case c.has("help") && !named:
-		return c.help(ctx, nil)
-	case c.has("help"):
+	case c.has("help") && named:
 		return c.help(ctx, []string{k.name})
+	case c.has("help"):
+		return c.help(ctx, nil)
 	case len(words) < k.least || len(words) > k.most:
 		return fail(2, "fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
 	case !named && len(words) > 0 && words[0] != "-":
@@ -266,45 +230,34 @@ func (c *cli) parse(args []string) (words []string, named bool, err error) {
 	set.SetOutput(io.Discard)
 	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
 		for _, o := range optionsIn(k.options) {
-			for _, name := range o[:2] {
-				take := func(v string) error {
-					if o[2] == "" && v != "true" {
-						return errors.New("it takes no value")
-					}
-					c.opt[o[1]] = v
-					return nil
-				}
-				if name == "" || set.Lookup(name) != nil {
-					continue
-				} else if o[2] == "" {
-					set.BoolFunc(name, "", take)
-				} else {
-					set.Func(name, "", take)
+			for _, name := range o[1:3] {
+				switch {
+				case name == "" || set.Lookup(name) != nil:
+				case o[3] == "":
+					set.BoolFunc(name, "", func(v string) error { c.opt[o[2]] = v; return nil })
+				default:
+					set.Func(name, "", func(v string) error { c.opt[o[2]] = v; return nil })
 				}
 			}
 		}
 	}
-	for len(args) > 0 {
+	for more := true; more; {
 		if err := set.Parse(args); err != nil {
 			return nil, false, fail(2, "fpaste help", "%v", err)
 		}
-		before := args[:len(args)-set.NArg()]
-		if args = set.Args(); len(before) > 0 && before[len(before)-1] == "--" {
-			words = append(words, args...)
-			break
-		} else if len(args) == 0 {
-			break
-		}
-		if k, ok := findCommand(args[0]); ok && !named && len(words) == 0 {
-			c.command, named = k, true
+		before, rest := args[:len(args)-set.NArg()], set.Args()
+		if more = len(rest) > 0 && (len(before) == 0 || before[len(before)-1] != "--"); !more {
+			words = append(words, rest...)
+		} else if k, ok := findCommand(rest[0]); ok && !named && len(words) == 0 {
+			c.command, named, args = k, true, rest[1:]
 		} else {
-			words = append(words, args[0])
+			words, args = append(words, rest[0]), rest[1:]
 		}
-		args = args[1:]
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.opt)) {
-		if !slices.ContainsFunc(optionsIn(c.command.options+everywhere), func(o []string) bool { return o[1] == name }) {
-			return nil, false, fail(2, "fpaste help "+c.command.name, "%s has no option --%s", c.command.name, name)
+	mine := optionsIn(c.command.options + everywhere)
+	for name, value := range c.opt {
+		if !slices.ContainsFunc(mine, func(o []string) bool { return o[2] == name && (o[3] != "" || value == "true") }) {
+			return nil, false, fail(2, "fpaste help "+c.command.name, "%s takes no --%s like that", c.command.name, name)
 		}
 	}
 	return words, named, nil
@@ -352,6 +305,8 @@ func explain(err error) (code int, what, hint string) {
 		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
 	case errors.Is(err, errSealBroken):
 		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
+	case errors.Is(err, errSealKey):
+		return 2, err.Error(), "quote the link: the shell may have cut it"
 	case errors.Is(err, errTitle):
 		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
@@ -371,18 +326,12 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	}
 	if ours, ok := map[string]string{
 		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
-		"certificate_required":    makeCert,
 		"certificate_revoked":     "fpaste register NAME -f gets a new one",
 		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
 		"registration_closed":     "ask the operator for a certificate; fpaste cert NAME makes a self-signed one",
-		"pki_disabled":            "fpaste cert NAME makes a self-signed certificate",
 		"not_owner":               "--token takes the token that create -j printed",
 		"password_required":       "-p asks for it, or put it into FPASTE_PASSWORD",
 		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
-		"read_proof_required":     "give the whole link, in quotes: its key is the part after #",
-		"bad_expiry":              "-x takes 90s, 15m, 12h, 7d, 2w, 1d12h, an RFC 3339 time or @unix, in the future",
-		"bad_display_name":        "-n takes 1 to 128 characters, and with -E a certificate; " + makeCert,
-		"bad_url":                 "fpaste short https://...",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
 		"not_found":               "it never was, has expired, was burned or deleted",
 	}[f.Code]; ok {
@@ -431,13 +380,11 @@ func (c *cli) print(format string, args ...any) error {
 }
 
 func (c *cli) printJSON(v any) error {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	text, err := json.Marshal(v)
+	if err != nil {
 		return err
 	}
-	return c.print("%s", &b)
+	return c.print("%s\n", text)
 }
 
 // note is for people: a line on stderr unless -q.
@@ -464,94 +411,78 @@ func (c *cli) configFolder() string { return c.folder("XDG_CONFIG_HOME", ".confi
 
 func (c *cli) stateFolder() string { return c.folder("XDG_STATE_HOME", ".local/state") }
 
-// setting is the order of authority: option (rank 3), environment (2), config file (1); 0 if nothing is said.
-func (c *cli) setting(name string) (value string, rank int) {
-	if v, ok := c.opt[name]; ok {
-		return v, 3
-	}
-	for _, prefix := range []string{"FPASTE_", "FLASKPASTE_"} {
-		if v, _ := c.std.env(prefix + strings.ToUpper(name)); v != "" && (prefix == "FPASTE_" || name == "server") {
-			return v, 2
-		}
-	}
-	return c.conf[name], min(len(c.conf[name]), 1)
-}
-
-// configure reads the config file and settles the server.
+// configure completes the options by the environment and then the config file, and settles server and certificate.
 func (c *cli) configure() error {
-	c.conf = map[string]string{}
-	path := filepath.Join(c.configFolder(), "config")
+	conf, path := map[string]string{}, filepath.Join(c.configFolder(), "config")
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && c.configFolder() != "" {
 		return fmt.Errorf("reading the config: %w", err)
 	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		n++
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
+	for n, line := range strings.Split(string(text), "\n") {
 		key, value, ok := strings.Cut(line, "=")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		if !ok || !slices.Contains(configKeys, key) {
-			return fail(2, "known are "+strings.Join(configKeys, ", "), "unknown key %q in line %d of %s", key, n, path)
+		switch {
+		case key == "" && !ok || strings.HasPrefix(key, "#"):
+		case !ok || !slices.Contains(configKeys, key):
+			return fail(2, "known are "+strings.Join(configKeys, ", "), "unknown key %q in line %d of %s", key, n+1, path)
+		case (key == "encrypt" || key == "history") && value != "on" && value != "off":
+			return fail(2, "", "%s must be on or off in line %d of %s", key, n+1, path)
 		}
-		if (key == "encrypt" || key == "history") && value != "on" && value != "off" {
-			return fail(2, "", "%s must be on or off in line %d of %s", key, n, path)
-		}
-		c.conf[key] = value
+		conf[key] = value
 	}
-	if s, _ := c.setting("server"); s != "" {
+	rank := map[string]int{}
+	for i, name := range configKeys {
+		env, _ := c.std.env("FPASTE_" + strings.ToUpper(name))
+		if name == "server" && env == "" {
+			env, _ = c.std.env("FLASKPASTE_SERVER")
+		}
+		switch {
+		case c.has(name):
+			rank[name] = 3
+		case env != "" && i < 4: // the others are none of the environment's
+			c.opt[name], rank[name] = env, 2
+		case conf[name] != "" && (name != "expiry" || c.command.name != "update"): // a default for what is new
+			c.opt[name], rank[name] = conf[name], 1
+		}
+	}
+	// A key counts if its rank is not below the certificate's; else both are in one file: an option's certificate never
+	// meets the config's key.
+	if c.certDefault = rank["cert"] == 1; rank["key"] < rank["cert"] {
+		c.opt["key"] = c.opt["cert"]
+	}
+	if s := c.opt["server"]; s != "" {
 		c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http"))
 		return err
 	}
 	return nil
 }
 
-// loadPair loads the certificate in force. A key counts if its rank is not below the certificate's; else both are in
-// one file: an option's certificate never meets the config's key. Who has them in another form is told how to make
-// PEM of it. No certificate, no error: none is configured.
-func (c *cli) loadPair() (pair *tls.Certificate, cert, key string, err error) {
-	cert, rank := c.setting("cert")
-	key, keyRank := c.setting("key")
-	if keyRank < rank || key == "" {
-		key = cert
-	}
-	if cert == "" {
-		return nil, "", "", nil
-	}
-	loaded, err := tls.LoadX509KeyPair(cert, key)
-	if err == nil {
-		return &loaded, cert, key, nil
-	}
-	hint := ""
-	for _, path := range []string{cert, key} {
-		text, _ := os.ReadFile(path)
-		if block, _ := pem.Decode(text); bytes.Contains(text, []byte("ENCRYPTED")) {
-			hint = fmt.Sprintf("the key is encrypted: openssl pkey -in %s -out plain.key makes a plain one for --key", path)
-		} else if block == nil && len(text) > 0 {
-			hint = fmt.Sprintf("it is not PEM; of a .p12: openssl pkcs12 -in %s -nodes -out client.pem, then --cert client.pem", path)
-		}
-	}
-	return nil, cert, key, fail(1, hint, "loading the certificate: %v", err)
-}
-
-// pair loads the certificate for the configured server. One that only the config names stops nothing when it can't
-// be had, and register needs none.
+// pair loads the certificate for the configured server; who has it in another form is told how to make PEM of it. One
+// that only the config names stops nothing when it can't be had, and register needs none.
 func (c *cli) pair() (*tls.Certificate, error) {
-	pair, cert, _, err := c.loadPair()
-	if cert == "" || c.command.name == "register" {
+	if c.opt["cert"] == "" || c.command.name == "register" {
 		return nil, nil
 	} else if c.server.Scheme == "http" {
 		c.unsent = "the server's URL is http, use https"
 		return nil, nil
-	} else if _, rank := c.setting("cert"); err != nil && rank == 1 {
-		_, what, hint := explain(err)
-		c.unsent = what
-		c.note("going on without your certificate: %s %s", what, hint)
+	}
+	pair, err := tls.LoadX509KeyPair(c.opt["cert"], c.opt["key"])
+	if err != nil {
+		hint := ""
+		for _, path := range []string{c.opt["cert"], c.opt["key"]} {
+			text, _ := os.ReadFile(path)
+			if block, _ := pem.Decode(text); bytes.Contains(text, []byte("ENCRYPTED")) {
+				hint = "the key is encrypted: openssl pkey -in " + path + " -out plain.key makes a plain one for --key"
+			} else if block == nil && len(text) > 0 {
+				hint = "it is not PEM; of a .p12: openssl pkcs12 -in " + path + " -nodes -out client.pem, then --cert client.pem"
+			}
+		}
+		if !c.certDefault {
+			return nil, fail(1, hint, "loading the certificate: %v", err)
+		}
+		c.unsent = err.Error()
+		c.note("going on without your certificate: %v %s", err, hint)
 		return nil, nil
-	} else if err != nil {
-		return nil, err
 	}
 	end, stamp := pair.Leaf.NotAfter, filepath.Join(c.stateFolder(), "reminded")
 	info, err := os.Stat(stamp)
@@ -560,7 +491,7 @@ func (c *cli) pair() (*tls.Certificate, error) {
 		os.MkdirAll(c.stateFolder(), 0o700)
 		os.WriteFile(stamp, nil, 0o600)
 	}
-	return pair, nil
+	return &pair, nil
 }
 
 // client returns a client for base: with the certificate if base has the configured origin, else without anything of
@@ -577,7 +508,7 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 		if pair, err = c.pair(); err != nil {
 			return nil, err
 		}
-		if ca, _ := c.setting("cacert"); ca != "" {
+		if ca := c.opt["cacert"]; ca != "" {
 			text, err := os.ReadFile(ca)
 			if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
 				return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no PEM certificate in %q", ca)))
@@ -611,6 +542,7 @@ func (c *cli) own() (*apiClient, error) {
 type pasteRef struct {
 	api   *apiClient
 	place string // the link without its key
+	path  string // of the API: /id or /s/id
 	id    string
 	key   *sealKey
 	token string
@@ -624,12 +556,14 @@ func (r pasteRef) link() string {
 	return r.place + "#" + r.key.fragment()
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request. form is pastePath
-// or shortPath.
-func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
+// resolve settles a link or id, everything that can be wrong with it included, before any request. For short, its kind
+// of links is meant.
+func (c *cli) resolve(arg string) (r pasteRef, err error) {
 	place, fragment, keyed := strings.Cut(mailedKey.ReplaceAllString(strings.Trim(arg, blankish), "#$1"), "#")
-	below := map[*regexp.Regexp]string{shortPath: "/s"}[form]
-	path, server := below+"/"+place, c.server
+	form, path, server := pastePath, "/"+place, c.server
+	if c.command.name == "short" {
+		form, path = shortPath, "/s/"+place
+	}
 	if strings.Contains(place, "://") {
 		if server, err = parseServer(place, c.has("insecure-http")); err != nil {
 			return r, err
@@ -649,21 +583,19 @@ func (c *cli) resolve(arg string, form *regexp.Regexp) (r pasteRef, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.id = m[2]
-	r.place = r.api.base.String() + below + "/" + r.id
+	r.path, r.id = m[2], m[3]
+	r.place = r.api.base.String() + r.path
 	r.past = c.known(r.place)
 	r.token = cmp.Or(c.opt["token"], r.past.Token)
 	if !keyed {
 		_, fragment, keyed = strings.Cut(r.past.Link, "#")
 	}
 	if keyed {
-		key, err := parseSealKey(fragment)
-		if err != nil {
-			return r, fail(2, "quote the link: the shell may have cut it", "%v", err)
-		}
+		var key sealKey
+		key, err = parseSealKey(fragment)
 		r.key = &key
 	}
-	return r, nil
+	return r, err
 }
 
 // gone passes an error on, and has the history forget what the paste's own server says is not there.
@@ -676,17 +608,8 @@ func (c *cli) gone(r pasteRef, err error) error {
 
 // ---- create, update ----
 
-// item is a paste as the server describes it, and what only we know.
-type item struct {
-	pasteAnswer
-	Name string `json:"name,omitempty"` // which the server must not know
-	File string `json:"file,omitempty"` // which of several was sent
-}
-
 // sealing tells whether content is encrypted: option, then config, and on if nothing is said.
-func (c *cli) sealing() bool {
-	return !c.has("no-encrypt") && (c.has("encrypt") || c.conf["encrypt"] != "off")
-}
+func (c *cli) sealing() bool { return !c.has("no-encrypt") && c.opt["encrypt"] != "off" }
 
 // header collects the options that the server has to know. Changing a paste, an empty one removes what was set.
 func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]string, err error) {
@@ -699,9 +622,6 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]s
 			return nil, fail(2, "", "%s can't be %q", option, h[name])
 		}
 	}
-	if v := c.expiry(); v != "" && !changing {
-		h["X-Expiry"] = v
-	}
 	if c.has("burn") {
 		h["X-Burn-After-Read"] = "true"
 	}
@@ -709,13 +629,6 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]s
 		h["X-Paste-Password"], err = c.password(ctx, true, changing)
 	}
 	return h, err
-}
-
-func (c *cli) expiry() string {
-	if v, given := c.opt["expiry"]; given {
-		return v
-	}
-	return c.conf["expiry"]
 }
 
 // password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
@@ -771,21 +684,22 @@ func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTi
 	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, err
 }
 
-// send makes the call that creates or changes a paste, with the content of arg unless that is "".
-func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, err error) {
+// send makes the call that creates or changes a paste, with the content of arg unless that is "". name is what only we
+// know.
+func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, name string, err error) {
 	if q.sealed = r.key; arg != "" {
 		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
 		if title.Name == "" && arg != "-" {
 			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
 		}
 		if q.body, err = c.source(ctx, arg, r.key, title); err != nil {
-			return a, err
+			return a, "", err
 		}
-		a.Name = title.Name
+		name = title.Name
 	}
 	defer c.status("")
-	a.pasteAnswer, _, err = r.api.paste(ctx, q, r.id)
-	return a, err
+	a, _, err = r.api.item(ctx, q, r.id)
+	return a, name, err
 }
 
 func (c *cli) create(ctx context.Context, args []string) error {
@@ -808,29 +722,29 @@ func (c *cli) create(ctx context.Context, args []string) error {
 		if c.sealing() {
 			r.key = new(newSealKey())
 		}
-		a, err := c.send(ctx, r, apiCall{method: "POST", path: "/", header: maps.Clone(header)}, arg)
+		a, name, err := c.send(ctx, r, apiCall{method: "POST", path: "/", header: maps.Clone(header)}, arg)
 		if err != nil {
 			return err
 		}
 		if len(args) > 1 {
-			a.File = arg
+			a.all["file"] = arg
 		}
 		r.place = api.base.String() + "/" + a.ID
-		a.Link = r.link()
-		c.remember(historyEntry{a.Link, a.Name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-		return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
+		c.remember(historyEntry{r.link(), name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+		return c.made(r.link(), name, a, a.CreatedAt)
 	})
 }
 
 // made prints the link of what was created or changed, or the whole answer. A line says so when the server gives less
 // life than was asked for, from since on.
-func (c *cli) made(link string, since, ends int64, answer any) error {
-	if asked, err := parseExpiry(c.expiry(), since); err == nil && ends < asked-60 { // our clock is not the server's
+func (c *cli) made(link, name string, a item, since int64) error {
+	asked, err := parseExpiry(c.opt["expiry"], since)
+	if err == nil && a.ExpiresAt < asked-60 { // our clock is not the server's
 		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
-			"may raise it)", when(ends), c.expiry())
+			"may raise it)", when(a.ExpiresAt), c.opt["expiry"])
 	}
-	if c.has("json") {
-		return c.printJSON(answer)
+	if a.all["link"], a.all["name"] = link, name; c.has("json") {
+		return c.printJSON(a.all)
 	} else if c.has("raw") {
 		link += "/raw"
 	}
@@ -838,7 +752,7 @@ func (c *cli) made(link string, since, ends int64, answer any) error {
 }
 
 func (c *cli) update(ctx context.Context, args []string) error {
-	r, err := c.resolve(args[0], pastePath)
+	r, err := c.resolve(args[0])
 	named := c.has("name") || c.has("type")
 	content := append(args, "-")[1]
 	if len(args) == 1 && (c.has("expiry") || c.has("password") || named) {
@@ -856,57 +770,62 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	case r.key != nil && named && content == "":
 		return fail(2, "give the content too", "name and type of an encrypted paste are part of its content")
 	}
-	delete(c.conf, "expiry") // a default for new pastes, not a change of this one
 	header, err := c.header(ctx, r.key != nil, true)
 	if err != nil {
 		return err
 	}
-	a, err := c.send(ctx, r, apiCall{method: "PUT", path: "/" + r.id, header: header, token: r.token}, content)
+	a, name, err := c.send(ctx, r, apiCall{method: "PUT", path: r.path, header: header, token: r.token}, content)
 	if c.gone(r, err) != nil {
 		return err
 	}
-	a.Link, a.Name = r.link(), cmp.Or(a.Name, r.past.Name)
+	name = cmp.Or(name, r.past.Name)
 	if r.past.Link != "" {
-		c.remember(historyEntry{a.Link, a.Name, r.token, a.CreatedAt, a.ExpiresAt})
+		c.remember(historyEntry{r.link(), name, r.token, a.CreatedAt, a.ExpiresAt})
 	}
-	return c.made(a.Link, time.Now().Unix(), a.ExpiresAt, a)
+	return c.made(r.link(), name, a, time.Now().Unix())
 }
 
 // ---- meta, get ----
 
-// look resolves a link and asks what may be said of the paste without reading it, which never burns.
-func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a pasteAnswer, raw []byte, err error) {
-	if r, err = c.resolve(arg, pastePath); err == nil {
-		a, raw, err = r.api.paste(ctx, apiCall{method: "GET", path: "/" + r.id}, r.id)
+// what says in words what an item is.
+func what(a item) string {
+	words := a.MIMEType + ", " + sizeWords(a.Size)
+	if a.TargetURL != "" {
+		words = "leads to " + a.TargetURL
+	} else if a.ReadProof {
+		words = "encrypted, " + sizeWords(a.Size)
+	}
+	if a.Burn {
+		words += ", burns: the first read is the last"
+	}
+	if a.Password {
+		words += ", needs a password"
+	}
+	return words
+}
+
+// look resolves a link and asks what may be said of it without following it, which never burns.
+func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a item, raw []byte, err error) {
+	if r, err = c.resolve(arg); err == nil {
+		call := apiCall{method: "GET", path: r.path}
+		if c.command.name == "short" {
+			call.path += "/info"
+		}
+		a, raw, err = r.api.item(ctx, call, r.id)
 	}
 	return r, a, raw, c.gone(r, err)
 }
 
 func (c *cli) meta(ctx context.Context, args []string) error {
-	r, a, raw, err := c.look(ctx, args[0])
-	if err != nil {
-		return err
-	} else if c.has("json") {
-		return c.print("%s", raw)
-	}
-	rows := [][]string{{what(a) + ", " + sizeWords(a.Size)}, {"ends " + when(a.ExpiresAt)}}
-	if name := cmp.Or(r.past.Name, a.DisplayName); name != "" {
-		rows = append([][]string{{name}}, rows...)
-	}
-	if a.Password {
-		rows = append(rows, []string{"needs a password"})
-	}
-	if a.Burn {
-		rows = append(rows, []string{"burns: the first read is the last"})
-	}
-	return c.table(rows)
-}
-
-func what(a pasteAnswer) string {
-	if a.ReadProof {
-		return "encrypted"
-	}
-	return a.MIMEType
+	return c.each(ctx, args, func(arg string) error {
+		r, a, raw, err := c.look(ctx, arg)
+		if err != nil {
+			return err
+		} else if c.has("json") {
+			return c.print("%s\n", bytes.TrimSpace(raw))
+		}
+		return c.table([][]string{{cmp.Or(r.past.Name, a.DisplayName, r.place)}, {what(a)}, {"ends " + when(a.ExpiresAt)}})
+	})
 }
 
 func (c *cli) get(ctx context.Context, args []string) error {
@@ -1010,10 +929,6 @@ func (c *cli) show(content io.Reader) error {
 // ---- delete, list ----
 
 func (c *cli) remove(ctx context.Context, args []string) error {
-	return c.removeAll(ctx, args, pastePath, "/")
-}
-
-func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp, below string) error {
 	if len(args) == 1 && args[0] == "-" {
 		text, err := io.ReadAll(interruptible(ctx, c.std.in))
 		if err != nil {
@@ -1022,13 +937,13 @@ func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp,
 		args = strings.Fields(string(text))
 	}
 	return c.each(ctx, args, func(arg string) error {
-		r, err := c.resolve(arg, form)
+		r, err := c.resolve(arg)
 		if err != nil {
 			return err
 		} else if !r.api.trusted {
 			return errElsewhere
 		}
-		_, _, err = r.api.paste(ctx, apiCall{method: "DELETE", path: below + r.id, token: r.token}, r.id)
+		_, _, err = r.api.item(ctx, apiCall{method: "DELETE", path: r.path, token: r.token}, r.id)
 		if c.gone(r, err) == nil {
 			c.note("deleted %s", r.id)
 			c.forget(r.place)
@@ -1037,8 +952,8 @@ func (c *cli) removeAll(ctx context.Context, args []string, form *regexp.Regexp,
 	})
 }
 
-// list is search without a text. The server does not know the names of encrypted pastes, so the text is looked for
-// here.
+// list is search without a text, and for short its list. The server does not know the names of encrypted pastes, so
+// the text is looked for here.
 func (c *cli) list(ctx context.Context, args []string) error {
 	api, err := c.own()
 	if err != nil {
@@ -1053,61 +968,48 @@ func (c *cli) list(ctx context.Context, args []string) error {
 			query.Set(name, value)
 		}
 	}
-	all, failed := pages[item](ctx, api, "/pastes", query)
-	rows, found := [][]string{{"ID", "SIZE", "CREATED", "ENDS", "NAME", "TYPE"}}, []any{}
+	path, below := "/pastes", "/"
+	if c.command.name == "short" {
+		path, below = "/s", "/s/"
+	}
+	all, failed := api.pages(ctx, path, query)
+	rows, found, ids := [][]string{{"ID", "CREATED", "ENDS", "NAME", "WHAT"}}, []any{}, ""
 	for _, a := range all {
-		if a.Name = c.known(api.base.String() + "/" + a.ID).Name; !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+a.Name), text) {
+		name := c.known(api.base.String() + below + a.ID).Name
+		if !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+name), text) {
 			continue
 		}
-		marks := what(a.pasteAnswer)
-		if a.Burn {
-			marks += " burns"
-		}
-		if a.Password {
-			marks += " password"
-		}
-		found = append(found, a)
-		rows = append(rows, []string{a.ID, sizeWords(a.Size), date(a.CreatedAt)[:10], date(a.ExpiresAt),
-			c.fit(cmp.Or(a.Name, a.DisplayName, "-")), marks})
+		a.all["name"] = name
+		found, ids = append(found, a.all), ids+oneLine(a.ID)+"\n"
+		rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), cmp.Or(name, a.DisplayName, "-"),
+			what(a)})
 	}
-	return cmp.Or(c.listed(rows, found), failed)
+	switch {
+	case c.has("json"):
+		err = c.printJSON(found)
+	case c.has("ids"):
+		err = c.print("%s", ids)
+	case len(found) > 0:
+		err = c.table(rows)
+	}
+	return cmp.Or(err, failed)
 }
 
-// listed prints what a list has: ids, JSON, or a table with its head.
-func (c *cli) listed(rows [][]string, found []any) error {
-	if c.has("json") {
-		return c.printJSON(found)
-	} else if len(found) == 0 {
-		return nil
-	} else if !c.has("ids") {
-		return c.table(rows)
-	}
-	for i, row := range rows {
-		rows[i] = row[:1]
-	}
-	return c.table(rows[1:])
-}
-
-// table prints rows in columns.
+// table prints rows in columns. A terminal's are not pushed apart by a long name; the last one is never cut.
 func (c *cli) table(rows [][]string) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, cells := range rows {
 		for i, cell := range cells {
-			cells[i] = oneLine(cell)
+			if cell = oneLine(cell); c.outTTY && i < len(cells)-1 {
+				cell = fmt.Sprintf("%.20s", cell)
+			}
+			cells[i] = cell
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	w.Flush()
 	return c.print("%s", &b)
-}
-
-// fit cuts a name that would push a terminal's columns apart.
-func (c *cli) fit(name string) string {
-	if r := []rune(name); c.outTTY && len(r) > 20 {
-		return string(r[:18]) + ".."
-	}
-	return name
 }
 
 // ---- history ----
@@ -1137,19 +1039,15 @@ func (c *cli) historyPath() string {
 
 // remember appends to the history. Failing is no failure of the creation, which has happened.
 func (c *cli) remember(e historyEntry) {
-	if c.conf["history"] == "off" || c.historyPath() == "" {
+	if c.opt["history"] == "off" || c.historyPath() == "" {
 		return
 	}
 	os.MkdirAll(c.stateFolder(), 0o700)
-	f, err := os.OpenFile(c.historyPath(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(c.historyPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err == nil {
 		line, _ := json.Marshal(e) // strings and numbers cannot fail
-		end := []byte("\n")
-		length, _ := f.Seek(0, io.SeekEnd)
-		if f.ReadAt(end, length-1); end[0] != '\n' { // a full disk once cut the last line: this one must not hang on it
-			line = append([]byte("\n"), line...)
-		}
-		_, err = f.Write(append(line, '\n')) // one write: lines of two programs don't mix
+		// One write: lines of two programs don't mix, nor does it hang on one that a full disk has cut.
+		_, err = fmt.Fprintf(f, "\n%s\n", line)
 		err = errors.Join(err, f.Chmod(0o600), f.Close())
 	}
 	if err != nil {
@@ -1212,21 +1110,18 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 		}
 		return nil
 	}
-	c.known("")
+	c.known("") // reads it
 	var rows [][]string
 	for _, e := range c.past {
 		ends := date(e.Expires)
 		if e.Expires < time.Now().Unix() {
 			ends = "ended?" // reads may have renewed it: only the server knows
 		}
-		if rows = append(rows, []string{date(e.Created), ends, c.fit(cmp.Or(e.Name, "-")), e.Link}); c.has("json") {
-			if err := c.printJSON(e); err != nil {
-				return err
-			}
+		rows = append(rows, []string{date(e.Created), ends, cmp.Or(e.Name, "-"), e.Link})
+		if c.has("json") {
+			text, _ := json.Marshal(e) // strings and numbers cannot fail
+			rows[len(rows)-1] = []string{string(text)}
 		}
-	}
-	if c.has("json") {
-		return nil
 	}
 	return c.table(rows)
 }
@@ -1235,67 +1130,36 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 
 func (c *cli) short(ctx context.Context, args []string) error {
 	verb, rest := args[0], args[1:]
-	if (verb == "info" || verb == "delete") != (len(rest) > 0) {
-		return fail(2, "fpaste help short", "short takes a URL, list, info ID... or delete ID...")
-	}
-	api, err := c.own()
-	var a shortAnswer
 	switch {
-	case err != nil && verb != "info":
-		return err
-	case verb == "delete":
-		return c.removeAll(ctx, rest, shortPath, "/s/")
+	case (verb == "info" || verb == "delete") != (len(rest) > 0):
+		return fail(2, "fpaste help short", "short takes a URL, list, info ID... or delete ID...")
 	case verb == "info":
-		return c.each(ctx, rest, func(arg string) error {
-			r, err := c.resolve(arg, shortPath)
-			if err != nil {
-				return err
-			}
-			_, err = r.api.ask(ctx, apiCall{method: "GET", path: "/s/" + r.id + "/info"}, &a)
-			if err == nil && a.ID != r.id {
-				err = strange(200)
-			}
-			if c.gone(r, err) != nil {
-				return err
-			} else if a.Link = r.place; c.has("json") {
-				return c.printJSON(a)
-			}
-			return c.table([][]string{{a.Link}, {"leads to " + a.TargetURL}, {"ends " + when(a.ExpiresAt)}})
-		})
+		return c.meta(ctx, rest)
+	case verb == "delete":
+		return c.remove(ctx, rest)
 	case verb == "list":
-		query := url.Values{}
-		if c.has("owner") {
-			query.Set("owner", c.opt["owner"])
-		}
-		all, failed := pages[shortAnswer](ctx, api, "/s", query)
-		rows, found := [][]string{{"ID", "CREATED", "ENDS", "URL"}}, []any{}
-		for _, a := range all {
-			found = append(found, a)
-			rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), a.TargetURL})
-		}
-		return cmp.Or(c.listed(rows, found), failed)
+		return c.list(ctx, nil)
 	}
 	target := strings.Trim(verb, blankish)
 	if keyBehind.MatchString(target) {
 		return fail(2, "shorten the part before #, then add # and the key to the short link yourself",
 			"the link has a key, which the server must not see: %q was not sent", target)
 	}
-	wish := map[string]string{"url": target}
-	if v := c.expiry(); v != "" {
-		wish["expiry"] = v
-	}
-	text, _ := json.Marshal(wish) // strings cannot fail
-	_, err = api.ask(ctx, apiCall{method: "POST", path: "/s", body: textBody(string(text)),
-		header: map[string]string{"Content-Type": "application/json"}}, &a)
-	if err == nil && !shortIDShape.MatchString(a.ID) {
-		err = strange(200)
-	}
+	api, err := c.own()
 	if err != nil {
 		return err
 	}
-	a.Link = api.base.String() + "/s/" + a.ID
-	c.remember(historyEntry{a.Link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-	return c.made(a.Link, a.CreatedAt, a.ExpiresAt, a)
+	header, err := c.header(ctx, false, false)
+	if err != nil {
+		return err
+	}
+	a, _, err := api.item(ctx, apiCall{method: "POST", path: "/s", header: header, body: textBody(target)}, "")
+	if err != nil {
+		return err
+	}
+	link := api.base.String() + "/s/" + a.ID
+	c.remember(historyEntry{link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
+	return c.made(link, "", a, a.CreatedAt)
 }
 
 // ---- certificates ----
@@ -1319,14 +1183,11 @@ func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, 
 			if err != nil {
 				return "", err
 			}
-			der, err := x509.MarshalPKCS8PrivateKey(key)
-			if err != nil {
-				return "", err
-			}
 			text, err := certify(key)
 			if err != nil {
 				return "", err
 			}
+			der, _ := x509.MarshalPKCS8PrivateKey(key) // no other curve, no error
 			keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 			if pair, err = tls.X509KeyPair(text, keyText); err != nil {
 				return "", fmt.Errorf("checking the new certificate: %w", err)
@@ -1342,10 +1203,10 @@ func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, 
 	}
 	c.note("wrote %s and %s: good until %s", keyPath, certPath, date(pair.Leaf.NotAfter.Unix()))
 	wanted := map[string]string{"cert": certPath, "key": keyPath}
-	if c.server != nil && (c.command.name == "register" || c.conf["server"] == "") {
+	if c.server != nil {
 		wanted["server"] = c.server.String()
 	}
-	if ca, _ := c.setting("cacert"); ca != "" {
+	if ca := c.opt["cacert"]; ca != "" {
 		wanted["cacert"], _ = filepath.Abs(ca)
 	}
 	err = rewriteFile(filepath.Join(dir, "config"), func(old []byte) ([]byte, error) {
@@ -1401,11 +1262,14 @@ func (c *cli) cert(_ context.Context, args []string) error {
 // renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
 // would fit. Of the file only its first certificate is replaced, in that one's line ends.
 func (c *cli) renew(ctx context.Context, _ []string) error {
-	pair, path, keyPath, err := c.loadPair()
-	if path == "" {
-		return fail(2, "fpaste register NAME makes one", "no certificate is configured")
-	} else if err != nil {
+	api, err := c.own()
+	if err != nil {
 		return err
+	}
+	path, keyPath, pair := c.opt["cert"], c.opt["key"], api.pair
+	if pair == nil {
+		return fail(2, "fpaste register NAME makes one", "there is no certificate to renew: %s",
+			cmp.Or(c.unsent, "none is configured"))
 	}
 	answer, err := c.signed(ctx, "/pki/renew", pair.Leaf.Subject.CommonName, pair.PrivateKey)
 	if err != nil {
@@ -1420,11 +1284,9 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 			fresh = bytes.ReplaceAll(fresh, []byte("\n"), []byte("\r\n"))
 		}
 		text := slices.Concat(old[:at[0]], fresh, old[at[1]:])
-		key := text // in the same file
-		if keyPath != path {
-			if key, err = os.ReadFile(keyPath); err != nil {
-				return nil, err
-			}
+		key, _ := os.ReadFile(keyPath) // which could be read just now
+		if keyPath == path {
+			key = text
 		}
 		renewed, err := tls.X509KeyPair(text, key)
 		if err != nil {
@@ -1446,34 +1308,29 @@ func (c *cli) info(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	certificate := "none: " + makeCert
-	if c.unsent != "" {
-		certificate = "not sent: " + c.unsent
-	} else if api.pair != nil {
-		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + when(api.pair.Leaf.NotAfter.Unix())
-	}
 	var about struct {
 		Name, Version string
 		Limits        map[string]json.RawMessage
 		You           struct{ Tier, Owner string }
 	}
-	had := api.pair
 	raw, err := api.ask(ctx, apiCall{method: "GET", path: "/"}, &about)
 	if err != nil {
 		return err
 	} else if c.has("json") {
-		return c.print("%s", raw)
-	} else if api.pair != had {
-		certificate = "refused: fpaste renew, or fpaste register NAME -f"
+		return c.print("%s\n", bytes.TrimSpace(raw))
 	}
-	rows := [][]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version},
-		{"you are", about.You.Tier}, {"owner", cmp.Or(about.You.Owner, "-")}, {"certificate", certificate}}
+	certificate := "none: " + makeCert
+	if api.pair != nil {
+		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + when(api.pair.Leaf.NotAfter.Unix())
+	} else if c.opt["cert"] != "" {
+		certificate = "not used: " + cmp.Or(c.unsent, "the server refuses it")
+	}
 	var may tierLimits
-	if json.Unmarshal(about.Limits[about.You.Tier], &may) == nil {
-		rows = append(rows, []string{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s",
-			sizeWords(may.MaxSize), span(may.DefaultExpiry), span(may.MaxExpiry))})
-	}
-	return c.table(rows)
+	json.Unmarshal(about.Limits[about.You.Tier], &may)
+	return c.table([][]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version},
+		{"you are", about.You.Tier}, {"owner", cmp.Or(about.You.Owner, "-")}, {"certificate", certificate},
+		{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s", sizeWords(may.MaxSize),
+			span(may.DefaultExpiry), span(may.MaxExpiry))}})
 }
 
 func (c *cli) version(context.Context, []string) error { return c.print("fpaste %s\n", version) }
@@ -1484,18 +1341,16 @@ func (c *cli) help(_ context.Context, args []string) error {
 		if !ok {
 			return fail(2, "fpaste help lists the commands", "unknown command %q", args[0])
 		}
-		return c.print("usage: fpaste %s\n%s\n%s\n%s\nexample: %s\n", strings.TrimSpace(k.name+" [OPTION...] "+k.args),
-			k.brief, k.options, everywhere, k.example)
+		return c.print("usage: fpaste %s %s\n%s\n%s\n%s", k.name, k.args, k.brief, k.options, everywhere)
 	}
 	list := ""
 	for _, k := range clientCommands() {
 		list += fmt.Sprintf("  %-11s %s\n", k.name, k.brief)
 	}
-	create := clientCommands()[0]
 	return c.print("fpaste shares files and text through a FlaskPaste server, encrypted end to end.\n\n%s\n"+
-		"fpaste help COMMAND shows its options and an example. Without a command: create.\n%s\n%s\nexample: %s\n"+
+		"fpaste help COMMAND shows its options. Without a command: create.\n%s\n%s"+
 		"exit: 0 done, 1 failed, 2 usage, 3 not found, 4 authentication, 5 limit, 6 network, 7 decryption\n",
-		list, create.options, everywhere, create.example)
+		list, clientCommands()[0].options, everywhere)
 }
 
 // completion completes commands, options and files: one list of words for all of them.
@@ -1512,7 +1367,7 @@ func (c *cli) completion(_ context.Context, args []string) error {
 	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
 		words = append(words, k.name)
 		for _, o := range optionsIn(k.options) {
-			words = append(words, "--"+o[1])
+			words = append(words, "--"+o[2])
 		}
 	}
 	slices.Sort(words)
@@ -1566,19 +1421,17 @@ func askTerminal(ctx context.Context, question string, silent bool) (string, err
 
 // interruptible is r, ending when ctx does, although nobody writes to the pipe or types on the terminal.
 func interruptible(ctx context.Context, r io.Reader) io.Reader {
-	type result struct {
-		n   int
-		err error
-	}
 	return readFunc(func(p []byte) (int, error) {
-		mine, done := make([]byte, len(p)), make(chan result, 1) // who comes too late finds nobody
+		var n int
+		var err error
+		mine, done := make([]byte, len(p)), make(chan struct{}) // p is the caller's again when this was given up
 		go func() {
-			n, err := r.Read(mine)
-			done <- result{n, err}
+			n, err = r.Read(mine)
+			close(done)
 		}()
 		select {
-		case got := <-done:
-			return copy(p, mine[:got.n]), got.err
+		case <-done:
+			return copy(p, mine[:n]), err
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}

@@ -51,8 +51,20 @@ var (
 		"passwords and tokens go only to the configured server")
 
 	keyMark     = regexp.MustCompile(`(?:#|%(?:25)*23)`)
-	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate`) // a proxy's alert in the handshake
+	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate|certificate_(revoked|expired)`) // alert or code
 )
+
+// cliError is a refusal with its exit code, and a second line that says what to type.
+type cliError struct {
+	code       int
+	what, hint string
+}
+
+func (e *cliError) Error() string { return e.what }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &cliError{code, fmt.Sprintf(format, args...), hint}
+}
 
 // strange is an answer that isn't ours: nothing of it is believed.
 func strange(status int) error {
@@ -81,17 +93,13 @@ func parseServer(s string, plain bool) (*url.URL, error) {
 		keyMark.MatchString(s) {
 		return nil, fail(2, "", "%q is not the URL of a server, such as https://paste.example.org", s)
 	}
-	host, port := strings.ToLower(u.Hostname()), u.Port()
+	host := strings.ToLower(u.Hostname())
 	addr, err := netip.ParseAddr(host)
 	if u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
 		return nil, fail(2, "", "%q would send everything in the clear: use https, or --insecure-http", s)
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	if u.Host = host; port != "" && port != map[string]string{"https": "443", "http": "80"}[u.Scheme] {
-		u.Host += ":" + port
-	}
+	own := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
+	u.Host = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), own), ":")
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil
 }
@@ -180,7 +188,7 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 		case refused && f.retry >= 0 && f.retry <= waitMost && (f.status == 429 || f.Code == "busy"):
 			how = "wait"
 		case c.pair == nil || q.certified:
-		case refused && (f.Code == "certificate_revoked" || f.Code == "certificate_expired"), certRefused.MatchString(err.Error()):
+		case certRefused.MatchString(err.Error()), refused && certRefused.MatchString(f.Code):
 			how = "certificate"
 		}
 		if how == "" || mended[how] {
@@ -303,9 +311,21 @@ func (c *apiClient) ask(ctx context.Context, q apiCall, answer any) ([]byte, err
 	return raw, err
 }
 
-// paste makes a call whose answer is about the paste or short URL id, or with "" a new paste. Content goes sealed
-// under q.sealed with the hash of the read proof; readable, as a form if it has a type, as that may be the API's own.
-func (c *apiClient) paste(ctx context.Context, q apiCall, id string) (a pasteAnswer, raw []byte, err error) {
+// item is a paste or short URL as the server describes it.
+type item struct {
+	pasteAnswer
+	TargetURL string         `json:"target_url"`
+	all       map[string]any // every member, for those who want JSON
+}
+
+func (a *item) UnmarshalJSON(b []byte) error {
+	type plain item
+	return errors.Join(json.Unmarshal(b, (*plain)(a)), json.Unmarshal(b, &a.all))
+}
+
+// item makes a call whose answer is about the paste or short URL id, or with "" a new one. Content goes sealed under
+// q.sealed with the hash of the read proof; readable, as a form if it has a type, as that may be the API's own.
+func (c *apiClient) item(ctx context.Context, q apiCall, id string) (a item, raw []byte, err error) {
 	q.certified = q.method != "GET" && id != "" && q.token == ""
 	if kind := q.header["Content-Type"]; q.body != nil && q.sealed != nil {
 		q.header["X-Read-Proof-SHA256"], q.header["Content-Type"] = q.sealed.proofHash(), "application/octet-stream"
@@ -320,7 +340,8 @@ func (c *apiClient) paste(ctx context.Context, q apiCall, id string) (a pasteAns
 		}
 	}
 	raw, err = c.ask(ctx, q, &a)
-	if err == nil && (id == "" && !idShaped(a.ID) || id != "" && a.ID != id) {
+	fresh := id == "" && (idShaped(a.ID) || q.path == "/s" && shortIDShape.MatchString(a.ID))
+	if err == nil && a.ID != id && !fresh {
 		err = strange(200)
 	}
 	return a, raw, err
@@ -345,11 +366,11 @@ func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password s
 
 // pages walks a list (a page may be empty and have a next); a server that turns in circles is stopped. What came
 // before an error is returned too.
-func pages[T any](ctx context.Context, c *apiClient, path string, query url.Values) (all []T, err error) {
+func (c *apiClient) pages(ctx context.Context, path string, query url.Values) (all []item, err error) {
 	query.Set("limit", "200")
 	for seen := map[string]bool{}; ; {
 		var page struct {
-			Pastes, URLs []T
+			Pastes, URLs []item
 			Next         string `json:"next_cursor"`
 		}
 		_, err := c.ask(ctx, apiCall{method: "GET", path: path, query: query, certified: true}, &page)

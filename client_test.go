@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +14,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,13 +150,14 @@ func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
 
 // uploadWith creates a paste as the command line does.
 func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
-	_, _, err := c.paste(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
+	q := apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}
+	_, _, err := c.item(t.Context(), q, "")
 	return err
 }
 
 // look asks for a paste's metadata.
 func look(t testing.TB, c *apiClient) error {
-	_, _, err := c.paste(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
+	_, _, err := c.item(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
 	return err
 }
 
@@ -231,31 +228,10 @@ func TestPages(t *testing.T) {
 			fmt.Fprintf(w, `{"pastes":[],"next_cursor":%q}`, row.cursors[calls])
 			calls++
 		})
-		_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
+		_, err := c.pages(t.Context(), "/pastes", url.Values{})
 		if (err != nil) != row.bad || !row.bad && calls != len(row.cursors) {
 			t.Errorf("%s: %d calls, %v", name, calls, err)
 		}
-	}
-}
-
-// brokenPipe is a connection whose other end is gone when the first byte is written.
-type brokenPipe struct{ net.Conn }
-
-func (*brokenPipe) Write([]byte) (int, error) {
-	return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
-}
-
-// A server that hangs up during an upload is the network's failure: EPIPE there is not a closed "| head -1".
-func TestUploadCut(t *testing.T) {
-	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the request arrived") })
-	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
-		near, far := net.Pipe()
-		go io.Copy(io.Discard, far)
-		return &brokenPipe{near}, nil
-	}
-	err := uploadWith(t, c, zeroes, nil)
-	if code, what, _ := explain(err); code != 6 || !strings.Contains(what, "broken pipe") {
-		t.Errorf("exit %d, %q", code, what)
 	}
 }
 
@@ -296,11 +272,10 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 func TestUntrustedClient(t *testing.T) {
 	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
 	c.trusted = false
-	if _, err := c.raw(t.Context(), "0123456789abcdef", nil, "pw"); !errors.Is(err, errElsewhere) {
-		t.Errorf("password: %v", err)
-	}
-	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID); err != errElsewhere {
-		t.Errorf("token: %v", err)
+	_, err := c.raw(t.Context(), someID, nil, "password")
+	_, _, err2 := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID)
+	if err != errElsewhere || err2 != errElsewhere {
+		t.Errorf("%v, %v", err, err2)
 	}
 }
 
@@ -330,7 +305,7 @@ func TestParseServer(t *testing.T) {
 }
 
 // Neither a key nor a URL's user part survives in a sentence, whatever shape it comes in.
-func TestSentence(t *testing.T) {
+func TestHide(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://h/id#SECRET":                         "https://h/id",
 		"https://h/id%23SECRET":                       "https://h/id",
@@ -350,66 +325,6 @@ func TestSentence(t *testing.T) {
 	} {
 		if got := sentence(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
-		}
-	}
-}
-
-// tlsFake serves h over TLS, asks for a certificate, and returns a client that has one.
-func tlsFake(t *testing.T, h http.HandlerFunc) (*httptest.Server, *apiClient) {
-	t.Helper()
-	ts := httptest.NewUnstartedServer(h)
-	ts.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	ts.StartTLS()
-	t.Cleanup(ts.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(ts.Certificate())
-	pair := ts.TLS.Certificates[0]
-	return ts, newAPIClient(must(parseServer(ts.URL, false)), true, &pair, roots)
-}
-
-// A certificate that the server refuses stops only what needs one; once refused it is not shown again.
-func TestRefusedCertificate(t *testing.T) {
-	shown, notes := 0, 0
-	_, c := tlsFake(t, func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.PeerCertificates) > 0 {
-			shown++
-			refuseWith(w, 403, "certificate_revoked", nil)
-			return
-		}
-		io.WriteString(w, fakeCreated)
-	})
-	c.note = func(string, ...any) { notes++ }
-	_, err := pages[item](t.Context(), c, "/pastes", url.Values{})
-	if f, ok := errors.AsType[*apiError](err); !ok || f.Code != "certificate_revoked" || notes != 0 || c.pair == nil {
-		t.Errorf("a list: %v", err)
-	}
-	if _, _, err := c.paste(t.Context(), apiCall{method: "DELETE", path: "/" + someID}, someID); err == nil {
-		t.Error("a deletion without token went on without certificate")
-	}
-	for range 2 {
-		if err := look(t, c); err != nil || shown != 3 || notes != 1 {
-			t.Errorf("%v, shown %d times, %d notes", err, shown, notes)
-		}
-	}
-}
-
-// What is held is whole whatever becomes of the folder for temporary files.
-func TestHeld(t *testing.T) {
-	all := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
-	for name, dir := range map[string]string{"file": t.TempDir(), "no folder": "/nonexistent", "full": "/dev/full"} {
-		t.Setenv("TMPDIR", dir)
-		h := new(held)
-		if name == "full" {
-			h.file = must(os.OpenFile("/dev/full", os.O_RDWR, 0))
-		}
-		n, err := io.Copy(h, bytes.NewReader(all))
-		for range 2 {
-			if got, _ := io.ReadAll(h.reader()); err != nil || n != int64(len(all)) || !bytes.Equal(got, all) {
-				t.Errorf("%s: %d bytes in, %d out, %v", name, n, len(got), err)
-			}
-		}
-		if left := files(t, dir); name == "file" && (len(left) > 0 || h.filed == 0) {
-			t.Errorf("left %v, %d bytes filed", left, h.filed)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestPagesAreTrue(t *testing.T) {
 		}
 	}
 	same(t, "settings", matches("\n\\| `FLASKPASTE_([A-Z0-9_]+)` \\|", text), real)
-	known := append(slices.Clone(real), "SERVER", "X", "NAME", "PROXY_SECRET_FILE", "PKI_CA_PASSWORD_FILE", "PORT",
+	known := append(slices.Clone(real), "SERVER", "X", "NAME", "PROXY_SECRET_FILE", "PKI_CA_PASSWORD_FILE", "PORT", "TYPO",
 		"TEST_FORENSICS", "METRIC_ALLOW") // the last is a typo that k8s-test.sh must find
 	for _, path := range slices.Concat([]string{"README.md", "SECURITY.md", "flaskpaste.service", ".ci/run", ".ci/deploy"},
 		must(filepath.Glob("deploy/*")), must(filepath.Glob("docs/*"))) {

@@ -303,7 +303,8 @@ func program(dir string, env []string, args ...string) *exec.Cmd {
 	exe, _ := os.Executable()
 	cmd := exec.Command(exe, args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{"RUN_AS_FLASKPASTE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir}, append(env, coverage()...)...)
+	cmd.Env = append([]string{"RUN_AS_FLASKPASTE=1", "PATH=" + os.Getenv("PATH"), "HOME=" + dir,
+		"GOMEMLIMIT=" + os.Getenv("GOMEMLIMIT")}, append(env, coverage()...)...)
 	return cmd
 }
 

@@ -21,7 +21,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/textproto"
 	"net/url"
 	"os"
 	"regexp"
@@ -87,8 +86,6 @@ type identity struct {
 func (i identity) owns(p *paste) bool { return i.owner != "" && i.owner == p.owner }
 
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-func canonicalHeader(name string) string { return textproto.CanonicalMIMEHeaderKey(name) }
 
 // Header values of every answer, made once: the header map only takes the slices.
 var (
@@ -517,6 +514,7 @@ type conn struct {
 	lines            int        // read of headers since the last request came
 	last             [2]byte    // of those
 	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
+	writeBy          time.Time  // the deadline of writes that is set
 	in, out          pace
 }
 
@@ -527,7 +525,7 @@ type pace struct {
 }
 
 // slow notes a wait of d in which n bytes moved, and reports whether that is too slow.
-func (p *pace) slow(n int, d time.Duration, busy bool) bool {
+func (p *pace) slow(n int, d time.Duration, busy func() bool) bool {
 	p.moved, p.waited, p.still = p.moved+n, p.waited+d, p.still+d
 	if n > 0 {
 		p.still = 0
@@ -535,7 +533,7 @@ func (p *pace) slow(n int, d time.Duration, busy bool) bool {
 	if p.moved >= pieceSize {
 		p.moved, p.waited = 0, 0
 	}
-	return p.still >= stillTime || busy && p.waited >= pieceTime
+	return p.still >= stillTime || p.waited >= pieceTime && busy()
 }
 
 // begin is called when a request's header has come, and says whether a body follows.
@@ -619,7 +617,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 			c.mu.Unlock()
 			return n, err
 		}
-		slow := c.in.slow(n, time.Since(began), c.inBusy()) || time.Now().After(end)
+		slow := c.in.slow(n, time.Since(began), c.inBusy) || !time.Now().Before(end)
 		c.mu.Unlock()
 		if slow && err == nil { // a trickle
 			err = os.ErrDeadlineExceeded
@@ -638,17 +636,23 @@ func (c *conn) Write(b []byte) (n int, err error) {
 			c.lastEnd = began.Add(c.limit)
 		}
 		end := c.lastEnd
+		// Setting it costs as much as all the rest here; a second more or less does not matter.
+		if by := earlier(began.Add(stepTime), end); by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second || !began.Before(c.writeBy) {
+			c.writeBy = by
+			c.Conn.SetWriteDeadline(by)
+		}
 		c.mu.Unlock()
-		c.Conn.SetWriteDeadline(earlier(began.Add(stepTime), end))
 		m, err := c.Conn.Write(b[n:])
 		n += m
+		now := time.Now()
 		c.mu.Lock()
-		slow := c.out.slow(m, time.Since(began), c.outBusy()) || time.Now().After(end)
+		slow := c.out.slow(m, now.Sub(began), c.outBusy) || !now.Before(end)
 		c.mu.Unlock()
 		if slow {
 			if t, ok := c.Conn.(*net.TCPConn); ok {
 				t.SetLinger(0) // nor shall the kernel keep for minutes what nobody takes
 			}
+			c.Close() // net/http may not look at this error, and read on
 			return n, os.ErrDeadlineExceeded
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {

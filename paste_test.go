@@ -191,7 +191,7 @@ func TestCreate(t *testing.T) {
 		{"raw, text wanted", "POST /", text, []string{"Accept: text/plain"}, "", "/ID/raw", day, ""},
 		{"encoding identity", "POST /", text, []string{"Content-Encoding: identity"}, "", "", day, ""},
 		{"all options", "POST /", text, withCert(certAlice, allOptions...), "", "", 3600, all},
-		{"burn as 1, PUT", "PUT /", text, []string{"X-Burn-After-Read: 1"}, "", "/ID", day, "burn_after_read"},
+		{"burn as 1, PUT a name", "PUT /name", text, []string{"X-Burn-After-Read: 1"}, "", "/ID", day, "burn_after_read"},
 		{"owned", "POST /", text, withCert(certAlice), "", "", 7 * day, "owner"},
 		{"proof", "POST /", text, []string{strings.ToUpper(proofGiven)}, "", "", day, "read_proof"},
 		{"PUT", "PUT /", text, nil, "", "/ID/raw", day, ""},

@@ -4,8 +4,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,22 +14,13 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 )
 
 func testKey(n byte) sealKey { return sealKey(sha256.Sum256([]byte{'k', n})) }
 
 func mustSeal(t testing.TB, key sealKey, title sealTitle, plain []byte) []byte {
 	t.Helper()
-	s, err := sealWith(bytes.NewReader(plain), key, title, bytes.Repeat([]byte{7}, 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := io.ReadAll(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return must(io.ReadAll(must(sealWith(bytes.NewReader(plain), key, title, bytes.Repeat([]byte{7}, 16)))))
 }
 
 // open reads everything; what came before an error is returned too.
@@ -46,10 +35,6 @@ func open(sealed []byte, key sealKey) ([]byte, sealTitle, error) {
 
 // The vectors were made by another implementation (Python, from the format's text alone).
 func TestSealVectors(t *testing.T) {
-	text, err := os.ReadFile("testdata/seal.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var file struct {
 		Vectors []struct {
 			Name, Key, Salt, Header, Plaintext, Ciphertext, Commitment string
@@ -59,22 +44,13 @@ func TestSealVectors(t *testing.T) {
 			Ciphertext_sha256, Ciphertext_first_52, Ciphertext_last_32 string
 		}
 	}
-	if err := json.Unmarshal(text, &file); err != nil || len(file.Vectors) != 5 {
+	if err := json.Unmarshal(must(os.ReadFile("testdata/seal.json")), &file); err != nil || len(file.Vectors) != 5 {
 		t.Fatal(len(file.Vectors), err)
 	}
-	unhex := func(s string) []byte {
-		b, err := hex.DecodeString(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
+	unhex := func(s string) []byte { return must(hex.DecodeString(s)) }
 	for _, v := range file.Vectors {
 		t.Run(v.Name, func(t *testing.T) {
-			key, err := parseSealKey(v.Key)
-			if err != nil {
-				t.Fatal(err)
-			}
+			key := must(parseSealKey(v.Key))
 			var title sealTitle
 			if err := json.Unmarshal([]byte(v.Header), &title); err != nil {
 				t.Fatal(err)
@@ -83,14 +59,7 @@ func TestSealVectors(t *testing.T) {
 			if v.Plaintext_size > 0 {
 				plain = bytes.Repeat(unhex(v.Plaintext_byte), v.Plaintext_size)
 			}
-			s, err := sealWith(bytes.NewReader(plain), key, title, unhex(v.Salt))
-			if err != nil {
-				t.Fatal(err)
-			}
-			sealed, err := io.ReadAll(s)
-			if err != nil {
-				t.Fatal(err)
-			}
+			sealed := must(io.ReadAll(must(sealWith(bytes.NewReader(plain), key, title, unhex(v.Salt)))))
 			if want := unhex(v.Ciphertext); v.Plaintext_size == 0 && !bytes.Equal(sealed, want) {
 				t.Errorf("ciphertext %x, want %x", sealed, want)
 			}
@@ -119,10 +88,7 @@ func TestSealBorders(t *testing.T) {
 		plain := bytes.Repeat([]byte("0123456789abcde"), size/15+1)[:size]
 		for name, slow := range map[string]func(io.Reader) io.Reader{"whole": func(r io.Reader) io.Reader { return r },
 			"half": iotest.HalfReader, "data with EOF": iotest.DataErrReader} {
-			s, err := sealFrom(slow(bytes.NewReader(plain)), testKey(1), sealTitle{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := must(sealFrom(slow(bytes.NewReader(plain)), testKey(1), sealTitle{}))
 			var sealed bytes.Buffer
 			segments := max(1, (size+3+seg-1)/seg) // 3 bytes of header
 			if _, err := io.Copy(&sealed, s); err != nil || sealed.Len() != sealHead+3+size+segments*sealTag {
@@ -212,15 +178,7 @@ func TestTampering(t *testing.T) {
 }
 
 func sealedAgain(t *testing.T, key sealKey, plain []byte) []byte {
-	s, err := sealFrom(bytes.NewReader(plain), key, sealTitle{Name: "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := io.ReadAll(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return must(io.ReadAll(must(sealFrom(bytes.NewReader(plain), key, sealTitle{Name: "x"}))))
 }
 
 // rawSeal seals plaintext bytes as they are, header included, in segments of the given sizes.
@@ -349,57 +307,4 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal("opened another version")
 		}
 	})
-}
-
-func BenchmarkSeal(b *testing.B) { benchmarkSealing(b, false) }
-func BenchmarkOpen(b *testing.B) { benchmarkSealing(b, true) }
-
-// Sealing or opening of 8 MiB against bare AES-256-GCM over the same bytes, alternating. of-bare compares the fastest
-// iteration of each, which a busy machine disturbs least.
-func benchmarkSealing(b *testing.B, opening bool) {
-	const size = 8 << 20
-	plain := make([]byte, size)
-	key := testKey(1)
-	sealed := mustSeal(b, key, sealTitle{}, plain)
-	block, _ := aes.NewCipher(make([]byte, 32))
-	bare, _ := cipher.NewGCM(block)
-	buf, nonce := make([]byte, sealSegment, sealSegment+sealTag), make([]byte, 12)
-	var boxed []byte // bare segments one after the other
-	for i := range size / sealSegment {
-		boxed = bare.Seal(boxed, nonce, plain[i*sealSegment:][:sealSegment], nil)
-	}
-	best, bestBare := time.Hour, time.Hour
-	b.SetBytes(size)
-	b.ReportAllocs()
-	for b.Loop() {
-		t0 := time.Now()
-		var err error
-		if opening {
-			var s *sealStream
-			if s, _, err = openFrom(bytes.NewReader(sealed), key); err == nil {
-				_, err = io.Copy(io.Discard, s)
-			}
-		} else {
-			var s *sealStream
-			if s, err = sealFrom(bytes.NewReader(plain), key, sealTitle{}); err == nil {
-				_, err = io.Copy(io.Discard, s)
-			}
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		t1 := time.Now()
-		for i := range size / sealSegment {
-			if opening {
-				if _, err := bare.Open(buf[:0], nonce, boxed[i*(sealSegment+sealTag):][:sealSegment+sealTag], nil); err != nil {
-					b.Fatal(err)
-				}
-			} else {
-				bare.Seal(buf[:0], nonce, plain[i*sealSegment:][:sealSegment], nil)
-			}
-		}
-		mine, other := t1.Sub(t0), time.Since(t1)
-		best, bestBare = min(best, mine), min(bestBare, other)
-	}
-	b.ReportMetric(bestBare.Seconds()/best.Seconds(), "of-bare")
 }

@@ -1,6 +1,7 @@
 package main
 
-// What the service says of itself (api.md section 11): GET /, /health, /metrics, /client; and that its routes are its table.
+// What the service says of itself (api.md section 11): GET /, /health, /metrics, /client; and that its routes are its
+// table.
 
 import (
 	"bufio"
@@ -51,13 +52,16 @@ func TestDescription(t *testing.T) {
 				Limits        map[string]any
 				You           map[string]string
 			}
-			if err := json.Unmarshal([]byte(a.body), &m); err != nil || m.Name != "FlaskPaste" || m.Version != version || m.You["tier"] != "anonymous" ||
-				!strings.Contains(a.body, "\n  \"usage\": [\n") || len(m.Usage) == 0 || m.Limits["work"] == nil || m.Limits["min_entropy"] == nil {
+			if err := json.Unmarshal([]byte(a.body), &m); err != nil || m.Name != "FlaskPaste" || m.Version != version ||
+				m.You["tier"] != "anonymous" ||
+				!strings.Contains(a.body, "\n  \"usage\": [\n") || len(m.Usage) == 0 || m.Limits["work"] == nil ||
+				m.Limits["min_entropy"] == nil {
 				t.Fatalf("%v: %s", err, a.body)
 			}
 			text := ts.get("/", append(c.headers, "Accept: text/plain")...).want(200, "").body
 			page := ts.get("/", append(c.headers, "Accept: text/html,application/xhtml+xml,*/*;q=0.8")...).want(200, "")
-			if page.body != text || page.Header.Get("Content-Type") != "text/plain; charset=utf-8" || strings.Contains(text, "evil") {
+			if page.body != text || page.Header.Get("Content-Type") != "text/plain; charset=utf-8" ||
+				strings.Contains(text, "evil") {
 				t.Errorf("to a browser: %v %s", page.Header, page.body)
 			}
 			for _, u := range m.Usage {
@@ -72,7 +76,8 @@ func TestDescription(t *testing.T) {
 			}
 			for _, r := range routes() {
 				method, path, _ := strings.Cut(r.pattern, " ")
-				path = ts.cfg.prefix + strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}", "raw").Replace(path)
+				path = ts.cfg.prefix + strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}",
+					"raw").Replace(path)
 				off := regexp.MustCompile(`/(pki|csr|register)`).MatchString(path)
 				if m.Endpoints[method+" "+path] != r.does || strings.Contains(text, " "+path+" ") == off {
 					t.Errorf("%s %s: described as %q", method, path, m.Endpoints[method+" "+path])
@@ -84,13 +89,15 @@ func TestDescription(t *testing.T) {
 			// Links of answers have the same base, Location is a path.
 			b := ts.do("PUT", "/a file", strings.NewReader("x"), c.headers...).want(201, "")
 			location := b.Header.Get("Location")
-			if !strings.HasPrefix(location, ts.cfg.prefix+"/") || b.body != c.base+strings.TrimPrefix(location, ts.cfg.prefix)+"/raw/a%20file\n" {
+			if !strings.HasPrefix(location, ts.cfg.prefix+"/") ||
+				b.body != c.base+strings.TrimPrefix(location, ts.cfg.prefix)+"/raw/a%20file\n" {
 				t.Errorf("link %q, Location %q", b.body, location)
 			}
 		})
 	}
 	issues := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "POW_DIFFICULTY=20")
-	if text := issues.get("/", "Accept: text/plain").body; !strings.Contains(text, " /pki/ca.crt ") || !strings.Contains(text, "20 creations an hour") {
+	if text := issues.get("/", "Accept: text/plain").body; !strings.Contains(text, " /pki/ca.crt ") ||
+		!strings.Contains(text, "20 creations an hour") {
 		t.Errorf("with a CA and work: %s", text)
 	}
 }
@@ -99,13 +106,15 @@ func TestDescription(t *testing.T) {
 func TestPrefix(t *testing.T) {
 	ts := start(t, "URL_PREFIX=/paste")
 	p := ts.create("x")
-	for path, status := range map[string]int{"": 200, "/": 200, "/health": 200, strings.TrimPrefix(p.URL, "/paste"): 200, strings.TrimPrefix(p.Raw, "/paste"): 200, "/pastes": 401} {
+	for path, status := range map[string]int{"": 200, "/": 200, "/health": 200, strings.TrimPrefix(p.URL, "/paste"): 200,
+		strings.TrimPrefix(p.Raw, "/paste"): 200, "/pastes": 401} {
 		ts.get(path).want(status, "")
 	}
 	ts.do("PUT", "", strings.NewReader("x")).want(201, "")
 	outside := ts.in(t)
 	outside.url = strings.TrimSuffix(ts.url, "/paste")
-	for _, path := range []string{"/", "/health", "/" + p.ID, "/" + p.ID + "/raw", "/pasteX", "/paste" + p.ID, "/Paste/", "/p/../paste/health", "//paste/health"} {
+	for _, path := range []string{"/", "/health", "/" + p.ID, "/" + p.ID + "/raw", "/pasteX", "/paste" + p.ID, "/Paste/",
+		"/p/../paste/health", "//paste/health"} {
 		if a := outside.get(path); a.StatusCode != 404 || a.Header.Get("Location") != "" {
 			t.Errorf("%s: %d %v", path, a.StatusCode, a.Header)
 		}
@@ -170,11 +179,13 @@ func (ts *testServer) scrape() map[string]float64 {
 // counted are the lines that requests move, and no clock.
 var counted = regexp.MustCompile(`^flaskpaste_((requests|refusals|pastes|short_urls|pow|ignored_headers|cache_requests)_total|stored_pastes)`)
 
-// series is a line of the metrics by a short name: "GET /s 200" a request's (HEAD, BREW: the route's method behind it), "refused x",
+// series is a line of the metrics by a short name: "GET /s 200" a request's (HEAD, BREW: the route's method behind
+// it), "refused x",
 // "pow x", "short x", "cache x", "paste x"; or the name itself.
 func series(short string) string {
 	f := strings.Fields(short)
-	switch kinds := map[string]string{"refused": `refusals_total{reason="`, "pow": `pow_total{event="`, "short": `short_urls_total{event="`,
+	switch kinds := map[string]string{"refused": `refusals_total{reason="`, "pow": `pow_total{event="`,
+		"short": `short_urls_total{event="`,
 		"cache": `cache_requests_total{result="`, "paste": `pastes_total{event="`}; {
 	case len(f) == 1:
 		return "flaskpaste_" + short
@@ -192,7 +203,8 @@ func series(short string) string {
 
 // TestMetrics: each kind of request moves its lines by one, and no other.
 func TestMetrics(t *testing.T) {
-	ts := start(t, "METRICS_ALLOW=127.0.0.1", "DEDUP_MAX=1", "POW_DIFFICULTY=4", "POW_FREE=1000", "ANTIFLOOD_THRESHOLD=1000", "SWEEP=1h")
+	ts := start(t, "METRICS_ALLOW=127.0.0.1", "DEDUP_MAX=1", "POW_DIFFICULTY=4", "POW_FREE=1000",
+		"ANTIFLOOD_THRESHOLD=1000", "SWEEP=1h")
 	ts.clock.hold()
 	p, burning, short := created{}, created{}, (*answer)(nil)
 	token := func(token string) string { return "X-Delete-Token: " + token }
@@ -265,10 +277,14 @@ func TestMetrics(t *testing.T) {
 	if m["flaskpaste_oldest_expired_seconds"] != 60 {
 		t.Errorf("the oldest is %v s old", m["flaskpaste_oldest_expired_seconds"])
 	}
-	for name, least := range map[string]float64{"flaskpaste_commit_operations_count": 0, "flaskpaste_commit_duration_seconds_count": 0, "flaskpaste_request_bytes_total": 70_000,
-		"flaskpaste_response_bytes_total": 1000, "flaskpaste_stored_bytes": 8192, "flaskpaste_storage_limit_bytes": 10 << 30, "flaskpaste_disk_free_bytes": 1, "flaskpaste_pow_difficulty": 4,
-		"flaskpaste_limiter_entries": 1, "flaskpaste_writer_queue_length": 0, "flaskpaste_uploads": 0, "flaskpaste_downloads": 0, "flaskpaste_refused_connections_total": 0, "process_open_fds": 4,
-		"flaskpaste_cache_bytes": 0, "process_resident_memory_bytes": 1 << 20, "process_cpu_seconds_total": 0, "process_start_time_seconds": 1.7e9, "go_goroutines": 2} {
+	for name, least := range map[string]float64{"flaskpaste_commit_operations_count": 0,
+		"flaskpaste_commit_duration_seconds_count": 0, "flaskpaste_request_bytes_total": 70_000,
+		"flaskpaste_response_bytes_total": 1000, "flaskpaste_stored_bytes": 8192,
+		"flaskpaste_storage_limit_bytes": 10 << 30, "flaskpaste_disk_free_bytes": 1, "flaskpaste_pow_difficulty": 4,
+		"flaskpaste_limiter_entries": 1, "flaskpaste_writer_queue_length": 0, "flaskpaste_uploads": 0,
+		"flaskpaste_downloads": 0, "flaskpaste_refused_connections_total": 0, "process_open_fds": 4,
+		"flaskpaste_cache_bytes": 0, "process_resident_memory_bytes": 1 << 20, "process_cpu_seconds_total": 0,
+		"process_start_time_seconds": 1.7e9, "go_goroutines": 2} {
 		if v, ok := m[name]; !ok || v < least {
 			t.Errorf("%s is %v, want %v", name, v, least)
 		}
@@ -319,7 +335,10 @@ func TestMetricsAllow(t *testing.T) {
 func TestRecordingIsCheap(t *testing.T) {
 	m := newMetrics(time.Now())
 	route := m.addRoute("GET /x")
-	if n := testing.AllocsPerRun(1000, func() { m.request(route, "GET", 404, "not_found", time.Millisecond, 1, 2) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() {
+		m.request(route, "GET", 404, "not_found", time.Millisecond, 1,
+			2)
+	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -359,7 +378,10 @@ func TestClientRoute(t *testing.T) {
 	if err := os.Rename(path, path+".old"); err != nil || os.WriteFile(path, []byte("another"), 0o700) != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn,
+		error) {
+		return net.Dial("unix", socket)
+	}}}
 	ask := func(method string, headers ...string) (*http.Response, string) {
 		req := must(http.NewRequest(method, "http://localhost/client", nil))
 		for _, h := range headers {
@@ -393,8 +415,10 @@ func TestClientRoute(t *testing.T) {
 		if res.StatusCode != c.status || body != c.body || c.status != 416 && res.Header.Get("ETag") != tag {
 			t.Errorf("%s, %s: %d, %d bytes, %v", c.method, c.header, res.StatusCode, len(body), res.Header)
 		}
-		if h := res.Header; c.status == 200 && (h.Get("X-Checksum-SHA256") != sum || h.Get("Content-Disposition") != `attachment; filename="fpaste"` ||
-			h.Get("Content-Type") != "application/octet-stream" || h.Get("Cache-Control") != "public, no-cache" || res.ContentLength != int64(size)) {
+		if h := res.Header; c.status == 200 && (h.Get("X-Checksum-SHA256") != sum ||
+			h.Get("Content-Disposition") != `attachment; filename="fpaste"` ||
+			h.Get("Content-Type") != "application/octet-stream" || h.Get("Cache-Control") != "public, no-cache" ||
+			res.ContentLength != int64(size)) {
 			t.Errorf("%s: %v", c.method, h)
 		}
 	}
@@ -405,11 +429,13 @@ func TestClientRoute(t *testing.T) {
 
 // TestRoutes: each line of the table is reached, and nothing else is.
 func TestRoutes(t *testing.T) {
-	ts := behindProxy(t, "METRICS_ALLOW=any", "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "REGISTRATION=open").certified()
+	ts := behindProxy(t, "METRICS_ALLOW=any", "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery",
+		"REGISTRATION=open").certified()
 	seen := map[string]bool{}
 	for i, r := range routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")
-		path = strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/00000000/info", "/s/{id}", "/s/00000000", "{id}", "0123456789abcdef", "{view}", "raw",
+		path = strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/00000000/info", "/s/{id}", "/s/00000000", "{id}",
+			"0123456789abcdef", "{view}", "raw",
 			"{name}", "x.txt", "{serial}", "00").Replace(path)
 		var body io.Reader
 		if method == "POST" || method == "PUT" {
@@ -418,14 +444,16 @@ func TestRoutes(t *testing.T) {
 		ts.clock.advance(time.Second) // a refusal with a line of its own
 		id := fmt.Sprint("route-", i)
 		a := ts.do(method, path, body, withCert(certOfAdmin, "X-Forwarded-For: 192.0.2.1", "X-Request-ID: "+id)...)
-		if got := strings.Trim(ts.logged(id, "route"), `"`); a.StatusCode == 405 || a.StatusCode >= 500 || got != method || !strings.Contains(ts.logs.String(), `route="`+r.pattern+`"`) {
+		if got := strings.Trim(ts.logged(id, "route"), `"`); a.StatusCode == 405 || a.StatusCode >= 500 || got != method ||
+			!strings.Contains(ts.logs.String(), `route="`+r.pattern+`"`) {
 			t.Errorf("%s: %d, %s", r.pattern, a.StatusCode, a.body)
 		}
 		if r.who == "" || r.does == "" || seen[r.pattern] || strings.HasPrefix(r.pattern, "HEAD") {
 			t.Errorf("the line %+v", r)
 		}
 		seen[r.pattern] = true
-		if a := ts.do("PATCH", path, nil, from("192.0.2.1")...).want(405, "method_not_allowed"); !strings.Contains(a.Header.Get("Allow"), method) {
+		if a := ts.do("PATCH", path, nil, from("192.0.2.1")...).want(405,
+			"method_not_allowed"); !strings.Contains(a.Header.Get("Allow"), method) {
 			t.Errorf("%s: Allow %q", path, a.Header.Get("Allow"))
 		}
 	}

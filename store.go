@@ -667,10 +667,13 @@ func (u *upload) add(chunk []byte, now int64) error {
 				return cmp.Or(err, errGone)
 			}
 		}
-		if err := t.putChunk(u.content, u.seq, chunk, u.limit); err != nil || u.seq > 0 {
-			return err
+		err := t.putChunk(u.content, u.seq, chunk, u.limit)
+		if err == nil && u.seq == 0 {
+			_, err = t.exec("INSERT INTO garbage VALUES (?, ?)", u.content, now+u.s.linger)
 		}
-		_, err := t.exec("INSERT INTO garbage VALUES (?, ?)", u.content, now+u.s.linger)
+		if err == nil { // who may leave garbage behind removes what is there, twice as much: uploads never outrun the sweep
+			_, err = t.sweepGarbage(0, 4, 2*chunkSize)
+		}
 		return err
 	})
 	if err == nil {
@@ -1019,7 +1022,7 @@ func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 			return err
 		}
 		t.pastes -= int64(len(ids))
-		garbage, err := t.sweepGarbage(now)
+		garbage, err := t.sweepGarbage(now, sweepChunks, batchBytes)
 		if err != nil {
 			return err
 		}
@@ -1057,20 +1060,20 @@ type chunkLeft struct {
 
 func (c *chunkLeft) fields() []any { return []any{&c.content, &c.key, &c.size} }
 
-// sweepGarbage removes chunks of garbage that is due, up to batchBytes, and reports whether there is more. Due 0 says that it has
+// sweepGarbage removes some chunks of garbage that is due, of so many bytes at most, and reports whether there is more. Due 0 says that it has
 // begun: an upload that is still under way, since the clock went on without it, must not become a paste with holes.
-func (t *writeTx) sweepGarbage(now int64) (more bool, err error) {
+func (t *writeTx) sweepGarbage(now int64, chunks int, most int64) (more bool, err error) {
 	if _, err = t.exec(`UPDATE garbage SET due = 0 WHERE content IN
-		(SELECT content FROM garbage WHERE due BETWEEN 1 AND ? LIMIT ?)`, now, sweepChunks); err != nil {
+		(SELECT content FROM garbage WHERE due BETWEEN 1 AND ? LIMIT ?)`, now, chunks); err != nil {
 		return false, err
 	}
 	list, err := collect(t.pool, (*chunkLeft).fields, `SELECT g.content, c.key, length(c.data) FROM garbage g
 		LEFT JOIN chunks c ON c.key BETWEEN g.content << 20 AND (g.content << 20) + 1048575
-		WHERE g.due = 0 ORDER BY g.content LIMIT ?`, sweepChunks)
+		WHERE g.due = 0 ORDER BY g.content LIMIT ?`, chunks)
 	size := int64(0)
 	for i := 0; i < len(list) && err == nil; i++ {
 		c := list[i]
-		if size += c.size.Int64; size > batchBytes {
+		if size += c.size.Int64; size > most {
 			return true, nil
 		}
 		if _, err = t.exec("DELETE FROM chunks WHERE key = ?", c.key); err != nil {
@@ -1081,7 +1084,7 @@ func (t *writeTx) sweepGarbage(now int64) (more bool, err error) {
 				(SELECT 1 FROM chunks WHERE key BETWEEN ?1 << 20 AND (?1 << 20) + 1048575)`, c.content)
 		}
 	}
-	return len(list) == sweepChunks, err
+	return len(list) == chunks, err
 }
 
 // truncateLog moves the write-ahead log into the file and cuts it to nothing. A reader in its way is no error and is

@@ -1,7 +1,9 @@
 package main
 
-// What a client may take (api.md sections 3, 6 and 7), over the wire: rates, misses and credentials, bytes, proof of work, the
-// anti-flood, duplicates, entropy, slots, derivations. A table's row says what was there, what is sent, and how it is answered;
+// What a client may take (api.md sections 3, 6 and 7), over the wire: rates, misses and credentials, bytes, proof of
+// work, the
+// anti-flood, duplicates, entropy, slots, derivations. A table's row says what was there, what is sent, and how it is
+// answered;
 // and nothing may come of what is refused: nothing stored, nothing spent, nobody else kept out.
 //
 // All clients are 127.0.0.1, a trusted proxy that names them. The clock stands, and moves by the test's hand.
@@ -40,7 +42,8 @@ func behindProxy(t testing.TB, env ...string) *testServer {
 	return ts
 }
 
-// The certificates of the tables below, by their SHA-1: two of one owner, one of an admin, one of an owner who enrolled, or is
+// The certificates of the tables below, by their SHA-1: two of one owner, one of an admin, one of an owner who
+// enrolled, or is
 // vouched for.
 const (
 	certFirst    = "1111111111111111111111111111111111111111"
@@ -53,7 +56,8 @@ const (
 // certified puts these certificates into the table.
 func (ts *testServer) certified() *testServer {
 	ts.t.Helper()
-	for _, c := range [][2]string{{certFirst, "owner"}, {certSecond, "owner"}, {certOfAdmin, "admin"}, {certEnrolled, "enrolled"}, {certVouched, "vouched"}} {
+	for _, c := range [][2]string{{certFirst, "owner"}, {certSecond, "owner"}, {certOfAdmin, "admin"}, {certEnrolled,
+		"enrolled"}, {certVouched, "vouched"}} {
 		if err := ts.store.do(0, func(w *writeTx) error {
 			_, err := w.exec("INSERT INTO certs VALUES (?1, ?2, substr(?1, 1, 32), ?3, 'name', 1, 1 << 40, 0, '', ?4, ?5)",
 				sum256(c[0]), c[0], sum256(c[1]), c[1] == "vouched", c[1] == "admin")
@@ -105,11 +109,15 @@ func (ts *testServer) hold(headers ...string) net.Conn {
 
 // clients are the names in the tables.
 var clients = map[string][]string{
-	"a": from("192.0.2.1"), "a on a port": from("192.0.2.1:4711"), "a mapped": from("::ffff:192.0.2.1"), "b": from("192.0.2.2"),
+	"a": from("192.0.2.1"), "a on a port": from("192.0.2.1:4711"), "a mapped": from("::ffff:192.0.2.1"),
+	"b":   from("192.0.2.2"),
 	"net": from("2001:db8:1:1::1"), "its neighbour": from("2001:db8:1:1:ffff::9"),
-	"a pseudonym": withCert(certAlice, "X-Forwarded-For: 192.0.2.1"), "another": withCert(certMallory, "X-Forwarded-For: 192.0.2.1"),
-	"owner": withCert(certFirst, "X-Forwarded-For: 192.0.2.1"), "owner elsewhere": withCert(certFirst, "X-Forwarded-For: 192.0.2.2"),
-	"by the second": withCert(certSecond, "X-Forwarded-For: 2001:db8::1"), "admin": withCert(certOfAdmin, "X-Forwarded-For: 192.0.2.1"),
+	"a pseudonym": withCert(certAlice, "X-Forwarded-For: 192.0.2.1"), "another": withCert(certMallory,
+		"X-Forwarded-For: 192.0.2.1"),
+	"owner": withCert(certFirst, "X-Forwarded-For: 192.0.2.1"), "owner elsewhere": withCert(certFirst,
+		"X-Forwarded-For: 192.0.2.2"),
+	"by the second": withCert(certSecond, "X-Forwarded-For: 2001:db8::1"), "admin": withCert(certOfAdmin,
+		"X-Forwarded-For: 192.0.2.1"),
 }
 
 // step is requests that follow one another in a row of the table below.
@@ -220,8 +228,8 @@ func TestRates(t *testing.T) {
 func (ts *testServer) takes(name string, s step, last bool) {
 	ts.t.Helper()
 	method, path, _ := strings.Cut(s.send, " ")
-	if strings.Contains(path, "NEW") {
-		path = strings.Replace(path, "NEW", ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID, 1)
+	if before, after, ok := strings.Cut(path, "NEW"); ok {
+		path = before + ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID + after
 	}
 	var body io.Reader
 	if path == "/s" {
@@ -247,7 +255,8 @@ func (ts *testServer) takes(name string, s step, last bool) {
 	}
 	reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
 	now, isLimited := ts.now().Unix(), s.remaining != ""
-	if isLimited != (h.Get("X-RateLimit-Limit") != "") || isLimited != (err == nil) || isLimited && (reset < now || reset > now+61) {
+	if isLimited != (h.Get("X-RateLimit-Limit") != "") || isLimited != (err == nil) || isLimited && (reset < now ||
+		reset > now+61) {
 		ts.t.Errorf("%s, %s: %v", name, s.send, h)
 	}
 }
@@ -267,7 +276,8 @@ func TestWideNetwork(t *testing.T) {
 
 // ---- misses and credentials ----
 
-// TestEmptyAllowanceIsNoOracle: misses and failed credentials are asked for before the lookup. Who has none left is answered the same
+// TestEmptyAllowanceIsNoOracle: misses and failed credentials are asked for before the lookup. Who has none left is
+// answered the same
 // whether the paste is there or not; what needs neither goes on, and nobody else is kept out.
 func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 	ts := behindProxy(t, "RATE_MISS=2/m", "RATE_AUTH=1/m")
@@ -282,7 +292,8 @@ func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 	ts.get("/"+burned.ID+"/raw").want(200, "")
 	short := ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
 	ts.clock.advance(2 * time.Second)
-	const pw, proof, tok = "X-Paste-Password: no", "X-Read-Proof: 2222222222222222222222222222222222222222222222222222222222222222", "X-Delete-Token: no"
+	const pw, proof, tok = "X-Paste-Password: no",
+		"X-Read-Proof: 2222222222222222222222222222222222222222222222222222222222222222", "X-Delete-Token: no"
 	for i, c := range []struct {
 		name, method, path, there, header string
 		status                            int // of the last answer before the allowance is empty
@@ -331,7 +342,8 @@ func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 				ask(c.there).want(c.status, c.code)
 			}
 			missing, there := ask(absent[:len(c.there)]), ask(c.there)
-			if missing.StatusCode != 429 || missing.body != there.body || there.retryAfter() != missing.retryAfter() || there.retryAfter() == 0 {
+			if missing.StatusCode != 429 || missing.body != there.body || there.retryAfter() != missing.retryAfter() ||
+				there.retryAfter() == 0 {
 				t.Errorf("an oracle: %d %s\n%d %s", missing.StatusCode, missing.body, there.StatusCode, there.body)
 			}
 			if c.status == 403 { // what needs no credential goes on
@@ -349,7 +361,8 @@ func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 	// A derivation is counted right or wrong, of a creation too.
 	ts.post("x", asVisitor(102, "X-Paste-Password: pw")...).want(201, "")
 	ts.get("/"+locked.ID+"/raw", asVisitor(102, "X-Paste-Password: pw")...).want(429, "rate_limited")
-	ts.post(`{"content": "y", "password": "pw"}`, asVisitor(102, "Content-Type: application/json")...).want(429, "rate_limited")
+	ts.post(`{"content": "y", "password": "pw"}`, asVisitor(102, "Content-Type: application/json")...).want(429,
+		"rate_limited")
 	// So is a certificate that is refused, by its address.
 	ts.get("/", asVisitor(103, "X-SSL-Client-SHA1: junk")...).want(400, "bad_client_certificate")
 	ts.get("/", asVisitor(103, "X-SSL-Client-SHA1: junk")...).want(429, "rate_limited")
@@ -467,7 +480,8 @@ func (ts *testServer) work(headers ...string) work {
 // solve does the work and returns the headers of the proof.
 func (w work) solve(t testing.TB) []string {
 	t.Helper()
-	return []string{"X-PoW-Token: " + w.Token, "X-PoW-Solution: " + must(solve(context.Background(), w.Nonce, w.Difficulty, 1, nil))}
+	return []string{"X-PoW-Token: " + w.Token, "X-PoW-Solution: " + must(solve(context.Background(), w.Nonce,
+		w.Difficulty, 1, nil))}
 }
 
 // unsolved is a number that does not solve it.
@@ -490,7 +504,8 @@ func TestChallenge(t *testing.T) {
 	w, free := a.work(), int64(20)
 	shape := fmt.Sprintf(`^\{"enabled":true,"nonce":"[0-9a-f]{32}","difficulty":20,"base_difficulty":20,"elevated":false,"expires":%[1]d,`+
 		`"token":"%[2]s:%[1]d:20:[0-9a-f]{64}","free":%[3]d\}\n$`, ts.now().Unix()+300, w.Nonce, free)
-	if !regexp.MustCompile(shape).MatchString(a.body) || a.Header.Get("Cache-Control") != "no-store" || ts.work().Nonce == w.Nonce {
+	if !regexp.MustCompile(shape).MatchString(a.body) || a.Header.Get("Cache-Control") != "no-store" ||
+		ts.work().Nonce == w.Nonce {
 		t.Errorf("on: %s, want %s", a.body, shape)
 	}
 	ts.create("one")
@@ -505,9 +520,11 @@ func TestProofs(t *testing.T) {
 	ts.clock.hold()
 	w, other, old := ts.work(), ts.work(), ts.work().solve(t)
 	proof := w.solve(t)
-	easy := []string{strings.Replace(proof[0], ":12:", ":2:", 1), "X-PoW-Solution: " + must(solve(t.Context(), w.Nonce, 2, 1, nil))}
+	easy := []string{strings.Replace(proof[0], ":12:", ":2:", 1), "X-PoW-Solution: " + must(solve(t.Context(), w.Nonce,
+		2, 1, nil))}
 	wrong := w.unsolved()
-	enrolment := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "REGISTRATION=open", "REGISTER_POW=12", "POW_DIFFICULTY=12", "POW_FREE=0")
+	enrolment := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "REGISTRATION=open",
+		"REGISTER_POW=12", "POW_DIFFICULTY=12", "POW_FREE=0")
 	purpose := enrolment.get("/register/challenge").want(200, "").work().solve(t)
 	for _, c := range []struct {
 		name, code string
@@ -525,7 +542,8 @@ func TestProofs(t *testing.T) {
 		{"of another server", "pow_failed", enrolment.work().solve(t)},
 	} {
 		fresh := ts.post("content of "+c.name, c.headers...)
-		if got := fresh.want(400, c.code).work(); !got.Enabled || got.Difficulty != 12 || got.Nonce == w.Nonce || fresh.field("hint") == "" {
+		if got := fresh.want(400, c.code).work(); !got.Enabled || got.Difficulty != 12 || got.Nonce == w.Nonce ||
+			fresh.field("hint") == "" {
 			t.Errorf("%s: %s", c.name, fresh.body)
 		}
 	}
@@ -533,12 +551,14 @@ func TestProofs(t *testing.T) {
 	enrolment.nothing()
 	ts.nothing()
 	// Each proof is for one creation, of many at once too; a refusal's challenge is as good as any.
-	if got := together(16, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), proof...) }); got[201] != 1 || got[400]+got[429] != 15 {
+	if got := together(16, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), proof...) }); got[201] != 1 ||
+		got[400]+got[429] != 15 {
 		t.Errorf("16 creations with one proof: %v", got)
 	}
 	ts.post("again", proof...).want(400, "pow_failed")
 	ts.do("POST", "/s", strings.NewReader("https://example.org/"), proof...).want(400, "pow_failed")
-	ts.do("POST", "/s", strings.NewReader("https://example.org/"), ts.post("again").want(400, "pow_required").work().solve(t)...).want(201, "")
+	ts.do("POST", "/s", strings.NewReader("https://example.org/"), ts.post("again").want(400,
+		"pow_required").work().solve(t)...).want(201, "")
 	// A challenge lives five minutes. A wall clock that goes back brings no spent proof back.
 	ts.clock.advance(299 * time.Second)
 	ts.post("in time", old...).want(201, "")
@@ -557,10 +577,12 @@ func TestProofs(t *testing.T) {
 	ts.stored(3)
 }
 
-// TestFailuresCostNothing: whatever refuses a creation, its work, or the free creation that it took, can be used again, and so can
+// TestFailuresCostNothing: whatever refuses a creation, its work, or the free creation that it took, can be used
+// again, and so can
 // the content. Only who made the server store a chunk has had the price of it.
 func TestFailuresCostNothing(t *testing.T) {
-	refusing := []string{"POW_DIFFICULTY=8", "MAX_ANON=600KiB", "MIN_SIZE=4", "MIN_ENTROPY=1", "DEDUP_MAX=1", "MAX_STORAGE=16MiB", "RATE_BYTES=4MiB/h"}
+	refusing := []string{"POW_DIFFICULTY=8", "MAX_ANON=600KiB", "MIN_SIZE=4", "MIN_ENTROPY=1", "DEDUP_MAX=1",
+		"MAX_STORAGE=16MiB", "RATE_BYTES=4MiB/h"}
 	large, twice := fresh(700<<10), fresh(64)
 	for _, way := range []struct {
 		name, env string
@@ -628,7 +650,10 @@ func TestFailuresCostNothing(t *testing.T) {
 func TestTwentyFirst(t *testing.T) {
 	ts := start(t, "defaults", "RATE_CREATE=0", "ANTIFLOOD_THRESHOLD=1000")
 	ts.clock.hold()
-	if got := together(40, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), "Connection: close") }); got[201] != 20 && got[429] == 0 {
+	if got := together(40, func(i int) *answer {
+		return ts.post(fmt.Sprint("content ", i),
+			"Connection: close")
+	}); got[201] != 20 && got[429] == 0 {
 		t.Errorf("40 at once, 20 of them free: %v", got)
 	}
 	for ts.work().Free > 0 {
@@ -643,7 +668,8 @@ func TestTwentyFirst(t *testing.T) {
 	if a.retryAfter() != 180 || a.work().Difficulty != 20 {
 		t.Errorf("Retry-After %d: %s", a.retryAfter(), a.body)
 	}
-	if text := ts.post("one more", "Accept: text/plain"); text.StatusCode != 400 || len(strings.Split(text.body, "\n")) != 3 {
+	if text := ts.post("one more", "Accept: text/plain"); text.StatusCode != 400 ||
+		len(strings.Split(text.body, "\n")) != 3 {
 		t.Errorf("as text: %q", text.body)
 	}
 	ts.stored(20)
@@ -654,7 +680,8 @@ func TestTwentyFirst(t *testing.T) {
 }
 
 func TestAntiflood(t *testing.T) {
-	ts := behindProxy(t, "POW_DIFFICULTY=4", "POW_FREE=20", "ANTIFLOOD_MAX=8", "ANTIFLOOD_THRESHOLD=6", "POW_TTL=300s").certified()
+	ts := behindProxy(t, "POW_DIFFICULTY=4", "POW_FREE=20", "ANTIFLOOD_MAX=8", "ANTIFLOOD_THRESHOLD=6",
+		"POW_TTL=300s").certified()
 	next := 1000
 	create := func(n int) { // by clients of their own, with work
 		for range n {
@@ -695,7 +722,8 @@ func TestAntiflood(t *testing.T) {
 		after time.Duration
 		bits  int
 		free  int64
-	}{{60 * time.Second, 8, 1}, {29 * time.Second, 8, 1}, {time.Second, 6, 1}, {29 * time.Second, 6, 1}, {time.Second, 4, 20}} {
+	}{{60 * time.Second, 8, 1}, {29 * time.Second, 8, 1}, {time.Second, 6, 1}, {29 * time.Second, 6, 1}, {time.Second, 4,
+		20}} {
 		ts.clock.advance(c.after)
 		is(c.bits, c.free)
 	}
@@ -743,7 +771,8 @@ func TestDuplicates(t *testing.T) {
 		if a.StatusCode != c.status || a.retryAfter() != c.retry {
 			t.Fatalf("row %d: %d, Retry-After %d, %s", i+1, a.StatusCode, a.retryAfter(), a.body)
 		}
-		if c.status == 429 && (a.field("code") != "duplicate_content" || a.field("count") != "2" || a.field("window_seconds") != "3600") {
+		if c.status == 429 && (a.field("code") != "duplicate_content" || a.field("count") != "2" ||
+			a.field("window_seconds") != "3600") {
 			t.Errorf("row %d: %s", i+1, a.body)
 		}
 	}
@@ -786,7 +815,8 @@ func TestEntropyAndSize(t *testing.T) {
 		{"as much as may be", fresh(10000), 201, "", ""},
 		{"a byte more", fresh(10001), 413, "too_large", `"limit":10000`},
 	} {
-		for form, body := range map[string]string{"text/plain": c.content, "application/json": `{"content": "` + c.content + `"}`,
+		for form, body := range map[string]string{"text/plain": c.content,
+			"application/json":                `{"content": "` + c.content + `"}`,
 			"multipart/form-data; boundary=b": "--b\r\nContent-Disposition: form-data; name=f\r\n\r\n" + c.content + "\r\n--b--\r\n"} {
 			a := ts.post(body, "Content-Type: "+form, "Accept: application/json")
 			if a.StatusCode == 201 {
@@ -802,7 +832,8 @@ func TestEntropyAndSize(t *testing.T) {
 
 // ---- slots ----
 
-// TestUploadSlots: a client has an eighth, a /48 a quarter, until the answer is known; a moment's wait for more, then 429.
+// TestUploadSlots: a client has an eighth, a /48 a quarter, until the answer is known; a moment's wait for more, then
+// 429.
 func TestUploadSlots(t *testing.T) {
 	for _, c := range []struct {
 		name, other string
@@ -873,7 +904,8 @@ func TestDownloadSlots(t *testing.T) {
 		{"GET", large.Raw, 2, 200}, {"HEAD", "/client", 2, 200},
 	} {
 		a := ts.do(c.method, c.path, nil, asVisitor(c.who)...)
-		if a.StatusCode != c.status || c.status == 429 && (a.retryAfter() != 5 || a.field("code") != "too_many_transfers" || a.Header.Get("Etag") != "") {
+		if a.StatusCode != c.status || c.status == 429 && (a.retryAfter() != 5 || a.field("code") != "too_many_transfers" ||
+			a.Header.Get("Etag") != "") {
 			t.Errorf("%s %s by %d: %d %v %.200s", c.method, c.path, c.who, a.StatusCode, a.Header, a.body)
 		}
 	}
@@ -913,7 +945,8 @@ func TestDerivations(t *testing.T) {
 	ts.create("x", asVisitor(8, "X-Paste-Password: pw")...)
 	read(8).want(429, "rate_limited")
 	// One at a time for a client; a client, or a /48, has two of the places to wait.
-	for _, address := range []func(i int) string{func(int) string { return "192.0.2.1" }, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }} {
+	for _, address := range []func(i int) string{func(int) string { return "192.0.2.1" },
+		func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }} {
 		ts.clock.advance(time.Hour)
 		if !ts.kdf.acquire(t.Context(), keyFor("", must(netip.ParseAddr(address(0)))), 0) {
 			t.Fatal("no slot")
