@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds the last stage of deploy/Containerfile offline around a static binary, weighs the image, and where the machine can,
-# starts it with a read-only root: create, read, first admin, backup to a pipe, health command, restart, upgrade, clean stop, a volume
-# of somebody else, any user of group 0.
+# Builds the last stage of deploy/Containerfile offline around a static binary, weighs the image, and where the machine
+# can, starts it with a read-only root: create, read, first admin, backup to a pipe, health command, restart, upgrade,
+# clean stop, a volume of somebody else, any user of group 0.
 #   deploy/container-test.sh [BINARY]     as root
 # Exit 0: it held, or the machine can't (one line says why). Exit 1: something did not hold.
 # shellcheck disable=SC2015  # && with || is meant
@@ -50,7 +50,8 @@ run() {
 umask 077
 mkdir "$work/volume" && chown 65532:65532 "$work/volume"
 with_pki() { # VOLUME: as at the top of deploy/Containerfile
-	run "$1" --secret pki_ca_password,uid=65532,mode=0400 -e FLASKPASTE_PKI_ENABLED=1 -e FLASKPASTE_PKI_CA_PASSWORD_FILE=/run/secrets/pki_ca_password
+	run "$1" --secret pki_ca_password,uid=65532,mode=0400 -e FLASKPASTE_PKI_ENABLED=1 \
+		-e FLASKPASTE_PKI_CA_PASSWORD_FILE=/run/secrets/pki_ca_password
 }
 echo a-password-for-the-ca | pod secret create pki_ca_password - >/dev/null
 with_pki "$work/volume" >/dev/null || skip "podman can't start a container here: the image was built and weighed"
@@ -63,9 +64,11 @@ link=$(api -T - http://localhost/ <<<"from the outside")
 head -c 2000000 /dev/urandom >"$work/large"
 [ "$(api -o /dev/null -w '%{http_code}' -F "file=@$work/large" http://localhost/)" = 201 ] || fail "no large paste with a read-only root"
 pod exec paste /flaskpaste backup - >"$work/backup.db" || fail "no backup into a pipe"
-env -i FLASKPASTE_DATABASE="$work/backup.db" FLASKPASTE_MIN_FREE=0 "$program" check >"$work/found" || ! grep -v '^the CA \|^the certificate of' "$work/found" || fail "the backup is not whole"
+env -i FLASKPASTE_DATABASE="$work/backup.db" FLASKPASTE_MIN_FREE=0 "$program" check >"$work/found" ||
+	! grep -v '^the CA \|^the certificate of' "$work/found" || fail "the backup is not whole"
 pod exec paste /flaskpaste pki issue alice --admin -o - >"$work/alice.pem" || fail "no first admin"
-openssl x509 -in "$work/alice.pem" -noout -subject | grep -q 'CN = alice' || fail "the first admin's certificate: $(head -c 200 "$work/alice.pem")"
+openssl x509 -in "$work/alice.pem" -noout -subject | grep -q 'CN = alice' ||
+	fail "the first admin's certificate: $(head -c 200 "$work/alice.pem")"
 main=$(pod inspect paste --format '{{.State.Pid}}')
 grep -qE '^Uid:\s+65532\s+65532\s+65532\s+65532$' "/proc/$main/status" || fail "it is not user 65532"
 grep -qE '^Cap(Eff|Bnd):\s+0+$' "/proc/$main/status" || fail "it has capabilities"
@@ -76,7 +79,8 @@ pod stop -t 25 paste >/dev/null
 [ "$(pod inspect paste --format '{{.State.ExitCode}}')" = 0 ] || fail "the stop ended with $(pod inspect paste --format '{{.State.ExitCode}}')"
 pod start paste >/dev/null && answers
 [ "$(api "$link")" = "from the outside" ] || fail "a paste is gone after the restart"
-pod stop -t 25 paste >/dev/null && pod rm paste >/dev/null && with_pki "$work/volume" >/dev/null # an upgrade, but for the image
+# An upgrade, but for the image.
+pod stop -t 25 paste >/dev/null && pod rm paste >/dev/null && with_pki "$work/volume" >/dev/null
 answers
 [ "$(api "$link")" = "from the outside" ] || fail "a paste is gone after the upgrade"
 pod rm -f -t 10 paste >/dev/null
@@ -84,7 +88,8 @@ pod rm -f -t 10 paste >/dev/null
 # OpenShift's way: any user of group 0, on a volume that the image's own /data filled.
 run data --user 1000620000:0 >/dev/null
 answers
-pod exec paste /flaskpaste backup - >"$work/backup.db" && grep -qa '^SQLite format 3' "$work/backup.db" || fail "user 1000620000 of group 0 can't use /data"
+pod exec paste /flaskpaste backup - >"$work/backup.db" && grep -qa '^SQLite format 3' "$work/backup.db" ||
+	fail "user 1000620000 of group 0 can't use /data"
 main=$(pod inspect paste --format '{{.State.Pid}}')
 grep -qE '^Uid:\s+1000620000\s' "/proc/$main/status" || fail "it is not user 1000620000"
 pod rm -f -t 10 paste >/dev/null

@@ -24,8 +24,10 @@ for target; do
 	mkdir -p "$folder/deploy"
 	cp "$out/$name" "$folder/flaskpaste"
 	cp -r ./*.md docs flaskpaste.service flaskpaste.socket "$folder/"
-	cp deploy/{nginx.conf,haproxy.cfg,Caddyfile,apache.conf,traefik.yaml,k8s.yaml,backup.{sh,service,timer},alerts.yml,dashboard.json,litestream.yml} "$folder/deploy/"
-	tar -C "${folder%/*}" --format=ustar --sort=name --mtime="@${SOURCE_DATE_EPOCH:-0}" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - flaskpaste | gzip -9n >"$out/$name.tar.gz"
+	cp deploy/{nginx.conf,haproxy.cfg,Caddyfile,apache.conf,traefik.yaml,k8s.yaml} "$folder/deploy/"
+	cp deploy/{backup.{sh,service,timer},alerts.yml,dashboard.json,litestream.yml} "$folder/deploy/"
+	tar -C "${folder%/*}" --format=ustar --sort=name --mtime="@${SOURCE_DATE_EPOCH:-0}" --owner=0 --group=0 \
+		--numeric-owner --mode=u=rwX,go=rX -cf - flaskpaste | gzip -9n >"$out/$name.tar.gz"
 done
 cd "$out"
 LC_ALL=C

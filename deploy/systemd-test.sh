@@ -1,6 +1,7 @@
 #!/bin/bash
-# Boots a real systemd as process 1 of a container (systemd-nspawn on a Debian root) with the units of this repository, and
-# tries what an operator relies on: create, read, certificates, backup, watchdog, crash, restart and SIGHUP under load, reboot.
+# Boots a real systemd as process 1 of a container (systemd-nspawn on a Debian root) with the units of this repository,
+# and tries what an operator relies on: create, read, certificates, backup, watchdog, crash, restart and SIGHUP under
+# load, reboot.
 #   deploy/systemd-test.sh [BINARY]     as root; the Debian root is made once and kept in $XDG_CACHE_HOME
 # Exit 0: all of it held, or the machine can't do this (one line says why). Exit 1: something did not hold.
 # shellcheck disable=SC2015,SC2016  # set -euo pipefailset -euo pipefail with || is meant; awk programs are not the shell's
@@ -132,7 +133,8 @@ echo "systemd-test: create, read, certificates hold"
 
 # ---- the journal: what matters has its priority ----
 journal() { inside journalctl -q --no-pager -u flaskpaste.service "$@"; }
-[ "$(api -o /dev/null -w '%{http_code}' -X DELETE -H 'X-Delete-Token: wrong' "${first%/raw}")" = 403 ] || fail "a wrong token deletes"
+[ "$(api -o /dev/null -w '%{http_code}' -X DELETE -H 'X-Delete-Token: wrong' "${first%/raw}")" = 403 ] ||
+	fail "a wrong token deletes"
 journal -p warning | grep -q '"audit":true' || fail "no audit line at priority warning: $(journal -n 3)"
 ! journal -p warning | grep -q '"level":"INFO"' || fail "request lines have priority warning"
 
@@ -142,8 +144,10 @@ printf '[Socket]\nListenStream=\nListenStream=/run/flaskpaste.sock\nSocketGroup=
 	inside sh -c 'cat >/etc/systemd/system/flaskpaste.socket.d/test.conf'
 inside systemctl daemon-reload
 inside systemctl restart flaskpaste.socket || fail "the socket does not restart"
-[ "$(inside stat -c %U:%G:%a /run/flaskpaste.sock)" = root:www-data:660 ] || fail "the Unix socket is $(inside stat -c %U:%G:%a /run/flaskpaste.sock)"
-api --unix-socket /run/flaskpaste.sock -o /dev/null --fail http://localhost/health || fail "nobody answers on the new door"
+mode=$(inside stat -c %U:%G:%a /run/flaskpaste.sock)
+[ "$mode" = root:www-data:660 ] || fail "the Unix socket is $mode"
+api --unix-socket /run/flaskpaste.sock -o /dev/null --fail http://localhost/health ||
+	fail "nobody answers on the new door"
 if api -m 2 -o /dev/null $url/health 2>/dev/null; then fail "the old door is open"; fi
 inside rm -r /etc/systemd/system/flaskpaste.socket.d /run/flaskpaste.sock
 inside systemctl daemon-reload
@@ -155,9 +159,11 @@ inside sh -c 'cp /etc/flaskpaste/env /root/env && echo FLASKPASTE_TYPO=1 >>/etc/
 inside systemctl stop flaskpaste.service 2>/dev/null # its door stays open: the request starts it
 for _ in 1 2 3; do api -m 2 -o /dev/null $url/health 2>/dev/null || true; done
 sleep 1
-[ "$(journal | grep -c FLASKPASTE_TYPO)" = 1 ] || fail "the wrong setting was told $(journal | grep -c FLASKPASTE_TYPO) times"
+told=$(journal | grep -c FLASKPASTE_TYPO) || true
+[ "$told" = 1 ] || fail "the wrong setting was told $told times"
 journal -p err | grep -q FLASKPASTE_TYPO || fail "the wrong setting has no priority"
-[ "$(property ExecMainStatus) $(property ActiveState) $(inside systemctl is-active flaskpaste.socket || true)" = "78 failed inactive" ] || fail "it does not stay down"
+state_now="$(property ExecMainStatus) $(property ActiveState) $(inside systemctl is-active flaskpaste.socket || true)"
+[ "$state_now" = "78 failed inactive" ] || fail "it does not stay down: $state_now"
 inside mv /root/env /etc/flaskpaste/env
 inside systemctl start flaskpaste.service || fail "no start with the right settings"
 healthy 5
