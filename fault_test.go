@@ -229,16 +229,14 @@ func smallDisk(t testing.TB, size int) string {
 // TestFaultFull: a disk gets full after so many pages of a session. What does not fit is refused and leaves nothing,
 // reads go on, and it is over by itself, kill -9 and a start on the full disk among it.
 func TestFaultFull(t *testing.T) {
-	o := newOracle(t, smallDisk(t, 8), "CACHE=0")
+	o := newOracle(t, smallDisk(t, 16), "CACHE=0")
 	filler := filepath.Join(o.dir, "filler")
 	p, ts := o.launch(t)
 	sessions := 0
 	for free := int64(0); ; free = max(free+4096, free*int64(amount(4, 5, 4))/int64(amount(1, 4, 4))) {
 		o.check(ts)
-		for _, x := range slices.Clone(o.idle) {
-			if x.kind == "paste" && len(o.idle) > 12 {
-				o.use(ts, x, false, 0)
-			}
+		for _, x := range o.idle[:max(0, len(o.idle)-12)] {
+			o.use(ts, x, false, 0)
 		}
 		o.check(ts)
 		o.stock(ts)
@@ -268,7 +266,7 @@ func TestFaultFull(t *testing.T) {
 	if len(o.no) != 1 {
 		t.Errorf("refused: %v", o.no)
 	}
-	proved(t, "fault", fmt.Sprintf("a disk of 8 MiB gets full some pages later each time, in %d sessions", sessions),
+	proved(t, "fault", fmt.Sprintf("a disk of 16 MiB gets full some pages later each time, in %d sessions", sessions),
 		"%s; refused %v: nothing of it stored, reads went on, over by itself", o.acknowledged(), o.no)
 }
 
