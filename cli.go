@@ -301,6 +301,14 @@ func explain(err error) (code int, what, hint string) {
 		return own.code, err.Error(), own.hint // with what was put before it
 	case theirs:
 		return explainRefusal(err.Error(), refused)
+	case errors.Is(err, errWrongKey):
+		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
+	case errors.Is(err, errSealBroken):
+		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
+	case errors.Is(err, errSealKey):
+		return 2, err.Error(), "quote the link: the shell may have cut it"
+	case errors.Is(err, errTitle):
+		return 2, err.Error(), "-n and -t take some 1,000 bytes together"
 	}
 	return 1, err.Error(), ""
 }

@@ -262,7 +262,7 @@ func TestCreateAndGet(t *testing.T) {
 		{"file", "", "from a file\n", []string{path}},
 		{"file whose name is Latin-1", "", "from another\n", []string{latin}},
 		{"two MiB by pipe", big, big, nil},
-		{"joined letters, options behind words", "", "from a file\n", []string{path, "-b", "-x", "1h", "--name=n"}},
+		{"options behind words", "", "from a file\n", []string{path, "-b", "-x", "1h", "--name=n"}},
 		{"control characters in a pipe", "\x1b[31m\x00\r\n", "\x1b[31m\x00\r\n", nil},
 	} {
 		link := m.link(row.stdin, row.args...)
@@ -317,7 +317,8 @@ func TestCreateAndGet(t *testing.T) {
 		}
 	}
 	out, _ = m.want(0, "", "meta", link, "-j")
-	if json.Unmarshal([]byte(out), &info) != nil || !info.Burn || !info.ReadProof || info.ExpiresAt-info.CreatedAt != 7200 {
+	err := json.Unmarshal([]byte(out), &info)
+	if err != nil || !info.Burn || !info.ReadProof || info.ExpiresAt-info.CreatedAt != 7200 {
 		t.Errorf("meta -j: %s", out)
 	}
 	m.want(1, "", "create") // nothing to send
@@ -607,7 +608,7 @@ func TestHostileNames(t *testing.T) {
 }
 
 // Wherever a read is cut, in a character or a line end, a terminal is shown the same.
-func TestVisible(t *testing.T) {
+func TestPlainWriter(t *testing.T) {
 	in := "a\x1b[31m \u00e9\U0001f600 \u202e \x85 \u0085\r\nb\rc\t\xe2\x82 \x7f\x00 \u2028end\r"
 	want := `a\x1b[31m é😀 \u202e \x85 \u0085` + "\r\n" + `b\rc` + "\t" + `\xe2\x82 \x7f\x00 \u2028end\r`
 	for cut := range len(in) {
@@ -1178,7 +1179,8 @@ func TestCompletion(t *testing.T) {
 	} {
 		for shell, program := range map[string]string{
 			"bash": "source $0; set -- $(complete -p fpaste); eval \"compgen ${*:4:$#-4} -- '" + row.last + "'\"",
-			"zsh":  "compdef() { }; _files() { }; compadd() { shift; print -l -- ${(M)@:#" + row.last + "*} }; source $0; _fpaste",
+			"zsh": "compdef() { }; _files() { }; compadd() { shift; print -l -- ${(M)@:#" + row.last + "*} }; " +
+				"source $0; _fpaste",
 			"fish": "source $argv[1]; complete -C 'fpaste " + row.last + "' | string split -f1 \\t",
 		} {
 			path, err := exec.LookPath(shell)
@@ -1351,7 +1353,8 @@ func TestIdentityIsWhole(t *testing.T) {
 	dir := filepath.Join(m.home, ".config/fpaste")
 	key, crt := readFile(t, dir+"/client.key"), readFile(t, dir+"/client.crt")
 	conf := readFile(t, dir+"/config")
-	if !strings.HasPrefix(conf, "# mine\nexpiry = 3d\n") || !strings.Contains(conf, "cert = "+dir) || strings.Contains(conf, "old") {
+	if !strings.HasPrefix(conf, "# mine\nexpiry = 3d\n") || !strings.Contains(conf, "cert = "+dir) ||
+		strings.Contains(conf, "old") {
 		t.Errorf("config: %s", conf)
 	}
 	whole := func(what string) {

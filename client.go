@@ -54,6 +54,18 @@ var (
 	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate|certificate_(revoked|expired)`) // alert or code
 )
 
+// cliError is a refusal with its exit code, and a second line that says what to type.
+type cliError struct {
+	code       int
+	what, hint string
+}
+
+func (e *cliError) Error() string { return e.what }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &cliError{code, fmt.Sprintf(format, args...), hint}
+}
+
 // strange is an answer that isn't ours: nothing of it is believed.
 func strange(status int) error {
 	return &apiError{status: status, Text: fmt.Sprintf("the answer is not one that FlaskPaste gives (status %d)", status)}

@@ -150,7 +150,8 @@ func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
 
 // uploadWith creates a paste as the command line does.
 func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
-	_, _, err := c.item(t.Context(), apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}, "")
+	q := apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}
+	_, _, err := c.item(t.Context(), q, "")
 	return err
 }
 
@@ -267,6 +268,17 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 	}
 }
 
+// A client that is not of the configured origin has no credentials and refuses to send any.
+func TestUntrustedClient(t *testing.T) {
+	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
+	c.trusted = false
+	_, err := c.raw(t.Context(), someID, nil, "password")
+	_, _, err2 := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID)
+	if err != errElsewhere || err2 != errElsewhere {
+		t.Errorf("%v, %v", err, err2)
+	}
+}
+
 func TestParseServer(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://Paste.Example.org":        "https://paste.example.org",
@@ -293,7 +305,7 @@ func TestParseServer(t *testing.T) {
 }
 
 // Neither a key nor a URL's user part survives in a sentence, whatever shape it comes in.
-func TestSentence(t *testing.T) {
+func TestHide(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://h/id#SECRET":                         "https://h/id",
 		"https://h/id%23SECRET":                       "https://h/id",

@@ -637,7 +637,7 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		}
 		end := c.lastEnd
 		// Setting it costs as much as all the rest here; a second more or less does not matter.
-		if by := earlier(began.Add(stepTime), end); by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second {
+		if by := earlier(began.Add(stepTime), end); by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second || !began.Before(c.writeBy) {
 			c.writeBy = by
 			c.Conn.SetWriteDeadline(by)
 		}

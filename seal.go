@@ -22,22 +22,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"unicode/utf8"
 )
-
-// cliError is a refusal with its exit code, and a second line that says what to type.
-type cliError struct {
-	code       int
-	what, hint string
-}
-
-func (e *cliError) Error() string { return e.what }
-
-func fail(code int, hint, format string, args ...any) error {
-	return &cliError{code, fmt.Sprintf(format, args...), hint}
-}
 
 const (
 	sealMagic   = "FPE1"      // format and version in one: another last byte is another format
@@ -49,12 +38,10 @@ const (
 )
 
 var (
-	errWrongKey   = fail(7, "give the whole link, in quotes, as it was printed", "wrong key")
-	errSealBroken = fail(7, "a paste that is not encrypted is fetched by its link without # and what follows",
-		"the content is damaged, cut short, or was never encrypted by fpaste")
-	errSealKey = fail(2, "quote the link: the shell may have cut it",
-		"the key behind the link's # must be its 43 characters, exactly as create printed them")
-	errTitle = fail(2, "-n and -t take some 1,000 bytes together", "name and type together are too long, or not UTF-8")
+	errWrongKey   = errors.New("wrong key")
+	errSealBroken = errors.New("the content is damaged, cut short, or was never encrypted by fpaste")
+	errSealKey    = errors.New("the key behind the link's # must be its 43 characters, exactly as create printed them")
+	errTitle      = errors.New("name and type together are too long, or not UTF-8")
 )
 
 // sealKey is a paste's secret, in the link as 43 characters of base64url.
