@@ -235,16 +235,6 @@ func BenchmarkRedirect(b *testing.B) {
 	benchRead(b, "of-bare>=0.70", addr, []string{res.Header.Get("Location")})
 }
 
-// BenchmarkMetricsRequest: what counting one request costs all the others.
-func BenchmarkMetricsRequest(b *testing.B) {
-	s, _ := benchServer(b)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			s.metrics.request(0, "GET", 200, "", 100*time.Microsecond, 0, 4096)
-		}
-	})
-}
-
 // BenchmarkCreate: 64 connections, synchronous=FULL, against what the folder's disk does: 4 KiB written over a file's
 // old bytes and fsync, again and again; and against a bare handler that reads and hashes the body and answers the same.
 func BenchmarkCreate(b *testing.B) {
