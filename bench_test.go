@@ -1,10 +1,11 @@
 package main
 
-// The figures that the documentation quotes: sh deploy/bench.sh runs all and prints a table. Each compares two things that take turns
-// within one run (absolute rates say more about the machine than about the program) and reports the median of the rounds. A
-// metric's unit carries its bound, as in of-bare>=0.80.
+// The figures that the documentation quotes: sh deploy/bench.sh runs all and prints a table. Each compares two things
+// that take turns within one run (absolute rates say more about the machine than about the program) and reports the
+// median of the rounds. A metric's unit carries its bound, as in of-bare>=0.80.
 //
-// The load generator writes prepared bytes and parses no more than it must: its own cost would make every ratio look better than it is.
+// The load generator writes prepared bytes and parses no more than it must: its own cost would make every ratio look
+// better than it is.
 
 import (
 	"bytes"
@@ -38,7 +39,8 @@ const (
 	largeSize   = 50 << 20
 )
 
-// benchServer runs the server in this process, its access log on the null device, without its sweep, and returns its address.
+// benchServer runs the server in this process, its access log on the null device, without its sweep, and returns its
+// address.
 func benchServer(b *testing.B, env ...string) (s *server, addr string) {
 	ts := newTestServer(b, b.TempDir(), 0, append([]string{"MAX_STORAGE=99GiB"}, env...)...)
 	null := must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))
@@ -73,7 +75,8 @@ func dialRaw(b testing.TB, addr string, n int) (conns []*rawConn) {
 	return conns
 }
 
-// exchange sends one request and returns the body of its answer, valid until the next call. Any status but 2xx and 3xx is an error.
+// exchange sends one request and returns the body of its answer, valid until the next call. Any status but 2xx and 3xx
+// is an error.
 func (c *rawConn) exchange(req []byte) ([]byte, error) {
 	if _, err := c.Write(req); err != nil {
 		return nil, err
@@ -97,8 +100,8 @@ func (c *rawConn) exchange(req []byte) ([]byte, error) {
 	return c.buf[head:n], nil
 }
 
-// hammer keeps every connection busy for a round and returns the requests answered in a second. next makes the n-th request of a
-// connection; right judges the body of its answer.
+// hammer keeps every connection busy for a round and returns the requests answered in a second. next makes the n-th
+// request of a connection; right judges the body of its answer.
 func hammer(b *testing.B, conns []*rawConn, next func(conn, n int) []byte, right func([]byte) bool) float64 {
 	b.Helper()
 	var total atomic.Int64
@@ -133,8 +136,8 @@ func benchContent(n uint64, size int) []byte {
 }
 
 func postRequest(addr string, content []byte) []byte {
-	return append(fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n",
-		addr, len(content)), content...)
+	return append(fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Type: application/octet-stream\r\n"+
+		"Content-Length: %d\r\n\r\n", addr, len(content)), content...)
 }
 
 func quantile(sorted []float64, q float64) float64 { return sorted[int(q*float64(len(sorted)-1))] }
@@ -232,18 +235,8 @@ func BenchmarkRedirect(b *testing.B) {
 	benchRead(b, "of-bare>=0.70", addr, []string{res.Header.Get("Location")})
 }
 
-// BenchmarkMetricsRequest: what counting one request costs all the others.
-func BenchmarkMetricsRequest(b *testing.B) {
-	s, _ := benchServer(b)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			s.metrics.request(0, "GET", 200, "", 100*time.Microsecond, 0, 4096)
-		}
-	})
-}
-
-// BenchmarkCreate: 64 connections, synchronous=FULL, against what the folder's disk does: 4 KiB written over a file's old bytes and
-// fsync, again and again; and against a bare handler that reads and hashes the body and answers the same.
+// BenchmarkCreate: 64 connections, synchronous=FULL, against what the folder's disk does: 4 KiB written over a file's
+// old bytes and fsync, again and again; and against a bare handler that reads and hashes the body and answers the same.
 func BenchmarkCreate(b *testing.B) {
 	s, addr := benchServer(b, "MAX_UPLOADS=512")
 	bare, _ := mimic(b, must(http.Post("http://"+addr+"/", "text/plain", strings.NewReader("x"))))
@@ -295,7 +288,8 @@ func residentMiB(b testing.TB, pid int, field string) float64 {
 // largeEnv makes this process a trusted proxy whose clients hold certificates, with room for 32 transfers.
 var largeEnv = append([]string{"MAX_UPLOADS=256", "MAX_DOWNLOADS=256"}, proxied...)
 
-// large sends 50 MiB as client n, who shows a certificate that the server did not issue, or nothing, and lets take have the answer.
+// large sends 50 MiB as client n, who shows a certificate that the server did not issue, or nothing, and lets take have
+// the answer.
 func large(ctx context.Context, method, url string, n int, take func(*http.Response) error) error {
 	var body io.Reader
 	if method == "POST" {
@@ -390,8 +384,8 @@ func fill(t testing.TB, st *store, n int, expires int64) string {
 			for i := next.Add(1); i <= int64(n) && errs[w] == nil; i = next.Add(1) {
 				content := benchContent(uint64(i), 1024)
 				sum := sha256.Sum256(content)
-				errs[w] = st.create(&paste{id: fmt.Sprintf("%08x%08x", expires, i), size: 1024, mime: "text/plain", sha256: sum[:], created: now,
-					modified: now, expires: expires, token: sum[:]}, st.newUpload(1<<40), content)
+				errs[w] = st.create(&paste{id: fmt.Sprintf("%08x%08x", expires, i), size: 1024, mime: "text/plain",
+					sha256: sum[:], created: now, modified: now, expires: expires, token: sum[:]}, st.newUpload(1<<40), content)
 			}
 		})
 	}
@@ -446,8 +440,8 @@ func (l *latencies) watch(ctx context.Context, c *rawConn, pause time.Duration, 
 	return nil
 }
 
-// BenchmarkSweep: 100,000 expired pastes are removed while four clients read and four create, none of them at full speed.
-// What they feel then is compared with what they felt before and after.
+// BenchmarkSweep: 100,000 expired pastes are removed while four clients read and four create, none of them at full
+// speed. What they feel then is compared with what they felt before and after.
 func BenchmarkSweep(b *testing.B) {
 	s, addr := benchServer(b)
 	now := time.Now().Unix()

@@ -1,7 +1,7 @@
 package main
 
-// Crashes: the real process is killed at random moments under mixed load, round after round on one database, and an oracle compares
-// what clients were told with what is there afterwards. The faults (fault_test.go) ask the same oracle.
+// Crashes: the real process is killed at random moments under mixed load, round after round on one database, and an
+// oracle compares what clients were told with what is there afterwards. The faults (fault_test.go) ask the same oracle.
 
 import (
 	"crypto/ecdsa"
@@ -47,7 +47,7 @@ type oracle struct {
 	env     []string // of the server
 	dir     string
 	request string // for a certificate
-	tough   []int  // statuses that are answers too, under faults: after a 500 nobody knows, any other says that nothing was done
+	tough   []int  // statuses that are answers too, under faults: any but 500 says that nothing was done
 
 	mu     sync.Mutex
 	n      int // contents made
@@ -61,11 +61,12 @@ type oracle struct {
 
 func newOracle(t testing.TB, dir string, env ...string) *oracle {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	der := must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x"}}, key))
+	wanted := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x"}}
+	der := must(x509.CreateCertificateRequest(rand.Reader, wanted, key))
 	return &oracle{dir: dir, things: map[string]*thing{}, tried: tally{valid: 1, revoked: 1}, told: tally{}, no: tally{},
 		request: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
-		env: slices.Concat(proxied, []string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=a password of the CA", "REGISTRATION=open", "REGISTER_POW=0",
-			"RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512", "SWEEP=1s"}, env)}
+		env: slices.Concat(proxied, []string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=a password of the CA", "REGISTRATION=open",
+			"REGISTER_POW=0", "RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512", "SWEEP=1s"}, env)}
 }
 
 // launch starts the real server, and returns what requests are sent with.
@@ -75,8 +76,10 @@ func (o *oracle) launch(t testing.TB, env ...string) (*process, *testServer) {
 	return p, &testServer{t: t, url: p.url, dir: o.dir}
 }
 
-// ask sends a request that does something of a kind and would make x that value. known: it is certain whether it was done.
-func (o *oracle) ask(ts *testServer, kind string, x *thing, to, method, path string, body io.Reader, headers ...string) (a *answer, known bool) {
+// ask sends a request that does something of a kind and would make x that value. known: it is certain whether it was
+// done.
+func (o *oracle) ask(ts *testServer, kind string, x *thing, to, method, path string, body io.Reader,
+	headers ...string) (a *answer, known bool) {
 	o.mu.Lock()
 	o.tried[to]++
 	o.mu.Unlock()
@@ -110,7 +113,8 @@ func (o *oracle) make(ts *testServer, kind string, size int) (known bool) {
 	n, unique := o.n, fmt.Sprintf("%08d;", o.n)
 	o.mu.Unlock()
 	content := strings.Repeat(unique, size/9+1)[:size]
-	x, to, method, path, body, headers := &thing{kind: kind}, sum256(content), "POST", "/", io.Reader(strings.NewReader(content)), []string(nil)
+	x, to, method, path, headers := &thing{kind: kind}, sum256(content), "POST", "/", []string(nil)
+	body := io.Reader(strings.NewReader(content))
 	switch {
 	case kind == "burn":
 		headers = []string{"X-Burn-After-Read: true"}
@@ -155,7 +159,8 @@ func (o *oracle) use(ts *testServer, x *thing, update bool, size int) (known boo
 		o.n++
 		content := strings.Repeat(fmt.Sprintf("%08d;", o.n), size/9+1)[:size]
 		o.mu.Unlock()
-		_, known = o.ask(ts, "update", x, sum256(content), "PUT", x.key, strings.NewReader(content), "X-Delete-Token: "+x.token)
+		body := strings.NewReader(content)
+		_, known = o.ask(ts, "update", x, sum256(content), "PUT", x.key, body, "X-Delete-Token: "+x.token)
 	default:
 		_, known = o.ask(ts, "delete", x, gone, "DELETE", x.key, nil, "X-Delete-Token: "+x.token)
 	}
@@ -250,7 +255,8 @@ func (o *oracle) load(ts *testServer) (wait func()) {
 	return wg.Wait
 }
 
-// stored reads the whole database beside the running server: its value by key. What contradicts itself is an error of the test.
+// stored reads the whole database beside the running server: its value by key. What contradicts itself is an error of
+// the test.
 func (o *oracle) stored(t testing.TB) map[string]string {
 	t.Helper()
 	db := must(sql.Open("sqlite", dsn(database(o.dir), "ro")))
@@ -273,7 +279,8 @@ func (o *oracle) stored(t testing.TB) map[string]string {
 		}
 	}
 	for what, query := range map[string]string{
-		"chunks that nobody knows":    "SELECT key, '' FROM chunks WHERE key >> 20 NOT IN (SELECT content FROM pastes UNION SELECT content FROM garbage)",
+		"chunks that nobody knows": `SELECT key, '' FROM chunks WHERE key >> 20 NOT IN
+			(SELECT content FROM pastes UNION SELECT content FROM garbage)`,
 		"garbage that is a paste":     "SELECT content, '' FROM garbage WHERE content IN (SELECT content FROM pastes)",
 		"pastes counted and not here": "SELECT pastes, '' FROM total WHERE pastes <> (SELECT count(*) FROM pastes)",
 		"integrity":                   "SELECT integrity_check, '' FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
@@ -282,13 +289,14 @@ func (o *oracle) stored(t testing.TB) map[string]string {
 	}
 	sums, found, last, hash := map[string]string{}, map[string]string{}, "", sha256.New()
 	each("SELECT '/' || id, sha256 FROM pastes", func(key string, sum []byte) { sums[key] = hex.EncodeToString(sum) })
-	each(`SELECT '/' || p.id, c.data FROM pastes p JOIN chunks c ON c.key BETWEEN p.content << 20 AND ((p.content + 1) << 20) - 1
-		ORDER BY c.key`, func(key string, data []byte) {
+	each(`SELECT '/' || p.id, c.data FROM pastes p
+		JOIN chunks c ON c.key >= p.content << 20 AND c.key < (p.content + 1) << 20 ORDER BY c.key`, func(key string, data []byte) {
 		if key != last {
 			hash.Reset()
 		}
 		hash.Write(data)
-		if last, found[key] = key, hex.EncodeToString(hash.Sum(nil)); sums[key] == found[key] && strings.HasPrefix(key, "/s/") {
+		last, found[key] = key, hex.EncodeToString(hash.Sum(nil))
+		if sums[key] == found[key] && strings.HasPrefix(key, "/s/") {
 			sums[key], found[key] = string(data), string(data) // its value is the target
 		}
 	})
@@ -339,8 +347,8 @@ func (o *oracle) acknowledged() string {
 	return fmt.Sprintf("acknowledged %v; %d cut off", o.told, o.cut)
 }
 
-// TestCrash: kill -9 at random moments, the start among them, durable commits and SYNC=normal in turn; in the end, when what was
-// half done has fallen due, nothing is left of it.
+// TestCrash: kill -9 at random moments, the start among them, durable commits and SYNC=normal in turn; in the end, when
+// what was half done has fallen due, nothing is left of it.
 func TestCrash(t *testing.T) {
 	rounds := amount(2, 20, 200)
 	o := newOracle(t, t.TempDir())
@@ -348,7 +356,7 @@ func TestCrash(t *testing.T) {
 		p, ts := o.launch(t, "SYNC="+[]string{"full", "normal"}[round%2])
 		o.check(ts)
 		wait, made := o.load(ts), 0
-		for moment := 10 + mrand.IntN(200); made < moment; time.Sleep(time.Millisecond) { // a moment is a number of operations
+		for moment := 10 + mrand.IntN(200); made < moment; time.Sleep(time.Millisecond) {
 			o.mu.Lock()
 			made++
 			if len(o.told) < 3 {
@@ -359,7 +367,8 @@ func TestCrash(t *testing.T) {
 		p.kill()
 		wait()
 		testClient.CloseIdleConnections()
-		early := program(o.dir, environment(append(slices.Clone(o.env), "LISTEN=127.0.0.1:0")), "serve") // and killed while it starts
+		// And killed while it starts.
+		early := program(o.dir, environment(append(slices.Clone(o.env), "LISTEN=127.0.0.1:0")), "serve")
 		early.Start()
 		time.Sleep(mrand.N(30 * time.Millisecond))
 		early.Process.Kill()
@@ -376,5 +385,6 @@ func TestCrash(t *testing.T) {
 	if _, err := os.Stat(database(o.dir)); err != nil || o.told["make paste"] == 0 {
 		t.Errorf("that was no load: %v", o.told)
 	}
-	proved(t, "crash", fmt.Sprintf("%d times kill -9 under load and during a start", rounds), "%s; none lost, none undone", o.acknowledged())
+	proved(t, "crash", fmt.Sprintf("%d times kill -9 under load and during a start", rounds),
+		"%s; none lost, none undone", o.acknowledged())
 }

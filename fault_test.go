@@ -2,8 +2,9 @@
 
 package main
 
-// Faults of the disk and the machine: the real process goes through a session of all that writes while something fails, and the oracle of
-// the crashes tells whether each ended in a clear error or a recovery, and nothing silently in a loss.
+// Faults of the disk and the machine: the real process goes through a session of all that writes while something fails,
+// and the oracle of the crashes tells whether each ended in a clear error or a recovery, and nothing silently in a
+// loss.
 
 import (
 	"errors"
@@ -65,19 +66,21 @@ func (o *oracle) session(ts *testServer) bool {
 	return true
 }
 
-// inject lets strace make calls on the database's files fail. What it returns ends that, and tells the number of the call that failed
-// first (0: none) and how many there were.
+// inject lets strace make calls on the database's files fail. What it returns ends that, and tells the number of the
+// call that failed first (0: none) and how many there were.
 func (o *oracle) inject(t testing.TB, p *process, calls, fault string) (end func() (hit, all int)) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "calls")
-	cmd := exec.Command(need(t, "strace"), "-f", "-qq", "-e", "signal=none", "-o", log, "-e", "trace="+calls, "-e", "inject="+calls+":"+fault,
-		"-p", fmt.Sprint(p.cmd.Process.Pid), "-P", database(o.dir), "-P", database(o.dir)+"-wal")
+	cmd := exec.Command(need(t, "strace"), "-f", "-qq", "-e", "signal=none", "-o", log, "-e", "trace="+calls,
+		"-e", "inject="+calls+":"+fault, "-p", fmt.Sprint(p.cmd.Process.Pid),
+		"-P", database(o.dir), "-P", database(o.dir)+"-wal")
 	errs := new(lockedBuffer)
 	cmd.Stderr = errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	hangs := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() }) // strace may overlook the last thread's end, and wait for ever
+	// strace may overlook the last thread's end, and wait for ever.
+	hangs := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) { // a thread that is not traced could write
 		free := 0
@@ -110,13 +113,14 @@ func (o *oracle) inject(t testing.TB, p *process, calls, fault string) (end func
 	}
 }
 
-// TestFaultDisk: while writes fail, by whatever name the disk has no room, all that writes is 503 and leaves nothing, and the process serves
-// on; a failed fsync ends it with 74, since nobody knows what the disk holds.
+// TestFaultDisk: while writes fail, by whatever name the disk has no room, all that writes is 503 and leaves nothing,
+// and the process serves on; a failed fsync ends it with 74, since nobody knows what the disk holds.
 func TestFaultDisk(t *testing.T) {
 	o := newOracle(t, t.TempDir(), "SWEEP=1h")
 	p, ts := o.launch(t)
-	for _, c := range []struct{ calls, errno string }{{"pwrite64", "EDQUOT"}, {"pwrite64", "ENOSPC"}, {"pwrite64", "EFBIG"}, {"pwrite64", "EIO"},
-		{"fdatasync", "EIO"}} {
+	for _, c := range []struct{ calls, errno string }{
+		{"pwrite64", "EDQUOT"}, {"pwrite64", "ENOSPC"}, {"pwrite64", "EFBIG"}, {"pwrite64", "EIO"}, {"fdatasync", "EIO"},
+	} {
 		o.check(ts)
 		o.stock(ts)
 		told, no, end := o.told.String(), o.no["storage_full"], o.inject(t, p, c.calls, "error="+c.errno+":when=1+")
@@ -135,8 +139,9 @@ func TestFaultDisk(t *testing.T) {
 	}
 }
 
-// TestFaultEachCall: the n-th call of each thread on the database's files fails, n = 1, 2, ... until a whole session has none; the stop
-// with its checkpoint belongs to it. (strace counts by thread; Go moves the writer from one to another.)
+// TestFaultEachCall: the n-th call of each thread on the database's files fails, n = 1, 2, ... until a whole session
+// has none; the stop with its checkpoint belongs to it. (strace counts by thread; Go moves the writer from one to
+// another.)
 func TestFaultEachCall(t *testing.T) {
 	if *prove == "" {
 		t.Skip("takes minutes: sh deploy/prove.sh Fault; TestFaultDisk is its short form")
@@ -144,7 +149,10 @@ func TestFaultEachCall(t *testing.T) {
 	for _, c := range []struct {
 		calls, errno string
 		step         int // of -prove short
-	}{{"fdatasync", "EIO", 2}, {"pwrite64", "ENOSPC", 90}, {"pwrite64", "EDQUOT", 90}, {"pwrite64", "EIO", 90}, {"ftruncate", "EIO", 1}} {
+	}{
+		{"fdatasync", "EIO", 2}, {"pwrite64", "ENOSPC", 90}, {"pwrite64", "EDQUOT", 90}, {"pwrite64", "EIO", 90},
+		{"ftruncate", "EIO", 1},
+	} {
 		o := newOracle(t, t.TempDir(), "SWEEP=1h")
 		ends, hits := tally{}, map[int]bool{}
 		c.step = amount(0, c.step, 1)
@@ -166,7 +174,7 @@ func TestFaultEachCall(t *testing.T) {
 				ends["exit 74"]++
 			case c.calls == "pwrite64" && alive && code == 0 && refused:
 				ends["503 and served on"]++
-			case c.calls == "pwrite64" && alive && code == exitFailed && strings.Contains(log, "flaskpaste: the storage is full"):
+			case c.calls == "pwrite64" && alive && code == exitFailed && strings.Contains(log, "the storage is full"):
 				ends["the stop failed with storage is full"]++
 			case alive && code == 0 && !refused: // a checkpoint's, which is tried again
 				ends["unnoticed"]++
@@ -180,7 +188,8 @@ func TestFaultEachCall(t *testing.T) {
 		}
 		_, ts := o.launch(t)
 		o.check(ts)
-		proved(t, "fault", fmt.Sprintf("%s fails with %s: the n-th of each thread, n in steps of %d", c.calls, c.errno, c.step),
+		what := fmt.Sprintf("%s fails with %s: the n-th of each thread, n in steps of %d", c.calls, c.errno, c.step)
+		proved(t, "fault", what,
 			"%d different calls were hit; ends: %v; %s, none lost, none undone", len(hits)-1, ends, o.acknowledged())
 	}
 }
@@ -189,12 +198,14 @@ func TestFaultEachCall(t *testing.T) {
 func TestFaultLock(t *testing.T) {
 	strace, dir := need(t, "strace"), t.TempDir()
 	cmd := program(dir, environment([]string{"LISTEN=127.0.0.1:0", "DATABASE=" + database(dir)}), "serve")
-	cmd.Args = append([]string{strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK", cmd.Path}, cmd.Args[1:]...)
+	fault := []string{strace, "-f", "-qq", "-o", os.DevNull, "-e", "inject=flock:error=ENOLCK", cmd.Path}
+	cmd.Args = append(fault, cmd.Args[1:]...)
 	cmd.Path = strace
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if says := string(out); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(says, "file system") ||
-		!strings.Contains(says, dir) || strings.Contains(says, "another server") || strings.Count(says, "\n") != 1 {
+	if says := string(out); !errors.As(err, &exit) || exit.ExitCode() != exitFailed ||
+		!strings.Contains(says, "file system") || !strings.Contains(says, dir) || strings.Contains(says, "another server") ||
+		strings.Count(says, "\n") != 1 {
 		t.Errorf("%v: %s", err, says)
 	}
 	if n := fileSize(database(dir)); n != 0 {
@@ -206,7 +217,8 @@ func TestFaultLock(t *testing.T) {
 func smallDisk(t testing.TB, size int) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm,mode=0700", size), "tmpfs", dir).CombinedOutput()
+	options := fmt.Sprintf("size=%dm,mode=0700", size)
+	out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", dir).CombinedOutput()
 	if err != nil {
 		unable(t, fmt.Sprintf("no small disk can be mounted: %v: %s", err, out))
 	}
@@ -214,19 +226,17 @@ func smallDisk(t testing.TB, size int) string {
 	return dir
 }
 
-// TestFaultFull: a disk gets full after so many pages of a session. What does not fit is refused and leaves nothing, reads go on, and
-// it is over by itself, kill -9 and a start on the full disk among it.
+// TestFaultFull: a disk gets full after so many pages of a session. What does not fit is refused and leaves nothing,
+// reads go on, and it is over by itself, kill -9 and a start on the full disk among it.
 func TestFaultFull(t *testing.T) {
-	o := newOracle(t, smallDisk(t, 8), "CACHE=0")
+	o := newOracle(t, smallDisk(t, 16), "CACHE=0")
 	filler := filepath.Join(o.dir, "filler")
 	p, ts := o.launch(t)
 	sessions := 0
 	for free := int64(0); ; free = max(free+4096, free*int64(amount(4, 5, 4))/int64(amount(1, 4, 4))) {
 		o.check(ts)
-		for _, x := range slices.Clone(o.idle) {
-			if x.kind == "paste" && len(o.idle) > 12 {
-				o.use(ts, x, false, 0)
-			}
+		for _, x := range o.idle[:max(0, len(o.idle)-12)] {
+			o.use(ts, x, false, 0)
 		}
 		o.check(ts)
 		o.stock(ts)
@@ -256,12 +266,12 @@ func TestFaultFull(t *testing.T) {
 	if len(o.no) != 1 {
 		t.Errorf("refused: %v", o.no)
 	}
-	proved(t, "fault", fmt.Sprintf("a disk of 8 MiB gets full some pages later each time, in %d sessions", sessions),
+	proved(t, "fault", fmt.Sprintf("a disk of 16 MiB gets full some pages later each time, in %d sessions", sessions),
 		"%s; refused %v: nothing of it stored, reads went on, over by itself", o.acknowledged(), o.no)
 }
 
-// TestFillingDisk: uploads until the reserve is reached; then deletions and the sweep make room again, for the disk too. A step that
-// took more than the reserve holds could not be written, and nothing would ever go.
+// TestFillingDisk: uploads until the reserve is reached; then deletions and the sweep make room again, for the disk
+// too. A step that took more than the reserve holds could not be written, and nothing would ever go.
 func TestFillingDisk(t *testing.T) {
 	dir := smallDisk(t, 64)
 	ts := startIn(t, dir, "MIN_FREE=24MiB", "CACHE=0") // the log may take up to 16 MiB of it
@@ -297,13 +307,14 @@ func TestFillingDisk(t *testing.T) {
 func prlimit(t testing.TB, p *process, name string, value int64) {
 	t.Helper()
 	arg := fmt.Sprintf("--%s=%d:", name, value)
-	if out, err := exec.Command(need(t, "prlimit"), "--pid", fmt.Sprint(p.cmd.Process.Pid), arg).CombinedOutput(); err != nil {
+	out, err := exec.Command(need(t, "prlimit"), "--pid", fmt.Sprint(p.cmd.Process.Pid), arg).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
 
-// TestFaultDescriptors: while a session runs there are no descriptors left, or one, or two; a moment later there are. Errors are clear,
-// and who waited is served.
+// TestFaultDescriptors: while a session runs there are no descriptors left, or one, or two; a moment later there are.
+// Errors are clear, and who waited is served.
 func TestFaultDescriptors(t *testing.T) {
 	o := newOracle(t, t.TempDir(), "SWEEP=1h")
 	p, ts := o.launch(t)
@@ -324,10 +335,12 @@ func TestFaultDescriptors(t *testing.T) {
 		<-freed
 	}
 	o.check(ts)
-	proved(t, "fault", "out of file descriptors in a session: none left, one, ... seven", "%s; refused %v", o.acknowledged(), o.no)
+	proved(t, "fault", "out of file descriptors in a session: none left, one, ... seven", "%s; refused %v",
+		o.acknowledged(), o.no)
 }
 
-// TestStopAmidSweep: SIGTERM while 1,600 pastes of 600 KB are swept ends the process within two seconds, all that was left as it was.
+// TestStopAmidSweep: SIGTERM while 1,600 pastes of 600 KB are swept ends the process within two seconds, all that was
+// left as it was.
 func TestStopAmidSweep(t *testing.T) {
 	n, dir := amount(20, 200, 1600), t.TempDir()
 	ts := startAt(t, dir, -2*time.Hour, "MAX_UPLOADS=512", "MAX_STORAGE=99GiB")
@@ -347,6 +360,6 @@ func TestStopAmidSweep(t *testing.T) {
 	o.stored(t)
 	left := fileSize(database(dir))
 	startIn(t, dir).stored(0)
-	proved(t, "fault", fmt.Sprintf("SIGTERM while %d pastes of 600 KB are swept", n), "over after %v, %d MiB were left, and swept at the next start",
-		took.Round(time.Millisecond), left>>20)
+	proved(t, "fault", fmt.Sprintf("SIGTERM while %d pastes of 600 KB are swept", n),
+		"over after %v, %d MiB were left, and swept at the next start", took.Round(time.Millisecond), left>>20)
 }

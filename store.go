@@ -1046,13 +1046,16 @@ func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 		t.truncate = s.checkpoint && !more
 		return err
 	})
+	if err != nil { // and nothing is gone
+		return 0, 0, false, err
+	}
 	for _, id := range ids {
 		s.cache.drop(*id)
 		if isShort(*id) {
 			shorts++
 		}
 	}
-	return len(ids) - shorts, shorts, more && err == nil, err
+	return len(ids) - shorts, shorts, more, nil
 }
 
 func isShort(id string) bool { return strings.HasPrefix(id, "s/") }

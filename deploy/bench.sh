@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-go test -run '^$' -bench "${1:-^Benchmark(ReadHot|ReadCold|Create|Large|Start|Sweep|Mixed)\$}" -benchtime 1x . >"$out" || { cat "$out"; exit 1; }
+go test -run '^$' -bench "${1:-^Benchmark(ReadHot|ReadCold|Redirect|Create|Large|Start|Sweep|Mixed)\$}" -benchtime 1x . >"$out" || { cat "$out"; exit 1; }
 awk '
 	BEGIN { printf "%-10s %-20s %10s   %-8s\n", "benchmark", "figure", "measured", "bound" }
 	/^Benchmark/ {
