@@ -363,3 +363,25 @@ func TestStopAmidSweep(t *testing.T) {
 	proved(t, "fault", fmt.Sprintf("SIGTERM while %d pastes of 600 KB are swept", n),
 		"over after %v, %d MiB were left, and swept at the next start", took.Round(time.Millisecond), left>>20)
 }
+
+// TestReadOnly: on a file system that can't be written to, the server says so; check and backup do what they can.
+func TestReadOnly(t *testing.T) {
+	dir := smallDisk(t, 4)
+	ts := startIn(t, dir)
+	ts.create("x")
+	ts.stop()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := operatorCommand(t, dir, "serve"); code != exitFailed || !strings.Contains(errs, "read-only") {
+		t.Errorf("serve: exit code %d, %q", code, out+errs)
+	}
+	if code, out, errs := operatorCommand(t, dir, "check"); code != 0 {
+		t.Errorf("check: exit code %d, %q", code, out+errs)
+	}
+	elsewhere := t.TempDir()
+	if code, out, errs := operatorCommand(t, dir, "backup", database(elsewhere)); code != 0 {
+		t.Fatalf("backup: exit code %d, %q", code, out+errs)
+	}
+	startIn(t, elsewhere).stored(1)
+}

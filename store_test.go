@@ -25,7 +25,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,28 +182,6 @@ func TestRefusedDatabases(t *testing.T) {
 	os.WriteFile(database(dir), must(os.ReadFile(copied)), 0o600)
 	os.Remove(database(dir) + "-wal")
 	startIn(t, dir).stored(1)
-}
-
-// TestReadOnly: on a file system that can't be written to, the server says so; check and backup do what they can.
-func TestReadOnly(t *testing.T) {
-	dir := smallDisk(t, 4)
-	ts := startIn(t, dir)
-	ts.create("x")
-	ts.stop()
-	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
-	if code, out, errs := operatorCommand(t, dir, "serve"); code != exitFailed || !strings.Contains(errs, "read-only") {
-		t.Errorf("serve: exit code %d, %q", code, out+errs)
-	}
-	if code, out, errs := operatorCommand(t, dir, "check"); code != 0 {
-		t.Errorf("check: exit code %d, %q", code, out+errs)
-	}
-	elsewhere := t.TempDir()
-	if code, out, errs := operatorCommand(t, dir, "backup", database(elsewhere)); code != 0 {
-		t.Fatalf("backup: exit code %d, %q", code, out+errs)
-	}
-	startIn(t, elsewhere).stored(1)
 }
 
 // TestOpenings: a database that is not there, is empty, or lies at a strange path; its files are the user's own.
