@@ -334,6 +334,7 @@ func TestRootOnAnothersDatabase(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	exe, database := filepath.Join(dir, "flaskpaste"), filepath.Join(dir, "flaskpaste.db")
 	must(0, os.WriteFile(exe, must(os.ReadFile(must(os.Executable()))), 0o755))
+	must(0, os.Chmod(exe, 0o755)) // another test may have run a server in this process, with its umask
 	must(0, os.Chown(dir, user, user))
 	for _, running := range []bool{false, true} {
 		cmd := exec.Command(exe, "serve")
