@@ -290,7 +290,8 @@ func (o *oracle) stored(t testing.TB) map[string]string {
 	sums, found, last, hash := map[string]string{}, map[string]string{}, "", sha256.New()
 	each("SELECT '/' || id, sha256 FROM pastes", func(key string, sum []byte) { sums[key] = hex.EncodeToString(sum) })
 	each(`SELECT '/' || p.id, c.data FROM pastes p
-		JOIN chunks c ON c.key >= p.content << 20 AND c.key < (p.content + 1) << 20 ORDER BY c.key`, func(key string, data []byte) {
+		JOIN chunks c ON c.key >= p.content << 20 AND c.key < (p.content + 1) << 20
+		ORDER BY c.key`, func(key string, data []byte) {
 		if key != last {
 			hash.Reset()
 		}
