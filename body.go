@@ -67,8 +67,8 @@ var optionHeaders = map[string]string{"expiry": "X-Expiry", "burn_after_read": "
 	"display_name": "X-Display-Name"}
 
 func badExpiry(text string) error {
-	return &apiError{status: 400, Code: "bad_expiry", Text: text,
-		Hint: "use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time in the future, or @<unix seconds>"}
+	return refuse(400, "bad_expiry", text,
+		"use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time in the future, or @<unix seconds>")
 }
 
 // parseExpiry returns the deadline in Unix seconds, after now.
@@ -122,8 +122,8 @@ func (o *options) set(name, v string) error {
 	case "password":
 		if v == "" && !o.changing || len(v) > passwordMost || strings.TrimSpace(v) != v || !utf8.ValidString(v) ||
 			strings.ContainsFunc(v, unicode.IsControl) {
-			return &apiError{status: 400, Code: "bad_password", Text: "the password can't be used",
-				Hint: "1 to 1024 bytes of UTF-8, no control characters, no blank at either end"}
+			return refuse(400, "bad_password", "the password can't be used",
+				"1 to 1024 bytes of UTF-8, no control characters, no blank at either end")
 		}
 		if o.password && subtle.ConstantTimeCompare([]byte(o.pass), []byte(v)) == 0 {
 			return clash
@@ -132,8 +132,8 @@ func (o *options) set(name, v string) error {
 	case "display_name":
 		n, removes := utf8.RuneCountInString(v), v == "" && o.changing
 		if !removes && (!o.certified || !utf8.ValidString(v) || n == 0 || n > nameMost || strings.ContainsFunc(v, unicode.IsControl)) {
-			e := &apiError{status: 400, Code: "bad_display_name", Text: "the display name can't be used",
-				Hint: "1 to 128 characters of UTF-8, no control characters"}
+			e := refuse(400, "bad_display_name", "the display name can't be used",
+				"1 to 128 characters of UTF-8, no control characters")
 			if !o.certified {
 				e.Text, e.Hint = "only who shows a client certificate may give a display name", "leave it out"
 			}
@@ -192,12 +192,13 @@ type intake struct {
 
 var chunkPool = sync.Pool{New: func() any { b := make([]byte, 0, chunkSize); return &b }}
 
-var errTransfers = &apiError{status: 429, Code: "too_many_transfers", Text: "too many transfers at once", retry: transferRetry,
-	Hint: "wait for one to end, then try again"}
+var errTransfers = refuse(429, "too_many_transfers", "too many transfers at once",
+	"wait for one to end, then try again").after(transferRetry)
 
 func tooLarge(limit int64, hint string) error {
-	return &apiError{status: 413, Code: "too_large", Text: "larger than " + sizeWords(limit) + ", the most that is taken",
-		Hint: hint, Limit: limit}
+	e := refuse(413, "too_large", "larger than "+sizeWords(limit)+", the most that is taken", hint)
+	e.Limit = limit
+	return e
 }
 
 // tooLarge says what to do about a content that is too large for its sender.
@@ -386,7 +387,7 @@ const pasteForm = `{"content": "...", "expiry": "7d", "burn_after_read": true, "
 	`"display_name": "..."}, of which only content must be there`
 
 func badJSON(why, form string) error {
-	return &apiError{status: 400, Code: "bad_json", Text: "bad JSON: " + why, Hint: "it looks like " + form}
+	return refuse(400, "bad_json", "bad JSON: "+why, "it looks like "+form)
 }
 
 var (
@@ -696,17 +697,19 @@ func disposition(mime string) string {
 // checkContent is what can be said of a whole content before anything is written.
 func (s *server) checkContent(in *intake) error {
 	if in.size == 0 {
-		return &apiError{status: 400, Code: "empty_content", Text: "the content is empty",
-			Hint: "curl -T FILE, --data-binary @FILE or -F file=@FILE; -d @FILE of an empty or missing file sends nothing"}
+		return refuse(400, "empty_content", "the content is empty",
+			"curl -T FILE, --data-binary @FILE or -F file=@FILE; -d @FILE of an empty or missing file sends nothing")
 	}
 	if in.size < s.cfg.minSize {
-		return &apiError{status: 400, Code: "too_small", Text: "the content has less than " + sizeWords(s.cfg.minSize)}
+		return refuse(400, "too_small", "the content has less than "+sizeWords(s.cfg.minSize), "")
 	}
 	if in.freq != nil && in.size >= entropyFrom {
 		if e := entropy(in.freq, in.size); e < s.cfg.minEntropy {
 			decimals := func(f float64) json.Number { return json.Number(strconv.FormatFloat(f, 'f', 2, 64)) }
-			return &apiError{status: 400, Code: "low_entropy", Text: "the content repeats itself too much",
-				Hint: "compress it, or send something with more in it", Entropy: decimals(e), MinEntropy: decimals(s.cfg.minEntropy)}
+			refusal := refuse(400, "low_entropy", "the content repeats itself too much",
+				"compress it, or send something with more in it")
+			refusal.Entropy, refusal.MinEntropy = decimals(e), decimals(s.cfg.minEntropy)
+			return refusal
 		}
 	}
 	return nil

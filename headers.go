@@ -150,7 +150,7 @@ func (q *request) finish() {
 	if v != nil && v != http.ErrAbortHandler {
 		q.s.log.Error("panic", "request_id", q.id, "panic", v, "stack", string(debug.Stack()))
 		if !q.w.wrote {
-			q.s.answerError(q, &apiError{status: 500, Code: "internal", Text: "internal error"})
+			q.s.answerError(q, refuse(500, "internal", "internal error", ""))
 		} else {
 			v = http.ErrAbortHandler
 		}
@@ -368,8 +368,8 @@ func (s *server) shown(q *request) (identity, error) {
 }
 
 func badCertificate(why string) error {
-	return &apiError{status: 400, Code: "bad_client_certificate", Text: "bad client certificate: " + why,
-		Hint: "the server's proxy must send one certificate: tell its operator"}
+	return refuse(400, "bad_client_certificate", "bad client certificate: "+why,
+		"the server's proxy must send one certificate: tell its operator")
 }
 
 func identityOf(der []byte) (i identity) {

@@ -153,8 +153,8 @@ func (s *server) dispatch(q *request) error {
 		q.w.routing = false
 		delete(h, "Location")
 		if q.route, unrouted = &noRoute, errNotFound; q.w.status == http.StatusMethodNotAllowed {
-			unrouted = &apiError{status: 405, Code: "method_not_allowed", Text: fmt.Sprintf("this address does not take %.20s", q.r.Method),
-				Hint: "it takes " + h.Get("Allow")}
+			unrouted = refuse(405, "method_not_allowed", fmt.Sprintf("this address does not take %.20s", q.r.Method),
+				"it takes "+h.Get("Allow"))
 		}
 	}
 	if q.route.class == classNone { // health: answered whoever asks
@@ -173,7 +173,7 @@ func (s *server) dispatch(q *request) error {
 		return err
 	}
 	if err := s.origin.Check(q.r); err != nil {
-		return &apiError{status: 403, Code: "cross_origin", Text: "a page of another site may not do this"}
+		return refuse(403, "cross_origin", "a page of another site may not do this", "")
 	}
 	if err := cmp.Or(s.limit(q), unrouted, q.checkBody()); err != nil {
 		return err
@@ -237,8 +237,10 @@ func (q *request) charge(class int) { q.s.limiter.charge(due{class, q.key, 1, 1}
 // rateLimited refuses; the log's cause names the setting.
 func (q *request) rateLimited(class int, d decision) error {
 	wait := max(1, int(seconds(d.retryAfter)))
-	return &apiError{status: 429, Code: "rate_limited", Text: "too many " + rateWords[class], retry: wait,
-		Hint: "wait " + timeWords(int64(wait)) + ", then try again" + q.proxyHint(), cause: errors.New(envPrefix + rateNames[class])}
+	e := refuse(429, "rate_limited", "too many "+rateWords[class],
+		"wait "+timeWords(int64(wait))+", then try again"+q.proxyHint())
+	e.cause = errors.New(envPrefix + rateNames[class])
+	return e.after(wait)
 }
 
 // rateWords are what a client had too many of.
@@ -270,8 +272,8 @@ func (q *request) checkBody() error {
 	n := q.r.ContentLength
 	whole := fmt.Sprintf("bytes 0-%d/%d", n-1, n)
 	if v := h["Content-Range"]; len(v) > 0 && (len(v) > 1 || n < 1 || v[0] != whole) { // RFC 9110, 14.5: a tail must not be the whole
-		return &apiError{status: 400, Code: "partial_content", Text: "Content-Range says that this is a part, and only wholes are stored",
-			Hint: "send all of it; with curl, without -C"}
+		return refuse(400, "partial_content", "Content-Range says that this is a part, and only wholes are stored",
+			"send all of it; with curl, without -C")
 	}
 	if q.r.URL.RawQuery == "" || q.route.query {
 		return nil
@@ -313,11 +315,20 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.Text }
 
-func badOption(text, hint string) error {
-	return &apiError{status: 400, Code: "bad_option", Text: text, Hint: hint}
+// refuse makes an answer of the members that most have.
+func refuse(status int, code, text, hint string) *apiError {
+	return &apiError{status: status, Code: code, Text: text, Hint: hint}
 }
 
-var apiNotFound = &apiError{status: 404, Code: "not_found", Text: "not found"}
+// after is e with Retry-After.
+func (e *apiError) after(seconds int) *apiError {
+	e.retry = seconds
+	return e
+}
+
+func badOption(text, hint string) error { return refuse(400, "bad_option", text, hint) }
+
+var apiNotFound = refuse(404, "not_found", "not found", "")
 
 // errLeft is a body that ended before its announced end: there is nobody to answer.
 var errLeft = errors.New("the client left")
@@ -331,13 +342,14 @@ func toAPI(err error) *apiError {
 	case errors.Is(err, errNotFound):
 		return apiNotFound
 	case errors.Is(err, errFull):
-		return &apiError{status: 503, Code: "storage_full", Text: "the storage is full", retry: 60, cause: err,
-			Hint: "nothing was stored: try again later"}
+		e = refuse(503, "storage_full", "the storage is full", "nothing was stored: try again later").after(60)
+		e.cause = err
+		return e
 	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, errCorrupt), errors.Is(err, context.Canceled):
-		return &apiError{status: 503, Code: "busy", Text: "the server is busy", retry: 2, Hint: "nothing was stored: try again"}
+		return refuse(503, "busy", "the server is busy", "nothing was stored: try again").after(2)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errGone): // or the clock says so
-		return &apiError{status: 408, Code: "too_slow", Text: "the upload took too long",
-			Hint: "something must come every minute, and all of it in time; when many upload at once, 16 KiB in 10 seconds"}
+		return refuse(408, "too_slow", "the upload took too long",
+			"something must come every minute, and all of it in time; when many upload at once, 16 KiB in 10 seconds")
 	}
 	return &apiError{status: 500, Code: "internal", Text: "internal error", cause: err}
 }

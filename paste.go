@@ -281,8 +281,8 @@ func (q *request) checkProof(p *paste) error {
 	if len(got) > 0 { // a browser or a preview that has the link alone guesses nothing
 		q.charge(rateAuth)
 	}
-	return &apiError{status: 403, Code: "read_proof_required", Text: "this paste is encrypted, and only who has the whole link may read it",
-		Hint: "fpaste get 'LINK', with the part behind # (" + q.baseURL() + "/client is fpaste)"}
+	return refuse(403, "read_proof_required", "this paste is encrypted, and only who has the whole link may read it",
+		"fpaste get 'LINK', with the part behind # ("+q.baseURL()+"/client is fpaste)")
 }
 
 // checkPassword derives and compares; nothing is burned by a wrong one.
@@ -296,7 +296,7 @@ func (s *server) checkPassword(q *request, p *paste) error {
 			Hint:   "curl -u :PASSWORD " + q.baseURL() + "/" + p.id + "/raw, or fpaste get -p",
 			header: [2]string{"Www-Authenticate", `Basic realm="paste", charset="UTF-8"`}}
 	}
-	wrong := &apiError{status: 403, Code: "password_wrong", Text: "the password is wrong"}
+	wrong := refuse(403, "password_wrong", "the password is wrong", "")
 	if len(pass) > passwordMost {
 		q.charge(rateAuth)
 		return wrong
@@ -355,8 +355,8 @@ func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error 
 	return nil
 }
 
-var errPrecondition = &apiError{status: 412, Code: "precondition_failed", Text: "the content is another by now",
-	Hint: "curl -I shows the ETag that it has; what burns, or needs a password or a read proof, has none"}
+var errPrecondition = refuse(412, "precondition_failed", "the content is another by now",
+	"curl -I shows the ETag that it has; what burns, or needs a password or a read proof, has none")
 
 // rawPaste answers 404, preview, read proof, password, burn, in this order, for GET and HEAD alike.
 func (s *server) rawPaste(q *request) error {
@@ -380,7 +380,7 @@ func (s *server) rawPaste(q *request) error {
 		return err
 	}
 	if p.burn && preview(q.r) {
-		return &apiError{status: 403, Code: "preview_refused", Text: "this paste burns after reading: previews and prefetches are refused"}
+		return refuse(403, "preview_refused", "this paste burns after reading: previews and prefetches are refused", "")
 	}
 	if p.proof != nil {
 		if err := q.checkProof(p); err != nil {
@@ -456,19 +456,19 @@ func (s *server) authorize(q *request, p *paste) error {
 	}
 	if len(tokens) > 0 {
 		q.charge(rateAuth)
-		return &apiError{status: 403, Code: "not_owner", Text: "the X-Delete-Token is wrong",
-			Hint: "it came with the answer to the creation, as the header X-Delete-Token and the member delete_token"}
+		return refuse(403, "not_owner", "the X-Delete-Token is wrong",
+			"it came with the answer to the creation, as the header X-Delete-Token and the member delete_token")
 	}
 	if q.tier == anonymous {
-		return &apiError{status: 401, Code: "authentication_required", Text: "this needs the delete token, or the owner's certificate",
-			Hint: "curl -H 'X-Delete-Token: ...', with the token that came with the creation"}
+		return refuse(401, "authentication_required", "this needs the delete token, or the owner's certificate",
+			"curl -H 'X-Delete-Token: ...', with the token that came with the creation")
 	}
-	return &apiError{status: 403, Code: "not_owner", Text: "your certificate is not the one of this paste's owner",
-		Hint: "use that, or the delete token: curl -H 'X-Delete-Token: ...'"}
+	return refuse(403, "not_owner", "your certificate is not the one of this paste's owner",
+		"use that, or the delete token: curl -H 'X-Delete-Token: ...'")
 }
 
-var errBurning = &apiError{status: 409, Code: "burning", Text: "a paste that burns after reading can't be changed",
-	Hint: "delete it and create another"}
+var errBurning = refuse(409, "burning", "a paste that burns after reading can't be changed",
+	"delete it and create another")
 
 // precondition evaluates the conditions of a change against the content that is there (RFC 9110, 13.2.2).
 func (q *request) precondition(p *paste) error {
@@ -642,8 +642,8 @@ func (s *server) listPastes(q *request) error {
 // listed reads the parameters of a list and a page of it; next is nil at the end.
 func (s *server) listed(q *request, shorts bool) (list []*paste, next *string, err error) {
 	if q.tier == anonymous {
-		return nil, nil, &apiError{status: 401, Code: "authentication_required", Text: "a list needs a client certificate",
-			Hint: "curl --cert FILE; what was created without one is in no list"}
+		return nil, nil, refuse(401, "authentication_required", "a list needs a client certificate",
+			"curl --cert FILE; what was created without one is in no list")
 	}
 	lq := listQuery{owner: q.who.owner, limit: listDefault, shorts: shorts}
 	values, err := url.ParseQuery(q.r.URL.RawQuery)
@@ -695,7 +695,7 @@ func (q *request) listParameter(lq *listQuery, name, v string) error {
 	case name == "before":
 		lq.until, ok = parseMoment(v)
 	case name == "owner" && q.tier != admin:
-		return &apiError{status: 403, Code: "not_admin", Text: "only an admin may list what others own", Hint: "leave owner= out"}
+		return refuse(403, "not_admin", "only an admin may list what others own", "leave owner= out")
 	case name == "owner":
 		lq.all, lq.owner = v == "all", v
 		if v == "anonymous" {

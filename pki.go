@@ -87,10 +87,6 @@ var (
 	errNoCA       = errors.New("there is no CA yet: flaskpaste pki init")
 )
 
-func refuse(status int, code, text, hint string) *apiError {
-	return &apiError{status: status, Code: code, Text: text, Hint: hint}
-}
-
 func badCSR(text string) *apiError {
 	return refuse(400, "bad_csr", text, "openssl req -new -key client.key -subj /CN=NAME makes one")
 }

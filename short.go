@@ -52,13 +52,13 @@ func newShortID() string {
 }
 
 func badURL(why string) error {
-	return &apiError{status: 400, Code: "bad_url", Text: "the URL can't be shortened: " + why}
+	return refuse(400, "bad_url", "the URL can't be shortened: "+why, "")
 }
 
 // noScheme is for what does not begin as a URL does; JSON most often lacks the header that says so.
 func noScheme(v string) error {
-	e := &apiError{status: 400, Code: "bad_url", Text: "the URL can't be shortened: it is not http or https with a host",
-		Hint: "begin with https://, as in https://example.org/"}
+	e := refuse(400, "bad_url", "the URL can't be shortened: it is not http or https with a host",
+		"begin with https://, as in https://example.org/")
 	if strings.HasPrefix(v, "{") {
 		e.Hint = "for JSON: curl -H 'Content-Type: application/json'"
 	}
@@ -222,8 +222,8 @@ func (s *server) receiveTarget(q *request, o *options) (*intake, string, error) 
 			return err
 		}
 		if target == "" {
-			return &apiError{status: 400, Code: "empty_content", Text: "there is no URL in the body",
-				Hint: "curl -d https://example.org/ " + q.baseURL() + "/s"}
+			return refuse(400, "empty_content", "there is no URL in the body",
+				"curl -d https://example.org/ "+q.baseURL()+"/s")
 		}
 		if target, err = s.parseTarget(target, q.ownHosts()); err != nil {
 			return err

@@ -229,8 +229,8 @@ func (s *server) derive(q *request, pass string, salt []byte) ([]byte, error) {
 // mayCreate asks for the certificate that the operator demands.
 func (s *server) mayCreate(q *request) error {
 	if s.cfg.requireCert == "any" && q.tier == anonymous || s.cfg.requireCert == "trusted" && q.tier < trusted {
-		return &apiError{status: 401, Code: "certificate_required", Text: "creating needs a client certificate",
-			Hint: "ask the operator for one; with curl: --cert FILE, with fpaste: fpaste register NAME"}
+		return refuse(401, "certificate_required", "creating needs a client certificate",
+			"ask the operator for one; with curl: --cert FILE, with fpaste: fpaste register NAME")
 	}
 	return nil
 }
