@@ -1,7 +1,7 @@
 package main
 
-// The ways in which tests start the server: in this process over a real listener with the time in the test's hand, or as
-// the real program (this test binary, run again).
+// The ways in which tests start the server: in this process over a real listener with the time in the test's hand, or
+// as the real program (this test binary, run again).
 
 import (
 	"bufio"
@@ -53,7 +53,8 @@ func (c *clock) now() time.Time {
 	return time.Now().Add(c.offset)
 }
 
-// hold stops the clock but for advance: a machine that stands still for a moment refills no limit and ends no life then.
+// hold stops the clock but for advance: a machine that stands still for a moment refills no limit and ends no life
+// then.
 func (c *clock) hold() {
 	c.mu.Lock()
 	c.held = time.Now()
@@ -204,8 +205,9 @@ var testClient = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// uncut is a connection on which a write never fails. A server that refuses a body closes half a second after its answer; to a
-// client that was held up for so long the failed write would come first, while the answer still waits to be read.
+// uncut is a connection on which a write never fails. A server that refuses a body closes half a second after its
+// answer; to a client that was held up for so long the failed write would come first, while the answer still waits to
+// be read.
 type uncut struct{ net.Conn }
 
 func (c uncut) Write(b []byte) (int, error) {
@@ -418,7 +420,8 @@ func (ts *testServer) number(query string, args ...any) (n int64) {
 	return n
 }
 
-// settled waits until a query gives want: what a server does behind an answer (removing chunks, freeing slots) takes a moment.
+// settled waits until a query gives want: what a server does behind an answer (removing chunks, freeing slots) takes a
+// moment.
 func (ts *testServer) settled(what string, want int64, get func() int64) {
 	ts.t.Helper()
 	var got int64
@@ -492,7 +495,8 @@ func (ts *testServer) dial() net.Conn {
 	return c
 }
 
-// byHand sends a request as written and returns everything that comes back until the server closes or the answer is whole.
+// byHand sends a request as written and returns everything that comes back until the server closes or the answer is
+// whole.
 func (ts *testServer) byHand(method, text string) *answer {
 	ts.t.Helper()
 	c := ts.dial()

@@ -1,10 +1,9 @@
 package main
 
 // Hostile clients: who moves nothing or little, holds connections, asks for what nobody waits for, or writes what two
-// readers
-// would read as two things. Time limits are tried in a bubble, where an hour takes no time; what memory and good
-// clients make of an
-// attack, against the real program, with -prove only: it takes minutes and wants the machine for itself.
+// readers would read as two things. Time limits are tried in a bubble, where an hour takes no time; what memory and
+// good clients make of an attack, against the real program, with -prove only: it takes minutes and wants the machine
+// for itself.
 
 import (
 	"bufio"
@@ -35,8 +34,7 @@ func pipe(limit time.Duration, busy func() bool, closed func()) (*conn, net.Conn
 }
 
 // TestTimeLimits: a transfer in which no byte moves for 60 s is cut, while many slots are taken one in which 16 KiB
-// don't move in
-// 10 s, and any that takes longer than its limit. The same in both directions.
+// don't move in 10 s, and any that takes longer than its limit. The same in both directions.
 func TestTimeLimits(t *testing.T) {
 	const now, never = 0, time.Hour
 	for _, c := range []struct {
@@ -119,8 +117,7 @@ func (l *pipes) Close() error   { l.once.Do(func() { close(l.c) }); return nil }
 func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // TestPeerTakesNothing: whatever is written to it and whoever writes it, net/http too, the connection is gone in a
-// minute, in ten
-// seconds when many slots are taken. What moves is not cut.
+// minute, in ten seconds when many slots are taken. What moves is not cut.
 func TestPeerTakesNothing(t *testing.T) {
 	const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	for _, c := range []struct {
@@ -313,9 +310,8 @@ func TestWritesFirst(t *testing.T) {
 
 // ---- one request or two ----
 
-// shapes are texts that must be one request or none, whoever reads them: another one, @IN, stands where the text's
-// body is, or behind
-// what is no message at all. (RFC 9112, sections 2.2, 5.1, 5.2, 6.1, 6.3, 7.1 and 11.2)
+// shapes are texts that must be one request or none, whoever reads them: another one, @IN, stands where the text's body
+// is, or behind what is no message at all. (RFC 9112, sections 2.2, 5.1, 5.2, 6.1, 6.3, 7.1 and 11.2)
 func shapes() (list []string) {
 	const head = "POST / HTTP/1.1\r\nHost: localhost\r\n@ID\r\n"
 	const empty, whole = "0\r\n\r\n@IN",
@@ -522,8 +518,7 @@ func (s *siege) gauge(name string) float64 {
 }
 
 // hold runs while a good client at another address asks for health and a paste; then nothing of the attack may be left
-// but what
-// waits in the kernel. healthy: health must say so.
+// but what waits in the kernel. healthy: health must say so.
 func (s *siege) holds(what string, healthy bool, attack func()) {
 	s.t.Helper()
 	path, began := s.paste(1000), s.gauge("go_goroutines")
@@ -643,8 +638,7 @@ func TestSiegeOfJSON(t *testing.T) {
 }
 
 // TestSiegeOfOneNetwork: eight /64s of one /48 that drip on all uploads they get keep nobody out, nor does one that
-// reads its own
-// locked paste as fast as it can.
+// reads its own locked paste as fast as it can.
 func TestSiegeOfOneNetwork(t *testing.T) {
 	s := lay(t, "defaults", "TRUSTED_PROXIES=127.0.0.1,127.0.0.2", "POW_FREE=1000", "RATE_CREATE=0",
 		"ANTIFLOOD_THRESHOLD=1000")
