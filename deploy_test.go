@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -56,6 +57,24 @@ var proxies = map[string]struct {
 		func(_, config string) []string { return []string{"run", "--adapter", "caddyfile", "--config", config} }},
 	"apache2": {"apache.conf", map[string]string{"*:443": "127.0.0.1:PORT [::1]:PORT", "paste.example.org": "localhost",
 		"${APACHE_LOG_DIR}/flaskpaste.log": "/dev/stderr", "/etc/apache2/flaskpaste-secret.conf": "DIR/apache-secret.conf"}, runApache},
+}
+
+// runApache gives apache.conf the modules that its own a2enmod line names and those that Debian loads anyway. One
+// process: it has no children that would outlive the test.
+func runApache(dir, config string) []string {
+	whole := "ServerRoot " + dir + "\nPidFile " + dir + "/pid\nErrorLog /dev/stderr\nServerName localhost\n" +
+		"Mutex pthread\nUser www-data\nGroup www-data\n"
+	for m := range strings.FieldsSeq("mpm_event authz_core socache_shmcb ssl headers proxy proxy_http reqtimeout") {
+		whole += "LoadModule " + m + "_module /usr/lib/apache2/modules/mod_" + m + ".so\n"
+	}
+	text := string(must(os.ReadFile(config)))
+	_, here, _ := strings.Cut(text, "<VirtualHost ")
+	here, _, _ = strings.Cut(here, ">")
+	for address := range strings.FieldsSeq(here) {
+		whole += "Listen " + address + "\n"
+	}
+	must(0, os.WriteFile(filepath.Join(dir, "whole.conf"), []byte(whole+text), 0o600))
+	return []string{"-X", "-f", filepath.Join(dir, "whole.conf")}
 }
 
 // behind starts a server and the proxy before it.
@@ -230,10 +249,17 @@ func forged(h *holder, more ...string) (args []string) {
 		"-H", "X-Forwarded-Proto: gopher"), more...)
 }
 
-func TestNginx(t *testing.T)   { behind(t, "nginx").attack() }
-func TestHAProxy(t *testing.T) { behind(t, "haproxy").attack() }
-func TestCaddy(t *testing.T)   { behind(t, "caddy").attack() }
-func TestApache(t *testing.T)  { behind(t, "apache2").attack() }
+func TestNginx(t *testing.T)   { through(t, "nginx") }
+func TestHAProxy(t *testing.T) { through(t, "haproxy") }
+func TestCaddy(t *testing.T)   { through(t, "caddy") }
+func TestApache(t *testing.T)  { through(t, "apache2") }
+
+func through(t *testing.T, proxy string) {
+	t.Parallel() // each waits for its own proxy
+	p := behind(t, proxy)
+	p.attack()
+	p.bodies()
+}
 
 // attack is the whole of what must hold, whichever proxy leads to the server.
 func (p *front) attack() {
@@ -424,5 +450,65 @@ func TestBackupScript(t *testing.T) {
 	if text, code := func() (string, int) { ts.stop(); os.Remove(ts.cfg.database); return run() }(); code == 0 ||
 		!regexp.MustCompile(`no database`).MatchString(text) {
 		t.Errorf("no database: exit code %d, %s", code, text)
+	}
+}
+
+// pausing is a body of some lines with a pause between two of them: make | curl -T -
+func pausing(lines int, pause time.Duration) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		for i := range lines {
+			if i > 0 {
+				time.Sleep(pause)
+			}
+			io.WriteString(w, "cc -c x.c\n")
+		}
+		w.Close()
+	}()
+	return r
+}
+
+// largeKey takes a second or more to find.
+var largeKey = sync.OnceValue(func() []byte { return must(exec.Command("openssl", "genrsa", "4096").Output()) })
+
+// bodies sends what people send: bodies of every size around the proxies' buffers beside certificates as large as real
+// ones are, and bodies that pause as a build does: for 40 s with -prove.
+func (p *front) bodies() {
+	t, base := p.t, "https://localhost:"+p.port+"/"
+	writeFiles(t, p.dir, map[string][]byte{"rsa4096.key": largeKey()})
+	mustOpenssl(t, p.dir, "req", "-new", "-key", "rsa4096.key", "-out", "rsa4096.csr", "-subj", "/CN=alice")
+	p.person("rsa4096", "", func(csr string) string {
+		_, certificate := p.as("", "/csr", "--data-binary", "@"+csr)
+		return certificate
+	})
+	builds := map[int]time.Duration{2: time.Second} // lines, and the time between two
+	if *prove != "" {
+		builds = map[int]time.Duration{14: time.Second, 2: 40 * time.Second}
+	}
+	var building sync.WaitGroup // they wait, and little else
+	defer building.Wait()
+	for _, version := range []string{"--http1.1", "--http2"} {
+		for lines, pause := range builds {
+			building.Go(func() {
+				cmd := exec.Command("curl", "-sS", "--max-time", "90", "-k", version, "-T", "-", base)
+				cmd.Stdin = pausing(lines, pause)
+				if link, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(link), base) {
+					t.Errorf("%s, %d lines, a pause of %s: %s, %v", version, lines, pause, link, err)
+				}
+			})
+		}
+		for _, who := range []string{"", "rsa4096", "large"} {
+			for _, size := range []int{1, 15, 16, 17, 32, 200} {
+				writeFiles(t, p.dir, map[string][]byte{"body": []byte(pattern(size * 1000))})
+				status, body := p.as(who, "/", version, "-H", "Expect:", "--data-binary", "@"+filepath.Join(p.dir, "body"))
+				owner := ""
+				if who != "" {
+					owner = p.people[who].sha256()
+				}
+				if status != "201" || (&answer{body: body}).field("owner") != owner {
+					t.Errorf("%s, %q, %d kB: status %s, %.300s", version, who, size, status, body)
+				}
+			}
+		}
 	}
 }
