@@ -11,10 +11,11 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -23,127 +24,121 @@ import (
 	"time"
 )
 
-const (
-	keyLocal = iota // the peer of a Unix socket: the zero clientKey
-	keyOwner
-	keyIPv4
-	keyIPv6     // a /64: the smallest network that a provider gives to one customer
-	keyIPv6Wide // its /48: the largest that one customer commonly gets
+const wideFactor = 8 // a /48 may take as much as so many of its clients
 
-	wideFactor = 8 // a /48 may take as much as so many of its clients
-)
-
-// clientKey is who a limit counts. It is comparable, holds no pointer and costs no allocation.
+// clientKey is who a limit counts: the owner id of a trusted certificate, else a network. The zero value is the local
+// peer of a Unix socket.
 type clientKey struct {
-	id      [16]byte // the masked address, or half of the SHA-256 of an owner id: 128 bits don't meet by chance
-	content [8]byte  // see withContent
-	kind    uint8
-	class   uint8 // the limiter's: one bucket for each class
+	owner   string
+	network netip.Prefix // an IPv4 address; an IPv6 /64, the smallest that providers give a customer; or its /48
+	class   int          // the limiter's: each class has buckets of its own
+	content [8]byte      // of a duplicate: begins an HMAC under a secret, so nobody can aim at 64 bits of it
 }
 
-// keyFor returns the client behind a request: the owner id (64 or 40 hex) of a trusted certificate, else its address.
-// Owner ids are hashed, so that no id can have a shape that fails. The zero address is the local peer of a Unix socket.
+// keyFor returns the client behind a request.
 func keyFor(owner string, addr netip.Addr) clientKey {
-	switch addr = addr.Unmap(); { // ::ffff:192.0.2.1 is 192.0.2.1: one allowance, not two
-	case owner != "":
-		sum := sha256.Sum256(append(make([]byte, 0, 64), owner...)) // 64: on the stack
-		return clientKey{id: [16]byte(sum[:]), kind: keyOwner}
-	case addr.Is4():
-		return clientKey{id: addr.As16(), kind: keyIPv4}
-	case addr.Is6():
-		k := clientKey{id: addr.As16(), kind: keyIPv6}
-		clear(k.id[8:])
-		return k
+	if owner != "" {
+		return clientKey{owner: owner}
 	}
-	return clientKey{}
+	addr = addr.Unmap() // ::ffff:192.0.2.1 is 192.0.2.1: one allowance, not two
+	network, _ := addr.Prefix(min(64, addr.BitLen()))
+	return clientKey{network: network}
 }
 
-// wide returns the /48 around an IPv6 client; all others are returned as they are, with false.
+// wide returns the /48 around an IPv6 client, the largest network that one customer commonly gets; all others are
+// returned as they are, with false.
 func (k clientKey) wide() (clientKey, bool) {
-	is := k.kind == keyIPv6
-	if is {
-		clear(k.id[6:])
-		k.kind = keyIPv6Wide
+	if k.network.Bits() != 64 {
+		return k, false
 	}
-	return k, is
+	k.network, _ = k.network.Addr().Prefix(48)
+	return k, true
 }
 
-// withContent returns the key of one content of this client: duplicates are a class of the limiter like any other. mac
-// begins an HMAC of the content under the caller's secret: nobody can aim at 64 bits of it, among his own contents.
-func (k clientKey) withContent(mac [8]byte) clientKey {
-	k.content = mac
-	return k
+// places is a number of places that clients share: of all total, one client has at most each, a /48 at most wideMost.
+type places struct {
+	total, each, wideMost, used int
+	has                         map[clientKey]int // of clients and the /48s around them: only who has something
 }
 
-// slots is a counted resource that clients share. One client holds at most each of them, a /48 at most wideMost; either
-// has at most a quarter of the places to wait, so that there are always some for others, and soon served.
+func (p *places) take(key clientKey) bool {
+	wide, _ := key.wide()
+	if p.used >= p.total || p.has[key] >= p.each || p.has[wide] >= p.wideMost {
+		return false
+	}
+	p.add(key, 1)
+	return true
+}
+
+func (p *places) add(key clientKey, n int) {
+	p.used += n
+	for k, ok := key, true; ok; k, ok = k.wide() {
+		if p.has[k] += n; p.has[k] == 0 {
+			delete(p.has, k)
+		}
+	}
+}
+
+// slots are places that can be waited for, in order of arrival but for those whose client has all it may hold. (Were it
+// whoever wakes first, one network that never pauses could keep all others out.)
 type slots struct {
-	total, each, wideMost, waiting int
-
-	mu    sync.Mutex
-	used  int
-	uses  map[clientKey]slotUse // of clients and of the /48s around them: only who holds or waits
-	queue []*slotWaiter         // oldest first; whenever mu is free, none of them could be served
+	mu            sync.Mutex
+	held, waiting places
+	queue         []*slotWaiter // oldest first; whenever mu is free, none of them could be served
 }
-
-type slotUse struct{ held, waiting int }
 
 type slotWaiter struct {
 	key   clientKey
 	given chan struct{} // closed under mu when the slot is theirs
 }
 
-func newSlots(total, each, wideMost, waiting int) *slots {
-	return &slots{total: total, each: each, wideMost: wideMost, waiting: waiting, uses: map[clientKey]slotUse{}}
+// newSlots gives a client, and a /48, at most a quarter of those who may wait: there are always some for others.
+func newSlots(total, each, wideMost, toWait int) *slots {
+	quarter := max(1, toWait/4)
+	return &slots{held: places{total: total, each: each, wideMost: wideMost, has: map[clientKey]int{}},
+		waiting: places{total: toWait, each: quarter, wideMost: quarter, has: map[clientKey]int{}}}
 }
 
-// acquire takes a slot at once or within wait; who gets true must release it. Waiters are served in order of arrival,
-// but for those whose client has all it may hold. False: none in time, too many wait already, or ctx is done.
+// acquire takes a slot at once or within wait; who gets true must release it. False: none in time, too many wait
+// already, or ctx is done.
 func (s *slots) acquire(ctx context.Context, key clientKey, wait time.Duration) bool {
 	s.mu.Lock()
-	now := s.may(key)
-	if now {
-		s.add(key, 1, 0)
-	}
-	if now || wait <= 0 || !s.mayWait(key) {
+	got := s.held.take(key)
+	if got || wait <= 0 || !s.waiting.take(key) {
 		s.mu.Unlock()
-		return now
+		return got
 	}
 	w := &slotWaiter{key, make(chan struct{})}
 	s.queue = append(s.queue, w)
-	s.add(key, 0, 1)
 	s.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	select {
 	case <-w.given:
-		return true
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting.add(key, -1)
 	i := slices.Index(s.queue, w)
-	if i < 0 {
-		return true // handed over in the same moment: theirs, and theirs to release
+	if i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
 	}
-	s.queue = slices.Delete(s.queue, i, i+1)
-	s.add(key, 0, -1)
-	return false
+	return i < 0 // also if it was given in the same moment: theirs to release
 }
 
 // release gives a slot back, to the first waiter who may have it.
 func (s *slots) release(key clientKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.add(key, -1, 0)
+	s.held.add(key, -1)
 	s.queue = slices.DeleteFunc(s.queue, func(w *slotWaiter) bool {
-		may := s.may(w.key)
-		if may {
-			s.add(w.key, 1, -1)
+		taken := s.held.take(w.key)
+		if taken {
 			close(w.given)
 		}
-		return may
+		return taken
 	})
 }
 
@@ -151,31 +146,11 @@ func (s *slots) release(key clientKey) {
 func (s *slots) inUse() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used
+	return s.held.used
 }
 
 // busy says whether more than half of the slots are taken.
-func (s *slots) busy() bool { return 2*s.inUse() > s.total }
-
-func (s *slots) may(key clientKey) bool {
-	wide, _ := key.wide()
-	return s.used < s.total && s.uses[key].held < s.each && s.uses[wide].held < s.wideMost
-}
-
-func (s *slots) mayWait(key clientKey) bool {
-	wide, _ := key.wide()
-	return len(s.queue) < s.waiting && max(s.uses[key].waiting, s.uses[wide].waiting) < max(1, s.waiting/4)
-}
-
-func (s *slots) add(key clientKey, held, waiting int) {
-	s.used += held
-	for k, ok := key, true; ok; k, ok = k.wide() {
-		use := slotUse{s.uses[k].held + held, s.uses[k].waiting + waiting}
-		if s.uses[k] = use; use == (slotUse{}) {
-			delete(s.uses, k)
-		}
-	}
-}
+func (s *slots) busy() bool { return 2*s.inUse() > s.held.total }
 
 // The classes of limits.
 const (
@@ -186,7 +161,7 @@ const (
 	rateRegister
 	rateBytes
 	rateFree      // creations without proof of work
-	rateDuplicate // the same content again: keys from withContent
+	rateDuplicate // the same content again by the same client
 	rateClasses
 )
 
@@ -213,49 +188,42 @@ type decision struct {
 	retryAfter       time.Duration // when refused: until the same request would be allowed
 }
 
-// limiter holds every bucket in one table. A bucket is one number, the time when it will be full again ("theoretical
-// arrival time"), so that a full one and none at all are the same thing, and forgetting a full one loses nothing.
+// limiter holds every bucket: one number, the time when it will be full again ("theoretical arrival time"), so that a
+// full one and none at all are the same thing. When half of the table is used, those that are full by now go: a flood
+// of clients who owe nothing any more displaces nobody who does. Were they few, the half that was seen before goes.
 type limiter struct {
 	rates [rateClasses]rate
 	start time.Time
 	seed  maphash.Seed // random: nobody can aim at another's bucket; of 100,000 keys no two meet in 64 bits by chance
 	most  int          // buckets
 
-	mu      sync.Mutex
-	at      map[uint64]int32 // hash of a key -> index in buckets
-	buckets []bucket         // a ring by last use, from and to number 0, which is no bucket
-	hand    int              // the bucket that was looked at last whether it is full by now
-}
-
-type bucket struct {
-	key          uint64
-	full         int64 // ns since limiter.start
-	older, newer int32 // seen just before it and just after it
+	mu            sync.Mutex
+	recent, older map[uint64]int64 // hash of a key -> ns since start; each in one of them
 }
 
 func newLimiter(rates [rateClasses]rate, most int, start time.Time) *limiter {
-	return &limiter{rates: rates, start: start, most: most, seed: maphash.MakeSeed(), at: map[uint64]int32{},
-		buckets: make([]bucket, 1)}
+	return &limiter{rates: rates, start: start, seed: maphash.MakeSeed(), most: most,
+		recent: map[uint64]int64{}, older: map[uint64]int64{}}
 }
 
 // size returns how many buckets are remembered.
 func (l *limiter) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.at)
+	return len(l.recent) + len(l.older)
 }
 
-const (
-	limitTake   = iota // charge what is there, else nothing; more than the whole limit is never there
-	limitAsk           // answer as take would: for what is asked before a lookup and charged after it
-	limitCharge        // also what is not there, as a debt: else a hundred who ask for the last unit would share it
-	limitGive          // give back what was charged
-)
+// take charges what is there, else nothing; more than the whole limit is never there.
+func (l *limiter) take(x due, now time.Time) decision { return l.turn(x, now, true, 1) }
 
-func (l *limiter) take(x due, now time.Time) decision { return l.turn(limitTake, x, now) }
-func (l *limiter) ask(x due, now time.Time) decision  { return l.turn(limitAsk, x, now) }
-func (l *limiter) charge(x due, now time.Time)        { l.turn(limitCharge, x, now) }
-func (l *limiter) give(x due, now time.Time)          { l.turn(limitGive, x, now) }
+// ask answers as take would: for what is asked before a lookup and charged after it.
+func (l *limiter) ask(x due, now time.Time) decision { return l.turn(x, now, true, 0) }
+
+// charge takes also what is not there, as a debt: else a hundred who ask for the last unit would share it.
+func (l *limiter) charge(x due, now time.Time) { l.turn(x, now, false, 1) }
+
+// give returns what was charged.
+func (l *limiter) give(x due, now time.Time) { l.turn(x, now, false, -1) }
 
 // free returns the due of a creation without work (remaining divided by its cost is how many there are). While elevated
 // the allowance is one an hour: it costs all that a client has, and needs it.
@@ -267,91 +235,83 @@ func (l *limiter) free(key clientKey, elevated bool) due {
 	return x
 }
 
-// turn judges a client's bucket and that of the /48 around it, and charges both or neither.
-func (l *limiter) turn(how int, x due, now time.Time) (d decision) {
+// turn judges a client's bucket and that of the /48 around it, and charges both or neither: sign times the cost, which
+// must be there or not.
+func (l *limiter) turn(x due, now time.Time, must bool, sign int64) decision {
 	r, t := l.rates[x.class], int64(now.Sub(l.start))
 	if r.n == 0 {
 		return decision{allowed: x.class != rateFree} // no limit, but of free creations there are none
 	}
 	r.n *= max(1, x.factor)
-	x.key.class = uint8(x.class)
-	around, ok := x.key.wide()
-	key, wide := maphash.Comparable(l.seed, x.key), maphash.Comparable(l.seed, around)
+	x.key.class = x.class
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	was := max(t, l.buckets[l.at[key]].full)
-	d, full := r.judge(how, max(0, x.cost), was, t)
-	if ok {
+	d, buckets := decision{allowed: true, remaining: math.MaxInt64}, make([]bucket, 0, 2)
+	for k, ok := x.key, true; ok; k, ok = k.wide() {
+		b := bucket{id: maphash.Comparable(l.seed, k)}
+		b.was = max(t, l.recent[b.id], l.older[b.id])
+		judged := r.judge(&b, t, max(0, x.cost), must, sign)
+		if judged.retryAfter > d.retryAfter || judged.retryAfter == d.retryAfter && judged.remaining < d.remaining {
+			d = judged // the tighter of the two speaks; only a refusal has retryAfter
+		}
+		buckets = append(buckets, b)
 		r.n *= wideFactor
-		wideWas := max(t, l.buckets[l.at[wide]].full)
-		wd, wideFull := r.judge(how, max(0, x.cost), wideWas, t)
-		if !d.allowed || !wd.allowed {
-			full, wideFull = was, wideWas
-		}
-		if wd.retryAfter > d.retryAfter || wd.retryAfter == d.retryAfter && wd.remaining < d.remaining {
-			d = wd // the tighter of the two speaks; only a refusal has retryAfter
-		}
-		l.put(wide, wideFull, t)
 	}
-	l.put(key, full, t)
+	for _, b := range buckets {
+		if !d.allowed {
+			b.full = b.was
+		}
+		l.put(b.id, b.full, t)
+	}
 	return d
 }
 
-// judge returns the decision on a bucket that is full again at was, and when it is if the decision is carried out.
-func (r rate) judge(how int, cost, was, t int64) (d decision, full int64) {
-	per := int64(r.per)
-	price := max(min(cost, 1), mulDiv(min(cost, r.n), per, r.n)) // the time to get that much back; nothing is free
-	d, full = decision{allowed: true, limit: r.n}, was
-	switch {
-	case how == limitGive:
-		full = max(t, was-price)
-	case how == limitCharge:
-		full = max(was, min(was+price, t+16*per)) // a debt has an end
-	case cost > r.n:
-		d.allowed, d.retryAfter = false, r.per
-	case was+price-t > per:
-		d.allowed, d.retryAfter = false, time.Duration(was+price-t-per)
-	case how == limitTake:
-		full = was + price
-	}
-	d.remaining, d.reset = min(r.n, mulDiv(max(0, per-(full-t)), r.n, per)), time.Duration(full-t)
-	return d, full
+// bucket is one while it is judged: when it is full again, without the turn and with it.
+type bucket struct {
+	id        uint64
+	was, full int64
 }
 
-// mulDiv returns a*b/c by float64, raised by 2^-51 of itself: more than its roundings can take away. So what is whole
-// stays whole, and with spans below 2^50 ns (13 days) all parts of a limit together never cost more than the limit.
-func mulDiv(a, b, c int64) int64 {
-	return int64(float64(a) * float64(b) / float64(c) * (1 + 0x1p-51))
-}
-
-// put stores a bucket as the last seen. A new one takes the place of one that is full by now, else one more, else that
-// of the least recently seen. A look at the next 16 finds a full one if there are many: a flood of clients who owe
-// nothing any more displaces nobody who does.
-func (l *limiter) put(key uint64, full, t int64) {
-	i, ok := l.at[key]
-	if !ok && full <= t {
-		return
-	}
-	for n := 0; i == 0 && n < min(16, len(l.buckets)-1); n++ {
-		l.hand = l.hand%(len(l.buckets)-1) + 1
-		if l.buckets[l.hand].full <= t {
-			i = int32(l.hand)
+// put stores a bucket as the last seen. A full one is forgotten.
+func (l *limiter) put(id uint64, full, t int64) {
+	if len(l.recent) >= l.most/2 {
+		maps.DeleteFunc(l.recent, func(_ uint64, full int64) bool { return full <= t })
+		if len(l.recent) > l.most/4 {
+			l.recent, l.older = l.older, l.recent
+			clear(l.recent)
 		}
 	}
-	if i == 0 && len(l.buckets) > l.most {
-		i = l.buckets[0].newer
-	} else if i == 0 {
-		i = int32(len(l.buckets))
-		l.buckets = append(l.buckets, bucket{key: key, older: i, newer: i})
+	delete(l.older, id)
+	if full > t {
+		l.recent[id] = full
+	} else {
+		delete(l.recent, id)
 	}
-	if b := &l.buckets[i]; !ok {
-		delete(l.at, b.key)
-		l.at[key], b.key = i, key
+}
+
+// judge returns the decision on a bucket.
+func (r rate) judge(b *bucket, t, cost int64, must bool, sign int64) decision {
+	per := int64(r.per)
+	price := max(min(cost, 1), mulDiv(min(cost, r.n), per, r.n)) // the time to get that much back; nothing is free
+	d := decision{allowed: true, limit: r.n}
+	b.full = b.was
+	switch over := b.was + price - t - per; {
+	case must && cost > r.n:
+		d.allowed, d.retryAfter = false, r.per
+	case must && over > 0:
+		d.allowed, d.retryAfter = false, time.Duration(over)
+	default:
+		b.full = max(t, min(b.was+sign*price, t+16*per)) // a debt has an end
 	}
-	b, first := &l.buckets[i], &l.buckets[0]
-	l.buckets[b.older].newer, l.buckets[b.newer].older = b.newer, b.older
-	b.full, b.older, b.newer = full, first.older, 0
-	l.buckets[b.older].newer, first.older = i, i
+	d.remaining, d.reset = mulDiv(max(0, per-(b.full-t)), r.n, per), time.Duration(b.full-t)
+	return d
+}
+
+// mulDiv returns a*b/c, rounded down, for an a of at most c.
+func mulDiv(a, b, c int64) int64 {
+	high, low := bits.Mul64(uint64(a), uint64(b))
+	q, _ := bits.Div64(high, low, uint64(c))
+	return int64(q)
 }
 
 // parseRate reads N/s, N/m, N/h, N/d (N a size as parseSize reads it, 1 to 1 PiB) or 0 for no limit.

@@ -1,5 +1,7 @@
 package main
 
+// The limiter against a model of exact fractions, slots in bubbles of held time, and what both must bound.
+
 import (
 	"context"
 	"fmt"
@@ -8,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,12 +22,24 @@ var testStart = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func addrKey(s string) clientKey { return keyFor("", netip.MustParseAddr(s)) }
 
-// nthKey returns the n-th of many IPv4 clients, netKey the n-th /64 of one /48.
+// nthKey returns the n-th of many IPv4 clients, netKey the n-th /64 of one /48, farKey an IPv6 client of the n-th /48.
 func nthKey(n int) clientKey {
 	return keyFor("", netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}))
 }
 
 func netKey(n int) clientKey { return addrKey(fmt.Sprintf("2001:db8:1:%x::1", n)) }
+
+func farKey(n int) clientKey {
+	return keyFor("", netip.AddrFrom16([16]byte{0x20, 1, byte(n >> 16), byte(n >> 8), byte(n)}))
+}
+
+func oneKey(int) clientKey { return nthKey(1) }
+
+// ofContent returns the key of a client's n-th content.
+func ofContent(key clientKey, n byte) clientKey {
+	key.content[0] = n
+	return key
+}
 
 func testLimiter(class int, r rate) *limiter {
 	var all [rateClasses]rate
@@ -35,48 +48,43 @@ func testLimiter(class int, r rate) *limiter {
 }
 
 func TestClientKey(t *testing.T) {
-	owner, local := strings.Repeat("ab", 32), keyFor("", netip.Addr{})
+	owner, local := keyFor(strings.Repeat("ab", 32), netip.MustParseAddr("192.0.2.1")), keyFor("", netip.Addr{})
 	wide := func(s string) clientKey { w, _ := addrKey(s).wide(); return w }
-	for _, c := range []struct {
-		name string
-		a, b clientKey
-		same bool
-	}{
-		{"IPv4-mapped is the IPv4 address", addrKey("::ffff:192.0.2.1"), addrKey("192.0.2.1"), true},
-		{"neighbouring IPv4 differ", addrKey("192.0.2.1"), addrKey("192.0.2.2"), false},
-		{"one /64", addrKey("2001:db8:1:2::1"), addrKey("2001:db8:1:2:ffff::9"), true},
-		{"two /64", addrKey("2001:db8:1:2::1"), addrKey("2001:db8:1:3::1"), false},
-		{"zone ignored", addrKey("fe80::1%eth0"), addrKey("fe80::2"), true},
-		{"owner wins over address", keyFor(owner, netip.MustParseAddr("192.0.2.1")), keyFor(owner, netip.Addr{}), true},
-		{"owners differ", keyFor(owner, netip.Addr{}), keyFor(owner[:40], netip.Addr{}), false},
-		{"local is the zero key", local, clientKey{}, true},
-		{"local is not 0.0.0.0", local, addrKey("0.0.0.0"), false},
-		{"local is not ::", local, addrKey("::"), false},
-		{"one /48", wide("2001:db8:1:2::1"), wide("2001:db8:1:ffff::1"), true},
-		{"two /48", wide("2001:db8:1:2::1"), wide("2001:db8:2:2::1"), false},
-		{"a /48 is not its first /64", wide("2001:db8:1::1"), addrKey("2001:db8:1::1"), false},
-		{"IPv4 has nothing around it", wide("192.0.2.1"), addrKey("192.0.2.1"), true},
-		{"one content", nthKey(1).withContent([8]byte{1}), nthKey(1).withContent([8]byte{1}), true},
-		{"two contents", nthKey(1).withContent([8]byte{1}), nthKey(1).withContent([8]byte{2}), false},
-		{"one content of two clients", nthKey(1).withContent([8]byte{1}), nthKey(2).withContent([8]byte{1}), false},
+	for name, same := range map[string][2]clientKey{
+		"IPv4-mapped is the IPv4 address": {addrKey("::ffff:192.0.2.1"), addrKey("192.0.2.1")},
+		"one /64":                         {addrKey("2001:db8:1:2::1"), addrKey("2001:db8:1:2:ffff::9")},
+		"zone ignored":                    {addrKey("fe80::1%eth0"), addrKey("fe80::2")},
+		"owner wins over address":         {owner, keyFor(strings.Repeat("ab", 32), netip.Addr{})},
+		"local is the zero key":           {local, clientKey{}},
+		"one /48":                         {wide("2001:db8:1:2::1"), wide("2001:db8:1:ffff::1")},
+		"one content":                     {ofContent(nthKey(1), 1), ofContent(nthKey(1), 1)},
 	} {
-		if (c.a == c.b) != c.same {
-			t.Errorf("%s: equal is %v", c.name, c.a == c.b)
+		if same[0] != same[1] {
+			t.Errorf("%s: %v, %v", name, same[0], same[1])
 		}
 	}
-	for k, want := range map[clientKey]bool{{}: false, addrKey("192.0.2.1"): false, keyFor(owner, netip.Addr{}): false,
-		netKey(1): true, wide("2001:db8::1"): false, netKey(1).withContent([8]byte{1}): true} {
-		if w, ok := k.wide(); ok != want || !ok && w != k || w.content != k.content {
-			t.Errorf("kind %d: a /48 is %v", k.kind, ok)
+	seen := map[clientKey]bool{}
+	for i, k := range []clientKey{local, owner, keyFor(strings.Repeat("ab", 20), netip.Addr{}), addrKey("192.0.2.1"),
+		addrKey("192.0.2.2"), addrKey("0.0.0.0"), addrKey("::"), wide("2001:db8::1"), wide("2001:db8:2::1"),
+		addrKey("2001:db8::1"), addrKey("2001:db8:1:3::1"), ofContent(nthKey(1), 1), ofContent(nthKey(1), 2),
+		ofContent(nthKey(2), 1), ofContent(addrKey("2001:db8::1"), 1)} {
+		w, ok := k.wide()
+		if ok != (k.network.Bits() == 64) || (w == k) == ok || w.content != k.content || seen[k] {
+			t.Errorf("%d: %v, a /48 %v: %v", i, k, ok, w)
 		}
+		seen[k] = true
 	}
 }
 
 // ---- slots ----
 
-// queued starts an acquire in the bubble and waits until it is served or waits; it tells got whether it was served.
-func queued(t *testing.T, s *slots, key clientKey, wait time.Duration, got func(bool)) {
-	go func() { got(s.acquire(t.Context(), key, wait)) }()
+// queued starts an acquire in the bubble and waits until it is served or waits; who is served does then.
+func queued(t *testing.T, s *slots, key clientKey, then func()) {
+	go func() {
+		if s.acquire(t.Context(), key, time.Minute) {
+			then()
+		}
+	}()
 	synctest.Wait()
 }
 
@@ -89,28 +97,23 @@ func (s *slots) waiters() int {
 
 func (s *slots) leftBehind(t *testing.T) {
 	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used != 0 || len(s.uses) != 0 || len(s.queue) != 0 {
-		t.Fatalf("left behind: %d slots, %d clients, %d waiting", s.used, len(s.uses), len(s.queue))
+	if s.held.used+s.waiting.used+len(s.held.has)+len(s.waiting.has)+len(s.queue) != 0 {
+		t.Errorf("left behind: %+v, %+v, %d waiting", s.held, s.waiting, len(s.queue))
 	}
 }
 
 func TestSlotsBounds(t *testing.T) {
-	owner := keyFor(strings.Repeat("ab", 32), netip.Addr{})
 	for _, c := range []struct {
-		name                              string
-		total, each, wideMost, waiting    int
-		key                               func(i int) clientKey
-		held, waits                       int
-		othersGet, othersWait, busyByThen bool
+		name                           string
+		total, each, wideMost, waiting int
+		key                            func(i int) clientKey
+		held, waits                    int
+		othersGet, othersWait, busy    bool
 	}{
-		{"one client", 64, 8, 16, 256, func(int) clientKey { return nthKey(1) }, 8, 64, true, false, false},
-		{"the local client", 64, 8, 16, 256, func(int) clientKey { return clientKey{} }, 8, 64, true, false, false},
-		{"an owner", 64, 8, 16, 256, func(int) clientKey { return owner }, 8, 64, true, false, false},
+		{"one client", 64, 8, 16, 256, oneKey, 8, 64, true, false, false},
 		{"one /48", 64, 8, 16, 256, netKey, 16, 64, true, false, false},
 		{"everybody", 64, 8, 16, 256, nthKey, 64, 256, false, false, true},
-		{"one client, derivations", 1, 1, 1, 8, func(int) clientKey { return nthKey(1) }, 1, 2, false, true, true},
+		{"one client, derivations", 1, 1, 1, 8, oneKey, 1, 2, false, true, true},
 		{"one /48, derivations", 1, 1, 1, 8, netKey, 1, 2, false, true, true},
 		{"one /48, derivations on nine cores", 8, 1, 2, 8, netKey, 2, 2, true, false, false},
 		{"everybody, derivations", 1, 1, 1, 8, nthKey, 1, 8, false, false, true},
@@ -119,100 +122,54 @@ func TestSlotsBounds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, other := newSlots(c.total, c.each, c.wideMost, c.waiting), addrKey("2001:db8:2::1")
 			for i := range 2 * (c.total + c.waiting) {
-				queued(t, s, c.key(i), time.Minute, func(bool) {})
+				queued(t, s, c.key(i), func() {})
 			}
-			if s.inUse() != c.held || s.waiters() != c.waits || s.busy() != c.busyByThen {
-				t.Errorf("%s: %d held, %d waiting, busy %v", c.name, s.inUse(), s.waiters(), s.busy())
+			if s.inUse() != c.held || len(s.queue) != c.waits || s.busy() != c.busy {
+				t.Errorf("%s: %d held, %d waiting, busy %v", c.name, s.inUse(), len(s.queue), s.busy())
 			}
 			if s.acquire(t.Context(), other, 0) != c.othersGet {
 				t.Errorf("%s: another client gets one: %v", c.name, !c.othersGet)
 			}
-			waiting := s.waiters()
-			queued(t, s, other, time.Minute, func(bool) {})
-			if (s.waiters() > waiting) != c.othersWait && !c.othersGet {
+			waiting := len(s.queue)
+			queued(t, s, other, func() {})
+			if (len(s.queue) > waiting) != c.othersWait && !c.othersGet {
 				t.Errorf("%s: another client may wait: %v", c.name, !c.othersWait)
-			}
-			time.Sleep(time.Hour)
-			synctest.Wait()
-			if s.waiters() != 0 {
-				t.Errorf("%s: %d still wait", c.name, s.waiters())
 			}
 		})
 	}
 }
 
+// TestSlotsOrder: each waits for a slot and for its own client, and for nobody else's.
 func TestSlotsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(2, 1, 1, 100)
-		var mu sync.Mutex
-		var order []string
-		hold := func(name string, key clientKey) {
-			queued(t, s, key, time.Hour, func(bool) {
-				mu.Lock()
-				order = append(order, name)
-				mu.Unlock()
+		s, begin, served := newSlots(2, 1, 1, 100), time.Now(), atomic.Int64{}
+		for i, c := range []struct {
+			what   string
+			key    clientKey
+			served int // the second, of two at a time
+		}{
+			{"a", nthKey(1), 0}, {"waits for a though a slot is free", nthKey(1), 1},
+			{"does not wait behind it", netKey(1), 0}, {"waits for its /48", netKey(2), 1},
+			{"b waits for a slot", nthKey(2), 2}, {"a again", nthKey(1), 2}, {"c", nthKey(3), 3},
+		} {
+			queued(t, s, c.key, func() {
+				if got := int(time.Since(begin).Seconds()); got != c.served {
+					t.Errorf("%d, %s: served in second %d", i, c.what, got)
+				}
+				served.Add(1)
 				time.Sleep(time.Second)
-				s.release(key)
+				s.release(c.key)
 			})
 		}
-		hold("a1", nthKey(1))
-		hold("a2", nthKey(1)) // waits for a1 though a slot is free
-		hold("w1", netKey(1)) // does not wait behind a2
-		hold("w2", netKey(2)) // waits for its /48
-		time.Sleep(time.Second / 2)
-		hold("b1", nthKey(2)) // all these wait for a slot
-		hold("a3", nthKey(1))
-		hold("c1", nthKey(3))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		for _, pair := range [][2]int{{2, 4}, {4, 6}} { // two at a time, whose order among them is chance
-			slices.Sort(order[pair[0]:min(len(order), pair[1])])
+		if s.leftBehind(t); served.Load() != 7 {
+			t.Errorf("%d were served", served.Load())
 		}
-		if got := strings.Join(order, " "); got != "a1 w1 a2 w2 a3 b1 c1" {
-			t.Errorf("served in the order %s", got)
-		}
-		s.leftBehind(t)
 	})
 }
 
-func TestSlotsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(1, 1, 1, 8)
-		s.acquire(t.Context(), nthKey(1), 0)
-		begin := time.Now()
-		if s.acquire(t.Context(), nthKey(2), 3*time.Second) || time.Since(begin) != 3*time.Second {
-			t.Errorf("gave up after %v, want false after 3s", time.Since(begin))
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		begin = time.Now()
-		if s.acquire(ctx, nthKey(2), time.Minute) || time.Since(begin) != time.Second {
-			t.Errorf("cancelled after %v, want false after 1s", time.Since(begin))
-		}
-		// Release and end of the wait in one moment, many times: whoever is told true has it, and nobody else.
-		s.release(nthKey(1))
-		for range 1000 {
-			s.acquire(t.Context(), nthKey(1), 0)
-			ctx, cancel := context.WithCancel(t.Context())
-			got := false
-			go func() { got = s.acquire(ctx, nthKey(2), time.Second) }()
-			synctest.Wait()
-			go cancel()
-			go s.release(nthKey(1))
-			synctest.Wait()
-			if got != (s.inUse() == 1) {
-				t.Fatalf("told %v, %d in use", got, s.inUse())
-			}
-			if got {
-				s.release(nthKey(2))
-			}
-		}
-		s.leftBehind(t)
-	})
-}
-
-// TestSlotsOneNetwork: callers of one /48 try without a pause; a reader from elsewhere is served within 5 seconds,
-// always.
+// TestSlotsOneNetwork: callers of one /48 try without a pause; a reader from elsewhere is soon served, always.
 func TestSlotsOneNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, over := newSlots(1, 1, 1, 8), atomic.Bool{}
@@ -242,30 +199,32 @@ func TestSlotsOneNetwork(t *testing.T) {
 	})
 }
 
+// TestSlotsParallel: nobody ever holds more than allowed, and who is told true in the moment in which the wait ends, by
+// time or by leaving, has a slot.
 func TestSlotsParallel(t *testing.T) {
 	s := newSlots(8, 2, 3, 16)
-	var held [6]atomic.Int64
-	var all, wide, served atomic.Int64
+	var held [7]atomic.Int64 // of six clients, and of the /48 of the first three
+	var all, served atomic.Int64
 	var wg sync.WaitGroup
 	for g := range 48 {
 		wg.Go(func() {
-			who, key := g%6, nthKey(g%6)
-			if who < 3 {
-				key = netKey(who)
+			who, near, key := g%6, 6, netKey(g%6)
+			if who >= 3 {
+				near, key = who, nthKey(who)
 			}
+			moment := func() time.Duration { return time.Duration(rand.IntN(500)) * time.Microsecond }
 			for range 200 {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(500))*time.Microsecond)
-				if s.acquire(ctx, key, time.Duration(rand.IntN(500))*time.Microsecond) {
-					if held[who].Add(1) > 2 || all.Add(1) > 8 || who < 3 && wide.Add(1) > 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), moment())
+				if s.acquire(ctx, key, moment()) {
+					if all.Add(1) > 8 || held[who].Add(1) > 2 || near == 6 && held[near].Add(1) > 3 {
 						t.Error("more slots than allowed")
 					}
 					runtime.Gosched()
-					served.Add(1)
-					if who < 3 {
-						wide.Add(-1)
+					if served.Add(1); near == 6 {
+						held[near].Add(-1)
 					}
-					all.Add(-1)
 					held[who].Add(-1)
+					all.Add(-1)
 					s.release(key)
 				}
 				cancel()
@@ -283,8 +242,8 @@ func TestSlotsParallel(t *testing.T) {
 
 func TestParseRateAndSize(t *testing.T) {
 	for in, want := range map[string]rate{
-		"0": {}, "30/m": {30, time.Minute}, "1/s": {1, time.Second}, "10/h": {10, time.Hour}, "7/d": {7, 24 * time.Hour},
-		"200MiB/h": {200 << 20, time.Hour}, "1GiB/d": {1 << 30, 24 * time.Hour}, "1048576GiB/d": {1 << 50, 24 * time.Hour},
+		"0": {}, "30/m": {30, time.Minute}, "1/s": {1, time.Second}, "7/d": {7, 24 * time.Hour},
+		"200MiB/h": {200 << 20, time.Hour}, "1048576GiB/d": {1 << 50, 24 * time.Hour},
 	} {
 		if got, err := parseRate(in); err != nil || got != want {
 			t.Errorf("parseRate(%q) = %v, %v", in, got, err)
@@ -297,41 +256,16 @@ func TestParseRateAndSize(t *testing.T) {
 			t.Errorf("parseRate(%q) = %v, %v", in, got, err)
 		}
 	}
-	for in, want := range map[string]int64{"0": 0, "1": 1, "0KiB": 0, "5KiB": 5 << 10, "3MiB": 3 << 20, "10GiB": 10 << 30,
+	for in, want := range map[string]int64{"0": 0, "1": 1, "0KiB": 0, "3MiB": 3 << 20, "10GiB": 10 << 30,
 		"9223372036854775807": math.MaxInt64, "8589934591GiB": 8589934591 << 30} {
 		if got, err := parseSize(in); err != nil || got != want {
 			t.Errorf("parseSize(%q) = %v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "-1", "+1", "00", "01", "1 MiB", "1TiB", "1MB", "1B", "1K", "1iB", "1KiBKiB", "1GMiB",
-		"KiB", "9223372036854775808", "8589934592GiB", "1.0MiB", "\n1", "1\n", "1MiB1"} {
+	for _, in := range []string{"", "-1", "+1", "00", "01", "1 MiB", "1TiB", "1MB", "1B", "1K", "1iB", "1KiBKiB",
+		"1GMiB", "KiB", "9223372036854775808", "8589934592GiB", "1.0MiB", "\n1", "1\n", "1MiB1"} {
 		if got, err := parseSize(in); err == nil {
 			t.Errorf("parseSize(%q) = %v", in, got)
-		}
-	}
-}
-
-// TestMulDiv compares with math/big: never below the true value, above it by less than one, and the parts of a limit
-// never cost more than the limit.
-func TestMulDiv(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	spans := []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 3601 * 1e9}
-	for range 200_000 {
-		per := int64(spans[r.IntN(len(spans))])
-		n := (1 + r.Int64N(1<<r.IntN(51))) * []int64{1, 5, 1000, 8000}[r.IntN(4)]
-		cost := min(n, 1+r.Int64N(1+n>>r.IntN(51)))
-		want := new(big.Int).Mul(big.NewInt(cost), big.NewInt(per))
-		rest := new(big.Int)
-		want.DivMod(want, big.NewInt(n), rest)
-		got := mulDiv(cost, per, n)
-		if d := got - want.Int64(); d < 0 || d > 1 || d == 1 && rest.Sign() == 0 {
-			t.Fatalf("%d * %d / %d: %d, want %v", cost, per, n, got, want)
-		}
-		if sum := new(big.Int).Mul(big.NewInt(got), big.NewInt(n/cost)); sum.Cmp(big.NewInt(per)) > 0 {
-			t.Fatalf("%d times %d of %d cost %v, more than %d", n/cost, cost, n, sum, per)
-		}
-		if left := mulDiv(per, n, per); left < n || left-n > n>>49 {
-			t.Fatalf("all of %d in %d is %d", n, per, left)
 		}
 	}
 }
@@ -346,24 +280,25 @@ func TestLimiterModel(t *testing.T) {
 		{rate{1 << 50, 24 * time.Hour}, 1}, {rate{3, 7 * 24 * time.Hour}, 1}} {
 		random := rand.New(rand.NewPCG(3, uint64(c.r.n)))
 		l, now, n := testLimiter(rateBytes, c.r), testStart, c.r.n*c.factor
-		speed := big.NewRat(n, int64(c.r.per)) // units a nanosecond
-		left, debt := big.NewRat(n, 1), new(big.Rat).Mul(big.NewRat(n, 1), big.NewRat(-15, 1))
-		for i := range 3000 {
-			passed := random.Int64N(int64(c.r.per)>>random.IntN(20) + 1)
-			now = now.Add(time.Duration(passed))
-			left.Add(left, new(big.Rat).Mul(speed, big.NewRat(passed, 1)))
-			if left.Cmp(big.NewRat(n, 1)) > 0 {
-				left.SetInt64(n)
+		speed, most := big.NewRat(n, int64(c.r.per)), big.NewRat(n, 1) // units a nanosecond, units
+		left, debt := big.NewRat(n, 1), big.NewRat(-15, 1)
+		debt.Mul(debt, most)
+		pass := func(ns int64) {
+			now = now.Add(time.Duration(ns))
+			if left.Add(left, new(big.Rat).Mul(speed, big.NewRat(ns, 1))).Cmp(most) > 0 {
+				left.Set(most)
 			}
+		}
+		for i := range 3000 {
+			pass(random.Int64N(int64(c.r.per)>>random.IntN(20) + 1))
 			x := due{rateBytes, nthKey(1), 1 + random.Int64N(n>>random.IntN(40)+1), c.factor}
 			cost := big.NewRat(min(x.cost, n), 1)
 			slack := new(big.Rat).Mul(speed, big.NewRat(int64(i+2), 1)) // each turn may round by a nanosecond
 			switch random.IntN(8) {
 			case 0:
 				l.give(x, now)
-				if left.Add(left, cost).Cmp(big.NewRat(n, 1)) > 0 {
-					left.SetInt64(n)
-				}
+				left.Add(left, cost)
+				pass(0)
 			case 1:
 				l.charge(x, now)
 				if left.Sub(left, cost).Cmp(debt) < 0 {
@@ -383,11 +318,12 @@ func TestLimiterModel(t *testing.T) {
 					left.Sub(left, cost)
 				}
 				off := new(big.Rat).Sub(left, big.NewRat(d.remaining, 1))
-				if left.Sign() > 0 && off.Abs(off).Cmp(slack.Add(slack, big.NewRat(1+n>>48, 1))) > 0 {
+				if left.Sign() > 0 && off.Abs(off).Cmp(slack.Add(slack, big.NewRat(1, 1))) > 0 {
 					t.Fatalf("%v turn %d: %d remain, want %v", c.r, i, d.remaining, left.FloatString(3))
 				}
 				if !d.allowed && x.cost <= n {
-					if l.ask(x, now.Add(d.retryAfter-1)).allowed || !l.ask(x, now.Add(d.retryAfter)).allowed {
+					early := l.ask(x, now.Add(d.retryAfter-1)).allowed
+					if pass(int64(d.retryAfter)); early || !l.ask(x, now).allowed {
 						t.Fatalf("%v turn %d: retryAfter %v is not the moment", c.r, i, d.retryAfter)
 					}
 				}
@@ -398,42 +334,34 @@ func TestLimiterModel(t *testing.T) {
 
 // TestLimiterTurns: what one client's turns leave, with 3 units a minute.
 func TestLimiterTurns(t *testing.T) {
-	const class = rateMiss
+	const class, s = rateMiss, time.Second
 	for _, c := range []struct {
-		name         string
-		do           func(l *limiter, x func(cost int64) due)
+		name, turns  string // a verb's letter and a cost each
 		remaining    int64
 		reset, retry time.Duration
-		buckets      int
-		secondsThen  int
+		then         time.Duration
 	}{
-		{"asking charges nothing", func(l *limiter, x func(int64) due) { l.ask(x(3), testStart) }, 3, 0, 0, 0, 0},
-		{"refused charges nothing", func(l *limiter, x func(int64) due) { l.take(x(4), testStart) }, 3, 0, 0, 0, 0},
-		{"taken", func(l *limiter, x func(int64) due) { l.take(x(2), testStart) }, 1, 40 * time.Second, 0, 1, 0},
-		{"taken, 20 s later", func(l *limiter, x func(int64) due) { l.take(x(3), testStart) }, 1, 40 * time.Second, 0, 1, 20},
-		{"given back", func(l *limiter, x func(int64) due) { l.take(x(2), testStart); l.give(x(1), testStart) },
-			2, 20 * time.Second, 0, 1, 0},
-		{"more given back than taken", func(l *limiter, x func(int64) due) { l.take(x(1), testStart); l.give(x(9), testStart) },
-			3, 0, 0, 1, 0},
-		{"given back without having taken", func(l *limiter, x func(int64) due) { l.give(x(3), testStart) }, 3, 0, 0, 0, 0},
-		{"nine who asked for one", func(l *limiter, x func(int64) due) {
-			for range 9 {
-				l.charge(x(1), testStart)
-			}
-		}, 0, 3 * time.Minute, 140 * time.Second, 1, 0},
-		{"a debt has an end", func(l *limiter, x func(int64) due) {
-			for range 1000 {
-				l.charge(x(math.MaxInt64), testStart)
-			}
-		}, 0, 16 * time.Minute, 15*time.Minute + 20*time.Second, 1, 0},
-		{"negative is none", func(l *limiter, x func(int64) due) { l.take(x(-5), testStart); l.give(x(-5), testStart) },
-			3, 0, 0, 0, 0},
-		{"more than can be", func(l *limiter, x func(int64) due) { l.take(x(math.MaxInt64), testStart) }, 3, 0, 0, 0, 0},
+		{"asking charges nothing", "a3", 3, 0, 0, 0},
+		{"refused charges nothing", "t4", 3, 0, 0, 0},
+		{"taken", "t2", 1, 40 * s, 0, 0},
+		{"taken, 20 s later", "t3", 1, 40 * s, 0, 20 * s},
+		{"given back", "t2 g1", 2, 20 * s, 0, 0},
+		{"more given back than taken", "t1 g9", 3, 0, 0, 0},
+		{"given back without having taken", "g3", 3, 0, 0, 0},
+		{"nine who asked for one", strings.Repeat("c1 ", 9), 0, 180 * s, 140 * s, 0},
+		{"a debt has an end", strings.Repeat("c9223372036854775807 ", 100), 0, 960 * s, 920 * s, 0},
+		{"negative is none", "t-5 g-5", 3, 0, 0, 0},
+		{"more than can be", "t9223372036854775807", 3, 0, 0, 0},
 	} {
 		l := testLimiter(class, rate{3, time.Minute})
-		c.do(l, func(cost int64) due { return due{class, nthKey(1), cost, 1} })
-		d := l.ask(due{class, nthKey(1), 1, 1}, testStart.Add(time.Duration(c.secondsThen)*time.Second))
-		if d != (decision{c.retry == 0, 3, c.remaining, c.reset, c.retry}) || l.size() != c.buckets {
+		for _, turn := range strings.Fields(c.turns) {
+			x := due{class, nthKey(1), 0, 1}
+			fmt.Sscan(turn[1:], &x.cost)
+			map[byte]func(){'a': func() { l.ask(x, testStart) }, 't': func() { l.take(x, testStart) },
+				'c': func() { l.charge(x, testStart) }, 'g': func() { l.give(x, testStart) }}[turn[0]]()
+		}
+		d := l.ask(due{class, nthKey(1), 1, 1}, testStart.Add(c.then))
+		if d != (decision{c.retry == 0, 3, c.remaining, c.reset, c.retry}) || (l.size() > 0) != (c.reset > 0) {
 			t.Errorf("%s: %+v, %d buckets", c.name, d, l.size())
 		}
 	}
@@ -455,21 +383,22 @@ func TestLimiterTurns(t *testing.T) {
 }
 
 func TestLimiterIPv6(t *testing.T) {
-	l := testLimiter(rateCreate, rate{10, time.Minute})
-	take := func(key clientKey) decision { return l.take(due{rateCreate, key, 1, 1}, testStart) }
-	got := 0
-	for range 20 {
-		if take(netKey(0)).allowed {
+	l, got := testLimiter(rateCreate, rate{10, time.Minute}), 0
+	take := func(key clientKey) decision {
+		d := l.take(due{rateCreate, key, 1, 1}, testStart)
+		if d.allowed {
 			got++
 		}
+		return d
+	}
+	for range 20 {
+		take(netKey(0))
 	}
 	if d := take(netKey(0)); got != 10 || d.limit != 10 {
 		t.Fatalf("a /64 got %d: %+v", got, d)
 	}
 	for i := range 1000 {
-		if take(netKey(i + 1)).allowed {
-			got++
-		}
+		take(netKey(i + 1))
 	}
 	if d := take(netKey(5000)); got != 80 || d.allowed || d.limit != 80 || d.retryAfter != 750*time.Millisecond {
 		t.Fatalf("a /48 got %d: %+v", got, d)
@@ -486,90 +415,19 @@ func TestLimiterIPv6(t *testing.T) {
 	}
 }
 
-func TestLimiterDuplicates(t *testing.T) {
-	l := testLimiter(rateDuplicate, rate{3, time.Hour})
-	for i, c := range []struct {
-		key     clientKey
-		content byte
-		at      time.Duration
-		want    bool
-	}{
-		{nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, true}, {nthKey(1), 1, 0, false},
-		{nthKey(1), 2, 0, true}, {nthKey(2), 1, 0, true}, {nthKey(1), 1, 20*time.Minute - 1, false},
-		{nthKey(1), 1, 20 * time.Minute, true}, {nthKey(1), 1, 21 * time.Minute, false}, {clientKey{}, 1, 0, true},
-	} {
-		x := due{rateDuplicate, c.key.withContent([8]byte{c.content}), 1, 1}
-		if l.take(x, testStart.Add(c.at)).allowed != c.want {
-			t.Errorf("%d: content %d after %v: want %v", i, c.content, c.at, c.want)
-		}
-	}
-	got := 0
-	for i := range 100 {
-		if l.take(due{rateDuplicate, netKey(i).withContent([8]byte{9}), 1, 1}, testStart).allowed {
-			got++
-		}
-	}
-	if got != 24 {
-		t.Errorf("a /48 stored one content %d times, want 24", got)
-	}
-}
-
-func TestLimiterFree(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		free     int64
-		elevated bool
-		keys     func(i int) clientKey
-		at       time.Duration // of all but the first
-		want     int
-	}{
-		{"one client", 20, false, func(int) clientKey { return nthKey(1) }, 0, 20},
-		{"a twentieth of an hour later", 20, false, func(int) clientKey { return nthKey(1) }, 3 * time.Minute, 21},
-		{"a /48", 20, false, netKey, 0, 160},
-		{"elevated", 20, true, func(int) clientKey { return nthKey(1) }, 0, 1},
-		{"elevated, 59 minutes later", 20, true, func(int) clientKey { return nthKey(1) }, 59 * time.Minute, 1},
-		{"elevated, an hour later", 20, true, func(int) clientKey { return nthKey(1) }, time.Hour, 2},
-		{"elevated, a /48", 20, true, netKey, 0, 8},
-		{"0 is always work", 0, false, nthKey, 0, 0},
-		{"0 is always work, elevated", 0, true, nthKey, 0, 0},
-	} {
-		l, got := testLimiter(rateFree, rate{c.free, time.Hour}), 0
-		for i := range 500 {
-			now := testStart
-			if i > 0 {
-				now = now.Add(c.at)
-			}
-			x := l.free(c.keys(i), c.elevated)
-			left := l.ask(x, now).remaining / x.cost
-			if d := l.take(x, now); d.allowed != (left > 0) {
-				t.Fatalf("%s: %d left, then %+v", c.name, left, d)
-			} else if d.allowed {
-				got++
-			}
-		}
-		if got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-	l := testLimiter(rateFree, rate{20, time.Hour})
-	l.take(l.free(nthKey(1), false), testStart)
-	if d := l.ask(l.free(nthKey(1), true), testStart); d.allowed || d.retryAfter != 3*time.Minute {
-		t.Errorf("who used one before gets another while elevated: %+v", d)
-	}
-}
-
+// TestLimiterForgets: of those who owe something the half that was seen last stays, the refused among them.
 func TestLimiterForgets(t *testing.T) {
-	var rates [rateClasses]rate
-	rates[rateRegister] = rate{1, time.Hour}
-	l, slow := newLimiter(rates, 4, testStart), func(i int) due { return due{rateRegister, nthKey(i), 1, 1} }
-	for i := range 4 {
-		l.take(slow(i), testStart)
+	l := testLimiter(rateRegister, rate{1, time.Hour})
+	l.most = 100
+	take := func(i int) bool { return l.take(due{rateRegister, nthKey(i), 1, 1}, testStart).allowed }
+	for i := range 500 {
+		if !take(i) || take(0) || l.size() > 100 {
+			t.Fatalf("client %d: %d buckets, or a refused one was forgotten", i, l.size())
+		}
 	}
-	l.take(slow(0), testStart) // refused, and seen by that
-	l.take(slow(4), testStart)
-	for i, want := range []bool{false, true, false, false, false} {
-		if l.ask(slow(i), testStart).allowed != want {
-			t.Errorf("client %d: forgotten is %v: the least recently seen goes", i, !want)
+	for _, i := range []int{499, 451, 399, 1} {
+		if forgotten := take(i); forgotten != (i < 400) {
+			t.Errorf("client %d: forgotten is %v", i, forgotten)
 		}
 	}
 }
@@ -583,21 +441,17 @@ func heapNow() int64 {
 
 // TestLimiterFlooded: whatever the flood, memory is bounded; what the flood's clients owe no more displaces nobody.
 func TestLimiterFlooded(t *testing.T) {
-	var rates [rateClasses]rate
-	rates[rateCreate], rates[rateRegister] = rate{30, time.Minute}, rate{10, time.Hour}
-	before := heapNow()
-	l, now := newLimiter(rates, 100_000, testStart), testStart
+	before, now := heapNow(), testStart
+	l := testLimiter(rateCreate, rate{30, time.Minute})
+	l.rates[rateRegister] = rate{10, time.Hour}
 	for i := range 1000 {
 		l.take(due{rateRegister, nthKey(1<<20 + i), 10, 1}, now)
 	}
-	for i := range 400_000 { // four times the room, alternately IPv4 and each time another IPv6 /48
+	for i := range 400_000 { // four times the room
 		now = now.Add(100 * time.Microsecond)
-		key := nthKey(i)
-		if i%2 == 1 {
-			key = keyFor("", netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)}))
-		}
-		if !l.take(due{rateCreate, key, 1, 1}, now).allowed {
-			t.Fatal("a fresh client was refused")
+		key := []clientKey{nthKey(i), farKey(i)}[i%2]
+		if !l.take(due{rateCreate, key, 1, 1}, now).allowed || l.size() > 100_000 {
+			t.Fatalf("a fresh client was refused, or %d buckets are too many", l.size())
 		}
 	}
 	for i := range 1000 {
@@ -605,18 +459,13 @@ func TestLimiterFlooded(t *testing.T) {
 			t.Fatal("a flood washed away a used-up limit")
 		}
 	}
-	some := l.size()
 	for i := range 300_000 {
 		l.take(due{rateRegister, nthKey(i), 10, 1}, now)
 	}
-	t.Logf("%d buckets, then %d in %.1f MiB", some, l.size(), float64(heapNow()-before)/(1<<20))
-	if used := heapNow() - before; some > 100_000 || l.size() != 100_000 || used > 20<<20 {
-		t.Fatalf("%d buckets, then %d in %d bytes", some, l.size(), used)
-	}
-	for i, want := range map[int]bool{0: true, 199_999: true, 200_000: false, 299_999: false} {
-		if l.ask(due{rateRegister, nthKey(i), 1, 1}, now).allowed != want {
-			t.Errorf("client %d: forgotten is %v", i, !want)
-		}
+	used := heapNow() - before
+	t.Logf("%d buckets in %.1f MiB", l.size(), float64(used)/(1<<20))
+	if l.size() < 50_000 || l.size() > 100_000 || used > 12<<20 {
+		t.Errorf("%d buckets in %d bytes", l.size(), used)
 	}
 }
 
@@ -625,7 +474,7 @@ func TestEntropy(t *testing.T) {
 	for i := range all {
 		all[i] = byte(i)
 	}
-	for in, want := range map[string]float64{"": 0, "aaaa": 0, "abab": 1, "abcd": 2, string(all): 8, "aaab": 0.8112781} {
+	for in, want := range map[string]float64{"": 0, "aaaa": 0, "abab": 1, string(all): 8, "aaab": 0.8112781} {
 		var counts [256]uint64
 		for _, c := range []byte(in) {
 			counts[c]++
@@ -636,15 +485,13 @@ func TestEntropy(t *testing.T) {
 	}
 }
 
-// BenchmarkLimiter: 65,536 clients in turn, half of them IPv6 with two buckets: 98,304 for a table of 100,000, by two
-// goroutines or more; "one" is the worst for a lock: everybody is one client.
+// BenchmarkLimiter: 65,536 clients in turn, half of them IPv6 with two buckets, by two goroutines or more; "one" is the
+// worst for a lock: everybody is one client.
 func BenchmarkLimiter(b *testing.B) {
 	for name, clients := range map[string]int{"many": 1 << 16, "one": 1} {
 		l, keys := testLimiter(rateRead, rate{600, time.Minute}), make([]clientKey, clients)
 		for i := range keys {
-			if keys[i] = nthKey(i); i%2 == 1 {
-				keys[i] = keyFor("", netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 16), byte(i >> 8), byte(i)}))
-			}
+			keys[i] = []clientKey{nthKey(i), farKey(i)}[i%2]
 			l.take(due{rateRead, keys[i], 1, 1}, testStart)
 		}
 		b.Run(name, func(b *testing.B) {

@@ -1,17 +1,20 @@
 package main
 
-// metrics.go counts and shows what the operator watches: counter, gauge and histogram in Prometheus text format 0.0.4, by hand.
+// What the operator watches: counters, gauges and histograms in the Prometheus text format 0.0.4, by hand.
 //
-// Recording takes atomics: no lock and no allocation, but for the first time that a label is met. No stranger can choose a
-// label: routes are patterns, methods and reasons are closed lists; what is on none of them counts as "other".
+// Recording takes one lock for the time of some additions, and allocates only where a label is met for the first time.
+// No stranger can choose a label: routes are patterns, methods and reasons are closed lists; what is on none of them
+// counts as "other". So no value needs escaping.
 
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,70 +22,36 @@ import (
 
 // Upper bounds in seconds, and in operations for the size of a commit's group.
 var (
-	durationBounds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-	groupBounds    = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256}
+	durationBounds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
+		math.Inf(1)}
+	groupBounds = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, math.Inf(1)}
 )
 
 // methods are those that have a name in labels and log.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"}
 
-// requestLabels are a pattern of the route table, a method of the list above and a status of ours, in eight bytes: the key that a
-// map finds fastest.
+// requestLabels are a route's number, a method of the list above and a status of ours.
 type requestLabels struct {
-	route, method int16
-	status        int32
+	route  int
+	method string
+	status int
 }
 
-// histogram counts observations (0 or more) by upper bound; sum is in billionths.
+// histogram counts observations (0 or more) by upper bound.
 type histogram struct {
-	bounds  []float64
-	le      []string        // bounds as they are shown, +Inf last
-	buckets []atomic.Uint64 // one more than bounds
-	sum     atomic.Uint64
+	bounds []float64
+	counts []uint64
+	sum    float64
 }
 
 func newHistogram(bounds []float64) *histogram {
-	h := &histogram{bounds: bounds, buckets: make([]atomic.Uint64, len(bounds)+1)}
-	for _, b := range bounds {
-		h.le = append(h.le, strconv.FormatFloat(b, 'g', -1, 64))
-	}
-	h.le = append(h.le, "+Inf")
-	return h
+	return &histogram{bounds: bounds, counts: make([]uint64, len(bounds))}
 }
 
 func (h *histogram) observe(v float64) {
 	i, _ := slices.BinarySearch(h.bounds, v)
-	h.buckets[i].Add(1)
-	h.sum.Add(uint64(v * 1e9))
-}
-
-// counters count by label. A new label is added to a copy of the map, so that nobody who counts waits for it.
-type counters[L comparable] struct {
-	now atomic.Pointer[map[L]*atomic.Uint64]
-	mu  sync.Mutex // of who adds a label
-}
-
-func (c *counters[L]) counts() map[L]*atomic.Uint64 {
-	if m := c.now.Load(); m != nil {
-		return *m
-	}
-	return nil
-}
-
-func (c *counters[L]) add(label L) {
-	n := c.counts()[label]
-	if n == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if n = c.counts()[label]; n == nil {
-			m := map[L]*atomic.Uint64{}
-			maps.Copy(m, c.counts())
-			n = new(atomic.Uint64)
-			m[label] = n
-			c.now.Store(&m)
-		}
-	}
-	n.Add(1)
+	h.counts[i]++
+	h.sum += v
 }
 
 // events of a kind of object.
@@ -90,19 +59,22 @@ type events struct{ created, read, burned, expired, deleted atomic.Uint64 }
 
 type metrics struct {
 	start                              time.Time
-	patterns                           []string // of the route table, "none" last
-	durations                          []*histogram
-	groups, commits                    *histogram // operations and seconds of each commit
-	requestBytes, answerBytes          atomic.Uint64
 	pastes, shorts                     events
 	workIssued, workSolved, workFailed atomic.Uint64
 	ignoredHeaders, refusedConnections atomic.Uint64
-	requests                           counters[requestLabels]
-	reasons                            counters[string]
+	patterns                           []string // of the route table, "none" last
+
+	mu                        sync.Mutex
+	durations                 []*histogram // by route
+	groups, commits           *histogram   // operations and seconds of each commit
+	requestBytes, answerBytes int64
+	requests                  map[requestLabels]uint64
+	reasons                   map[string]uint64
 }
 
 func newMetrics(start time.Time) *metrics {
-	return &metrics{start: start, groups: newHistogram(groupBounds), commits: newHistogram(durationBounds)}
+	return &metrics{start: start, groups: newHistogram(groupBounds), commits: newHistogram(durationBounds),
+		requests: map[requestLabels]uint64{}, reasons: map[string]uint64{}}
 }
 
 // addRoute returns the number under which a route's requests are recorded.
@@ -113,17 +85,21 @@ func (m *metrics) addRoute(pattern string) int {
 
 // request records one request; route is the number of its pattern.
 func (m *metrics) request(route int, method string, status int, reason string, took time.Duration, in, out int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.durations[route].observe(took.Seconds())
-	m.requestBytes.Add(uint64(in))
-	m.answerBytes.Add(uint64(out))
-	m.requests.add(requestLabels{int16(route), int16(slices.Index(methods, method)), int32(status)})
+	m.requestBytes += in
+	m.answerBytes += out
+	m.requests[requestLabels{route, method, status}]++
 	if reason != "" {
-		m.reasons.add(reason)
+		m.reasons[reason]++
 	}
 }
 
 // commit records a commit of n operations.
 func (m *metrics) commit(n int, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.groups.observe(float64(n))
 	m.commits.observe(took.Seconds())
 }
@@ -132,100 +108,94 @@ func (m *metrics) commit(n int, took time.Duration) {
 type exposition struct{ bytes.Buffer }
 
 func (e *exposition) family(name, kind, help string) {
-	e.WriteString("# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n")
+	fmt.Fprintf(e, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
-// sample writes a line; labels are pieces of what stands between the braces, their values from closed lists that need no
-// escaping. Pieces, because putting them together first cost more than all the rest.
-func (e *exposition) sample(name string, v float64, labels ...string) {
-	e.WriteString(name)
-	for i, piece := range labels {
-		if i == 0 {
-			e.WriteByte('{')
-		}
-		e.WriteString(piece)
+// sample writes a line; labels are what stands between its braces, if any.
+func (e *exposition) sample(name string, v float64, labels string) {
+	if labels != "" {
+		name += "{" + labels + "}"
 	}
-	if len(labels) > 0 {
-		e.WriteByte('}')
-	}
-	e.WriteByte(' ')
-	e.Write(strconv.AppendFloat(e.AvailableBuffer(), v, 'g', -1, 64))
-	e.WriteByte('\n')
+	fmt.Fprintln(e, name, v)
 }
 
 func (e *exposition) one(name, kind, help string, v float64) {
 	e.family(name, kind, help)
-	e.sample(name, v)
+	e.sample(name, v, "")
 }
 
 // histogram writes a histogram's lines; label, if any, ends with a comma.
 func (e *exposition) histogram(name, label string, h *histogram) {
-	bucket, n := name+"_bucket", uint64(0)
-	for i := range h.buckets {
-		n += h.buckets[i].Load()
-		e.sample(bucket, float64(n), label, `le="`, h.le[i], `"`)
+	n := uint64(0)
+	for i, bound := range h.bounds {
+		n += h.counts[i]
+		e.sample(name+"_bucket", float64(n), fmt.Sprintf(`%sle="%v"`, label, bound))
 	}
-	var own []string
-	if label != "" {
-		own = []string{label[:len(label)-1]}
-	}
-	e.sample(name+"_sum", float64(h.sum.Load())/1e9, own...)
-	e.sample(name+"_count", float64(n), own...)
+	label = strings.TrimSuffix(label, ",")
+	e.sample(name+"_sum", h.sum, label)
+	e.sample(name+"_count", float64(n), label)
 }
 
 func (e *exposition) events(name, help string, ev *events) {
 	e.family(name, "counter", help)
-	for _, c := range []struct {
-		event string
-		n     *atomic.Uint64
-	}{{"created", &ev.created}, {"read", &ev.read}, {"burned", &ev.burned}, {"expired", &ev.expired}, {"deleted", &ev.deleted}} {
-		e.sample(name, float64(c.n.Load()), `event="`, c.event, `"`)
-	}
+	e.sample(name, float64(ev.created.Load()), `event="created"`)
+	e.sample(name, float64(ev.read.Load()), `event="read"`)
+	e.sample(name, float64(ev.burned.Load()), `event="burned"`)
+	e.sample(name, float64(ev.expired.Load()), `event="expired"`)
+	e.sample(name, float64(ev.deleted.Load()), `event="deleted"`)
 }
 
 // write shows what the requests left behind.
 func (m *metrics) write(e *exposition) {
-	requests, reasons := m.requests.counts(), m.reasons.counts()
-	e.family("flaskpaste_requests_total", "counter", "Requests by route, method and status.")
-	used := map[int]bool{}
-	for _, l := range slices.SortedFunc(maps.Keys(requests), func(a, b requestLabels) int {
-		return cmp.Or(cmp.Compare(a.route, b.route), cmp.Compare(a.method, b.method), cmp.Compare(a.status, b.status))
-	}) {
-		used[int(l.route)] = true
-		e.sample("flaskpaste_requests_total", float64(requests[l].Load()), `route="`, m.patterns[l.route], `",method="`,
-			methods[l.method], `",status="`, strconv.Itoa(int(l.status)), `"`)
-	}
-	e.family("flaskpaste_request_duration_seconds", "histogram", "Time from the request's header to the end of the answer, by route.")
-	for i, h := range m.durations {
-		if used[i] {
-			e.histogram("flaskpaste_request_duration_seconds", `route="`+m.patterns[i]+`",`, h)
-		}
-	}
-	e.one("flaskpaste_request_bytes_total", "counter", "Bytes of request bodies read.", float64(m.requestBytes.Load()))
-	e.one("flaskpaste_response_bytes_total", "counter", "Bytes of answer bodies sent.", float64(m.answerBytes.Load()))
-	e.family("flaskpaste_refusals_total", "counter", "Answers that were errors, by their code.")
-	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		e.sample("flaskpaste_refusals_total", float64(reasons[reason].Load()), `reason="`, reason, `"`)
-	}
-	e.one("flaskpaste_refused_connections_total", "counter", "Connections closed at once: too many in all or from one address.",
-		float64(m.refusedConnections.Load()))
-	e.family("flaskpaste_commit_operations", "histogram", "Operations in one commit.")
-	e.histogram("flaskpaste_commit_operations", "", m.groups)
-	e.family("flaskpaste_commit_duration_seconds", "histogram", "Time of one commit, its operations included.")
-	e.histogram("flaskpaste_commit_duration_seconds", "", m.commits)
+	m.writeRequests(e)
+	e.one("flaskpaste_refused_connections_total", "counter",
+		"Connections closed at once: too many in all or from one address.", float64(m.refusedConnections.Load()))
 	e.events("flaskpaste_pastes_total", "Pastes created, read, burned, expired and deleted.", &m.pastes)
 	e.events("flaskpaste_short_urls_total", "Short URLs created, followed, expired and deleted.", &m.shorts)
 	e.family("flaskpaste_pow_total", "counter", "Proofs of work: challenges issued, proofs taken, proofs refused.")
 	e.sample("flaskpaste_pow_total", float64(m.workIssued.Load()), `event="issued"`)
 	e.sample("flaskpaste_pow_total", float64(m.workSolved.Load()), `event="solved"`)
 	e.sample("flaskpaste_pow_total", float64(m.workFailed.Load()), `event="failed"`)
-	e.one("flaskpaste_ignored_headers_total", "counter", "Requests whose proxy headers were ignored: their peer is no trusted proxy.", float64(m.ignoredHeaders.Load()))
+	e.one("flaskpaste_ignored_headers_total", "counter",
+		"Requests whose proxy headers were ignored: their peer is no trusted proxy.", float64(m.ignoredHeaders.Load()))
 	e.family("flaskpaste_build_info", "gauge", "Always 1; the version is a label.")
-	e.sample("flaskpaste_build_info", 1, `version="`, version, `",go="`, runtime.Version(), `"`)
+	e.sample("flaskpaste_build_info", 1, `version="`+version+`",go="`+runtime.Version()+`"`)
 	e.one("process_start_time_seconds", "gauge", "Unix time of the start.", float64(m.start.UnixMilli())/1000)
 	e.one("go_goroutines", "gauge", "Goroutines.", float64(runtime.NumGoroutine()))
 	rss, cpu, files := processUsage()
 	e.one("process_resident_memory_bytes", "gauge", "Resident memory.", float64(rss))
 	e.one("process_cpu_seconds_total", "counter", "User and system time.", cpu.Seconds())
 	e.one("process_open_fds", "gauge", "Open file descriptors.", float64(files))
+}
+
+// writeRequests shows what the lock guards.
+func (m *metrics) writeRequests(e *exposition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	const requests, durations = "flaskpaste_requests_total", "flaskpaste_request_duration_seconds"
+	e.family(requests, "counter", "Requests by route, method and status.")
+	used := map[int]bool{}
+	for _, l := range slices.SortedFunc(maps.Keys(m.requests), func(a, b requestLabels) int {
+		return cmp.Or(a.route-b.route, strings.Compare(a.method, b.method), a.status-b.status)
+	}) {
+		used[l.route] = true
+		e.sample(requests, float64(m.requests[l]),
+			fmt.Sprintf(`route="%s",method="%s",status="%d"`, m.patterns[l.route], l.method, l.status))
+	}
+	e.family(durations, "histogram", "Time from the request's header to the end of the answer, by route.")
+	for i, h := range m.durations {
+		if used[i] {
+			e.histogram(durations, `route="`+m.patterns[i]+`",`, h)
+		}
+	}
+	e.one("flaskpaste_request_bytes_total", "counter", "Bytes of request bodies read.", float64(m.requestBytes))
+	e.one("flaskpaste_response_bytes_total", "counter", "Bytes of answer bodies sent.", float64(m.answerBytes))
+	e.family("flaskpaste_refusals_total", "counter", "Answers that were errors, by their code.")
+	for _, reason := range slices.Sorted(maps.Keys(m.reasons)) {
+		e.sample("flaskpaste_refusals_total", float64(m.reasons[reason]), `reason="`+reason+`"`)
+	}
+	e.family("flaskpaste_commit_operations", "histogram", "Operations in one commit.")
+	e.histogram("flaskpaste_commit_operations", "", m.groups)
+	e.family("flaskpaste_commit_duration_seconds", "histogram", "Time of one commit, its operations included.")
+	e.histogram("flaskpaste_commit_duration_seconds", "", m.commits)
 }

@@ -4,25 +4,21 @@ package main
 // (client side).
 //
 // A challenge is its own record: nonce, expiry and difficulty under an HMAC (RFC 2104, FIPS 180-4), so issuing one
-// costs no memory. Invariants: every field is checked for its one spelling before anything is computed; a missing field
-// is a failure; the signature covers the purpose and the length of each field, so no field of one token fits another; a
-// proof that was spent is remembered for as long as it could be used, or none is taken at all. It must never know
-// requests, the store or a clock: `now` is wall time for expiries (they are on the wire), monotonic time for the
-// anti-flood.
+// costs no memory. Invariants: a missing field is a failure; the signature covers the purpose and the length of each
+// field, so no field of one token fits another, and nothing is believed or computed before it was compared; a proof
+// that was spent is remembered for as long as it could be used, or none is taken at all. It must never know requests,
+// the store or a clock: `now` is wall time for expiries (they are on the wire), monotonic time for the anti-flood.
 
 import (
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"maps"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,8 +65,7 @@ type challenges struct {
 
 	mu    sync.Mutex
 	spent map[[16]byte]int64 // nonce -> the Unix second until which it must be remembered
-	walk  int                // so many make it worth a walk to forget the old ones
-	last  int64              // the second of the last walk: not twice in one
+	last  int64              // the second in which the old ones were last forgotten: a walk of some ms
 }
 
 func newChallenges() *challenges {
@@ -107,27 +102,26 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 	if token == "" && solution == "" {
 		return nonce, 0, errPowMissing
 	}
-	n, rest, _ := strings.Cut(token, ":")
-	e, rest, _ := strings.Cut(rest, ":")
-	b, signature, _ := strings.Cut(rest, ":")
-	until, okE := parseDecimal(e)
-	bits, okB := parseDecimal(b)
-	_, okN := parseDecimal(solution) // ^(0|[1-9][0-9]{0,18})$; what is hashed is the text itself
-	switch {
-	case !isHex(n, 32) || !isHex(signature, 64) || !okE || !okB || !okN || until > math.MaxInt64 ||
-		bits < 1 || bits > 64:
+	f := strings.SplitN(token, ":", 5)
+	_, canonical := parseDecimal(solution) // ^(0|[1-9][0-9]{0,18})$; what is hashed is the text itself
+	if len(f) != 4 || !canonical {
 		return nonce, 0, errPowMalformed
-	case subtle.ConstantTimeCompare([]byte(signature), []byte(c.sign(purpose, n, e, b))) != 1:
+	}
+	if !hmac.Equal([]byte(f[3]), []byte(c.sign(purpose, f[0], f[1], f[2]))) {
 		return nonce, 0, errPowSignature
-	case int64(until) <= now.Unix():
+	}
+	expires, _ = strconv.ParseInt(f[1], 10, 64) // as issue wrote them: the signature says so
+	bits, _ := strconv.Atoi(f[2])
+	switch {
+	case expires <= now.Unix():
 		return nonce, 0, errPowExpired
-	case int(bits) < least:
+	case bits < least:
 		return nonce, 0, errPowEasy
-	case !workDone(n, solution, int(bits)):
+	case !workDone(f[0], solution, bits):
 		return nonce, 0, errPowWrong
 	}
-	hex.Decode(nonce[:], []byte(n)) // checked above
-	return nonce, int64(until), nil
+	hex.Decode(nonce[:], []byte(f[0]))
+	return nonce, expires, nil
 }
 
 // spend marks a proof as used until no request that came with it can be running any more. An error: it was not marked.
@@ -135,9 +129,9 @@ func (c *challenges) verify(purpose, token, solution string, least int, now time
 func (c *challenges) spend(nonce [16]byte, until, now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.spent) >= c.walk && now != c.last {
+	if len(c.spent) >= spentMost && now != c.last {
 		maps.DeleteFunc(c.spent, func(_ [16]byte, until int64) bool { return until <= now })
-		c.walk, c.last = min(spentMost, max(1024, 2*len(c.spent))), now // twice as many: a walk costs each a constant
+		c.last = now
 	}
 	if _, ok := c.spent[nonce]; ok {
 		return errPowSpent
@@ -176,61 +170,71 @@ const (
 )
 
 // antiflood raises the difficulty while many clients create. With n the creations that count, the formula gives
-// min(max(base, most), base + floodStep*floor(n/threshold)). The difficulty follows it up at once, and down by one step
-// for each floodDecay during which it gave less.
+// min(max(base, most), base + floodStep*floor(n/threshold)). The difficulty is the highest that it gave until now, less
+// a step for each floodDecay since then.
 type antiflood struct {
 	base, most, threshold int // bits, bits, creations
-	levels                int // steps from base to most; 0 = off
 
 	mu     sync.Mutex
-	recent []creation        // that count, oldest first; the newest levels*threshold, for more change nothing
-	shares map[clientKey]int // how many of them are a client's, and a /48's
-	level  int               // steps above base
-	since  time.Time         // if the formula gives less than level: since when, or when the level last fell
+	recent []creation  // the last that count, oldest first: as many as the highest level takes, for more change nothing
+	until  []time.Time // [i]: when the formula last gave i+1 steps, or will
 }
 
 type creation struct {
-	key, wide clientKey
-	at        time.Time
+	key clientKey
+	at  time.Time
 }
 
 // newAntiflood takes bits for base (0 = off) and most, and creations (1 or more) for threshold.
 func newAntiflood(base, most, threshold int) *antiflood {
-	a := &antiflood{base: base, most: max(base, most), threshold: threshold, shares: map[clientKey]int{}}
+	a := &antiflood{base: base, most: max(base, most), threshold: threshold}
 	if base > 0 {
-		a.levels = (a.most - base + floodStep - 1) / floodStep
+		a.until = make([]time.Time, (a.most-base+floodStep-1)/floodStep)
+		a.recent = make([]creation, threshold*len(a.until)) // of the year 1: none of them counts
 	}
 	return a
 }
 
-// note counts a creation by a client that nobody vouched for.
+// note counts a creation by a client that nobody vouched for, in place of the client's or the /48's own first if they
+// have their share, else of the oldest.
 func (a *antiflood) note(key clientKey, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.settle(now)
-	if a.levels == 0 {
+	if len(a.recent) == 0 {
 		return
 	}
 	wide, _ := key.wide()
-	switch {
-	case a.shares[key] >= floodShare: // the fourth takes the place of the first
-		a.forget(slices.IndexFunc(a.recent, func(c creation) bool { return c.key == key }))
-	case a.shares[wide] >= wideFactor*floodShare:
-		a.forget(slices.IndexFunc(a.recent, func(c creation) bool { return c.wide == wide }))
-	case len(a.recent) == a.levels*a.threshold:
-		a.forget(0)
+	i, own, near := len(a.recent)-1, 0, 0
+	for ; i > 0; i-- {
+		if a.recent[i].key == key {
+			own++
+		}
+		if around, _ := a.recent[i].key.wide(); around == wide {
+			near++
+		}
+		if own == floodShare || near == wideFactor*floodShare {
+			break
+		}
 	}
-	a.recent = append(a.recent, creation{key, wide, now})
-	a.share(key, 1)
-	a.level = max(a.level, len(a.recent)/a.threshold)
+	copy(a.recent[1:], a.recent[:i])
+	a.recent = append(a.recent[1:], creation{key, now})
+	for i := range a.until {
+		first := a.recent[len(a.recent)-(i+1)*a.threshold].at
+		if now.Sub(first) < floodWindow {
+			a.until[i] = first.Add(floodWindow)
+		}
+	}
 }
 
 // difficulty returns what a new challenge asks for, in bits; 0 = no work.
 func (a *antiflood) difficulty(now time.Time) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.settle(now)
-	return min(a.most, a.base+floodStep*a.level)
+	level := 0
+	for i, until := range a.until {
+		level = max(level, i+1-int(max(0, now.Sub(until))/floodDecay))
+	}
+	return min(a.most, a.base+floodStep*level)
 }
 
 // elevated says whether the difficulty is above its base.
@@ -240,59 +244,23 @@ func (a *antiflood) elevated(now time.Time) bool { return a.difficulty(now) > a.
 // rose.
 func (a *antiflood) least(now time.Time) int { return a.difficulty(now) - floodStep }
 
-// settle goes through what has happened by itself until now, in order, so the outcome does not depend on who asks when.
-func (a *antiflood) settle(now time.Time) {
-	for len(a.recent) > 0 && now.Sub(a.recent[0].at) >= floodWindow {
-		left := a.recent[0].at.Add(floodWindow)
-		a.fall(left)
-		a.forget(0)
-		if len(a.recent) == a.level*a.threshold-1 {
-			a.since = left
-		}
-	}
-	a.fall(now)
-}
-
-func (a *antiflood) fall(now time.Time) {
-	for len(a.recent)/a.threshold < a.level && now.Sub(a.since) >= floodDecay {
-		a.level--
-		a.since = a.since.Add(floodDecay)
-	}
-}
-
-func (a *antiflood) forget(i int) {
-	a.share(a.recent[i].key, -1)
-	copy(a.recent[1:], a.recent[:i])
-	a.recent = a.recent[1:]
-}
-
-func (a *antiflood) share(key clientKey, n int) {
-	for k, ok := key, true; ok; k, ok = k.wide() {
-		if a.shares[k] += n; a.shares[k] == 0 {
-			delete(a.shares, k)
-		}
-	}
-}
-
 const solveRun = 100_000 // tries between looks at the context: some 5 ms; a power of ten: one length of number a run
 
-// solve finds the solution of a challenge, on that many cores; progress (may be nil) is told every few milliseconds,
-// from one goroutine, how many numbers were tried. It ends with ctx.Err() when the caller gives up.
+// solve finds the solution of a challenge (nonce: 32 hex digits, difficulty: 0 to 64), on that many cores; progress
+// (may be nil) is told every few milliseconds, from one goroutine, how many numbers were tried. It ends with ctx.Err()
+// when the caller gives up.
 func solve(ctx context.Context, nonce string, difficulty, workers int, progress func(tried uint64)) (string, error) {
-	if !isHex(nonce, 32) || difficulty < 0 || difficulty > 64 {
-		return "", errors.New("the server's challenge is malformed")
-	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var run atomic.Uint64
-	var found atomic.Pointer[string]
 	var wg sync.WaitGroup
-	for i := range max(1, workers) {
+	found := make(chan string, workers)
+	for i := range workers {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				n := run.Add(1)
 				if s := solveFrom(nonce, difficulty, n*solveRun); s != "" {
-					found.Store(&s)
+					found <- s
 					stop()
 				}
 				if i == 0 && progress != nil {
@@ -302,10 +270,12 @@ func solve(ctx context.Context, nonce string, difficulty, workers int, progress 
 		})
 	}
 	wg.Wait()
-	if s := found.Load(); s != nil {
-		return *s, nil
+	select {
+	case s := <-found:
+		return s, nil
+	default:
+		return "", ctx.Err()
 	}
-	return "", ctx.Err()
 }
 
 // solveFrom tries solveRun numbers from first, a multiple of it. The message fits one block of SHA-256, so the block is

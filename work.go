@@ -83,7 +83,8 @@ func (p *permit) countDuplicate(sum []byte, size int64) error {
 	}
 	mac := hmac.New(sha256.New, s.dedupKey[:])
 	mac.Write(sum)
-	x := due{rateDuplicate, p.q.key.withContent([8]byte(mac.Sum(nil))), 1, 1}
+	x := due{rateDuplicate, p.q.key, 1, 1}
+	x.key.content = [8]byte(mac.Sum(nil))
 	d := s.limiter.take(x, s.now())
 	if !d.allowed {
 		wait := max(1, seconds(d.retryAfter))

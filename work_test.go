@@ -849,7 +849,7 @@ func TestDerivations(t *testing.T) {
 		wait    int
 		who     func(i int) string
 	}{
-		{"everybody", ts.kdf.total, 8, func(i int) string { return fmt.Sprintf("192.0.2.%d", i) }},
+		{"everybody", ts.kdf.held.total, 8, func(i int) string { return fmt.Sprintf("192.0.2.%d", i) }},
 		{"one client", 1, 2, func(int) string { return "203.0.113.1" }},
 		{"one /48", 1, 2, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) }},
 	} {
