@@ -25,7 +25,7 @@ const (
 	transferWait  = time.Second // for a slot: bursts of one client take their turns
 	transferRetry = 5           // seconds
 	dedupFrom     = 64          // bytes below which nothing is a duplicate: everybody's first paste is "hello"
-	limitsMost    = 100_000     // limits remembered: some 10 MiB
+	limitsMost    = 100_000     // limits remembered: some 4 MiB
 	trustedFactor = 5           // what a trusted client has of the rates of creations, reads and bytes
 )
 
