@@ -171,31 +171,24 @@ func TestConfigSystemd(t *testing.T) {
 func TestConfigWarnings(t *testing.T) {
 	const key, nets = "FLASKPASTE_PROXY_SECRET=sixteen-letters!", "FLASKPASTE_TRUSTED_PROXIES="
 	for _, c := range []struct {
-		name, warning, finding string
-		env                    []string
+		name, warning string
+		env           []string
 	}{
-		{"short password", "PKI_CA_PASSWORD is short", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
-		{"password", "", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
-		{"everybody", "a /0", "", []string{key, nets + "10.0.0.0/8,::/0"}},
-		{"everybody, IPv4", "a /0", "", []string{key, nets + "0.0.0.0/0"}},
-		{"secret for nobody", "TRUSTED_PROXIES is not", "", []string{key}},
-		{"secret for a Unix socket", "", "", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
-		{"secret for sockets handed over", "", "", []string{key, "LISTEN_FDS=1"}},
-		{"proxies without a secret", "", "PROXY_SECRET is not", []string{nets + "10.0.0.1"}},
-		{"both", "", "", []string{key, nets + "10.0.0.1"}},
+		{"short password", "PKI_CA_PASSWORD is short", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
+		{"password", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
+		{"everybody", "a /0", []string{nets + "10.0.0.0/8,::/0"}},
+		{"everybody, IPv4", "a /0", []string{key, nets + "0.0.0.0/0"}},
+		{"secret for nobody", "TRUSTED_PROXIES is not", []string{key}},
+		{"secret for a Unix socket", "", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
+		{"secret for sockets handed over", "", []string{key, "LISTEN_FDS=1"}},
+		{"proxies without a secret", "PROXY_SECRET is not", []string{nets + "10.0.0.1"}},
+		{"both", "", []string{key, nets + "10.0.0.1"}},
 	} {
 		cfg, err := loadConfig(c.env)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
-			continue
-		}
-		for _, w := range []struct {
-			got  []string
-			want string
-		}{{cfg.warnings, c.warning}, {cfg.findings(), c.finding}} {
-			if n := min(len(w.want), 1); len(w.got) != n || n == 1 && !strings.Contains(w.got[0], w.want) {
-				t.Errorf("%s: %q, want one with %q", c.name, w.got, w.want)
-			}
+		} else if n := min(len(c.warning), 1); len(cfg.warnings) != n || n == 1 && !strings.Contains(cfg.warnings[0], c.warning) {
+			t.Errorf("%s: %q, want one with %q", c.name, cfg.warnings, c.warning)
 		}
 	}
 }
@@ -344,12 +337,25 @@ func TestParseSpan(t *testing.T) {
 	}
 }
 
+// settingsPage is docs/settings.md, made of the parser's own table.
+func settingsPage() string {
+	page := "# Settings\n\nEverything is set by environment variables. `flaskpaste serve --help` lists them, too.\n"
+	for _, s := range settings(new(config)) {
+		if s.name == "" {
+			page += "\n## " + s.help + "\n\n| setting | default | takes | for |\n|---|---|---|---|\n"
+		} else {
+			page += fmt.Sprintf("| `%s%s` | %s | %s | %s |\n", envPrefix, s.name, cmp.Or(s.def, "empty"), s.takes, s.help)
+		}
+	}
+	return page + settingsNote
+}
+
 // TestConfigHelp: help and page show every setting as the table has it, and no other; each takes its default.
 func TestConfigHelp(t *testing.T) {
 	help, page, names := configHelp(), settingsPage(), map[string]bool{}
 	for _, s := range settings(new(config)) {
 		if s.name == "" {
-			if !strings.Contains(help, "\n\n"+s.help+"\n  F") || !strings.Contains(page, "\n## "+s.help+"\n\n|") {
+			if !strings.Contains(help, "\n\n"+s.help+"\n  F") {
 				t.Errorf("no heading %q", s.help)
 			}
 			continue
@@ -361,9 +367,6 @@ func TestConfigHelp(t *testing.T) {
 		def := cmp.Or(s.def, "empty")
 		if !strings.Contains(help, fmt.Sprintf("  FLASKPASTE_%s (%s): %s\n      %s\n", s.name, def, s.takes, s.help)) {
 			t.Errorf("help lacks %s", s.name)
-		}
-		if !strings.Contains(page, fmt.Sprintf("| `FLASKPASTE_%s` | %s | %s | %s |\n", s.name, def, s.takes, s.help)) {
-			t.Errorf("page lacks %s", s.name)
 		}
 		words := strings.Split(s.takes, ", ")
 		for _, w := range words { // a choice takes each of its words
