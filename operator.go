@@ -394,12 +394,9 @@ func (o *operator) issue(words []string) error {
 	if err != nil {
 		return err
 	}
-	der, err := issueLeaf(ca, key.Public(), name, o.days, o.now, o.cfg.crlURL())
+	c := &certificate{name: name, vouched: true, admin: o.asAdmin}
+	der, err := issueLeaf(ca, key.Public(), c, o.days, o.now, o.cfg.crlURL())
 	if err != nil {
-		return err
-	}
-	c := &certificate{vouched: true, admin: o.asAdmin}
-	if err := c.describe(der, o.now.Unix()); err != nil {
 		return err
 	}
 	path := o.file
