@@ -433,8 +433,8 @@ func (s *server) enrol(q *request) error {
 	return err
 }
 
-// onlyParameter returns the value of the parameter that is the whole query, standard without a query. Not ok: it is
-// something else. What is behind a second parameter, or an escape, is in the value and no value that is taken here.
+// onlyParameter returns the value of the parameter that is the whole query, standard without a query. Not ok: the
+// query is something else. A second parameter or an escape becomes part of the value, and no value here has any.
 func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
 	if q.r.URL.RawQuery == "" {
 		return standard, true
@@ -443,21 +443,23 @@ func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
 }
 
 // mayAsk refuses where this server signs nothing, and who is less than least.
-func (s *server) mayAsk(q *request, least tier, refused error) error {
+func (s *server) mayAsk(q *request, least tier) error {
 	switch {
 	case !s.issues():
 		return errPKIOff
 	case q.tier == anonymous:
 		return errNoIdentity
+	case q.tier < trusted && least == trusted:
+		return refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
 	case q.tier < least:
-		return refused
+		return errNotAdmin
 	}
 	return nil
 }
 
 // issue answers POST /pki/issue: an admin vouches for a new owner.
 func (s *server) issue(q *request) error {
-	if err := s.mayAsk(q, admin, errNotAdmin); err != nil {
+	if err := s.mayAsk(q, admin); err != nil {
 		return err
 	}
 	text, ok := q.onlyParameter("days", strconv.FormatInt(s.cfg.certDays, 10))
@@ -470,8 +472,7 @@ func (s *server) issue(q *request) error {
 
 // renew answers POST /pki/renew: another certificate in the caller's line, with the rights that the line has.
 func (s *server) renew(q *request) error {
-	if err := s.mayAsk(q, trusted, refuse(403, "not_trusted",
-		"this needs a client certificate that this server issued", "")); err != nil {
+	if err := s.mayAsk(q, trusted); err != nil {
 		return err
 	}
 	return s.certify(q, "renewal", q.who.sha256, "", &certificate{name: q.who.name}, s.cfg.certDays)
