@@ -103,6 +103,12 @@ type variable struct {
 	help             string
 }
 
+// isSecret tells what may come from elsewhere, too, and is never shown.
+func (v variable) isSecret() bool {
+	_, is := v.to.(bound[secret])
+	return is
+}
+
 // settings lists all of them, bound to c.
 func settings(c *config) []variable {
 	const aSize, someSize, aTime = "a size like 3MiB", "a size like 3MiB, not 0", "a time like 90s or 7d, not 0"
@@ -193,9 +199,6 @@ func settings(c *config) []variable {
 	}
 }
 
-// isSecret tells the settings that may come from elsewhere, too, and are never shown.
-func isSecret(name string) bool { return name == "PROXY_SECRET" || name == "PKI_CA_PASSWORD" }
-
 // loadConfig reads environ: "NAME=value" each, as of os.Environ; of two the last one counts. Its error is one line.
 func loadConfig(environ []string) (*config, error) {
 	c, env := new(config), map[string]string{}
@@ -215,7 +218,7 @@ func loadConfig(environ []string) (*config, error) {
 		if s.name == "" {
 			continue
 		}
-		if isSecret(s.name) {
+		if s.isSecret() {
 			if err := c.findSecret(s.name, env); err != nil {
 				return nil, fmt.Errorf("%s%s: %w", envPrefix, s.name, err)
 			}
@@ -235,7 +238,7 @@ func loadConfig(environ []string) (*config, error) {
 		}
 		if s.to.UnmarshalText([]byte(value)) != nil {
 			var shown any = value
-			if isSecret(s.name) {
+			if s.isSecret() {
 				shown = secret(value)
 			}
 			return nil, fmt.Errorf("%s%s: bad value %q: it takes %s", envPrefix, s.name, shown, s.takes)
@@ -273,7 +276,7 @@ func (c *config) warn(format string, args ...any) {
 func (c *config) checkNames(env map[string]string) error {
 	known := map[string]bool{"SERVER": true} // the client's
 	for _, s := range settings(c) {
-		known[s.name], known[s.name+"_FILE"] = s.name != "", isSecret(s.name)
+		known[s.name], known[s.name+"_FILE"] = s.name != "", s.isSecret()
 	}
 	for _, full := range slices.Sorted(maps.Keys(env)) {
 		name, ours := strings.CutPrefix(full, envPrefix)

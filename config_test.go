@@ -324,17 +324,6 @@ func FuzzEnvFile(f *testing.F) {
 	})
 }
 
-// TestParseSpan: the borders; what settings make of times is in TestConfigValues.
-func TestParseSpan(t *testing.T) {
-	for v, want := range map[string]int64{"0": 0, "9223372036854775807": 9223372036854775807, "0s": 0, "1m1m": 120,
-		"1w2d3h4m5s": 788645, "9223372036854775807s": 9223372036854775807, "9223372036854775808": -1, "": -1, "s": -1,
-		"9223372036854775807s1s": -1, "9223372036854775807w": -1, "1d12": -1, "1ms": -1, "-1s": -1, "1D": -1} {
-		if n, err := parseSpan(v); (err != nil) != (want < 0) || err == nil && n != want {
-			t.Errorf("%q: %d, %v", v, n, err)
-		}
-	}
-}
-
 // settingsPage is docs/settings.md, made of the parser's own table.
 func settingsPage() string {
 	page := "# Settings\n\nEverything is set by environment variables. `flaskpaste serve --help` lists them, too.\n"

@@ -183,10 +183,11 @@ func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 		e.Limit = csrMax
 		return nil, e
 	}
-	text = bytes.TrimSpace(text)
-	block, rest := pem.Decode(text)
 	// Decode skips text before a block and blocks that it cannot read: both would hide a second request.
-	if !csrBegin.Match(text) || bytes.Count(text, []byte("-----BEGIN")) != 1 || block == nil ||
+	text, begin := bytes.TrimSpace(text), []byte("-----BEGIN")
+	block, rest := pem.Decode(text)
+	if !bytes.HasPrefix(text, begin) || bytes.Count(text, begin) != 1 || block == nil ||
+		strings.TrimPrefix(block.Type, "NEW ") != "CERTIFICATE REQUEST" || // NEW is how keytool writes it
 		len(block.Headers) != 0 || len(rest) != 0 {
 		return nil, badCSR("the body must be exactly one PEM block CERTIFICATE REQUEST and nothing else")
 	}
@@ -213,9 +214,6 @@ func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	}
 	return csr, nil
 }
-
-// csrBegin is how a request begins; NEW is how older tools write it, keytool among them.
-var csrBegin = regexp.MustCompile(`^-----BEGIN (NEW )?CERTIFICATE REQUEST-----`)
 
 // keyAllowed reports whether a client may use this key; the upper bounds keep each later handshake cheap.
 func keyAllowed(pub any) bool {
