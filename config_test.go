@@ -170,25 +170,23 @@ func TestConfigSystemd(t *testing.T) {
 func TestConfigWarnings(t *testing.T) {
 	const key, nets = "FLASKPASTE_PROXY_SECRET=sixteen-letters!", "FLASKPASTE_TRUSTED_PROXIES="
 	for _, c := range []struct {
-		name, warning string
-		env           []string
+		warning string
+		env     []string
 	}{
-		{"short password", "PKI_CA_PASSWORD is short", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
-		{"password", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
-		{"everybody", "a /0", []string{nets + "10.0.0.0/8,::/0"}},
-		{"everybody, IPv4", "a /0", []string{key, nets + "0.0.0.0/0"}},
-		{"secret for nobody", "TRUSTED_PROXIES is not", []string{key}},
-		{"secret for a Unix socket", "", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
-		{"secret for sockets handed over", "", []string{key, "LISTEN_FDS=1"}},
-		{"proxies without a secret", "PROXY_SECRET is not", []string{nets + "10.0.0.1"}},
-		{"both", "", []string{key, nets + "10.0.0.1"}},
+		{"PKI_CA_PASSWORD is short", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
+		{"", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
+		{"a /0", []string{nets + "10.0.0.0/8,::/0"}}, {"a /0", []string{key, nets + "0.0.0.0/0"}},
+		{"PROXY_SECRET is not", []string{nets + "10.0.0.1"}}, {"", []string{key, nets + "10.0.0.1"}},
+		{"TRUSTED_PROXIES is not", []string{key}}, {"", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
+		{"", []string{key, "LISTEN_FDS=1"}},
 	} {
 		cfg, err := loadConfig(c.env)
 		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
-		} else if got := strings.Join(cfg.warnings, "\n"); len(cfg.warnings) != min(len(c.warning), 1) ||
-			!strings.Contains(got, c.warning) {
-			t.Errorf("%s: %q, want one with %q", c.name, cfg.warnings, c.warning)
+			t.Fatal(err)
+		}
+		got := strings.Join(cfg.warnings, "\n")
+		if len(cfg.warnings) != min(len(c.warning), 1) || !strings.Contains(got, c.warning) {
+			t.Errorf("%q: %q, want one warning with %q", c.env, got, c.warning)
 		}
 	}
 }
@@ -198,10 +196,8 @@ func TestSecrets(t *testing.T) {
 	dir := t.TempDir()
 	save := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
-		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600))
-		if err = errors.Join(err, os.Chmod(path, mode)); err != nil {
-			t.Fatal(err)
-		}
+		must(0, errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)))
+		must(0, os.Chmod(path, mode))
 		return path
 	}
 	const text = "a-secret-of-24-letters!!"
@@ -209,37 +205,21 @@ func TestSecrets(t *testing.T) {
 	good, wide := save("good", text+"\n", 0o600), save("wide", text, 0o604)
 	mine, others := filepath.Dir(save("a/proxy_secret", text+"\n", 0o400)), filepath.Dir(save("b/other", text, 0o400))
 	const trusted = "FLASKPASTE_TRUSTED_PROXIES=10.0.0.1"
-	for _, c := range []struct {
-		name     string
-		env      []string
-		ok       bool
-		warnings int
-	}{
-		{"variable", []string{v + text}, true, 0}, {"file", []string{f + good}, true, 0},
-		{"file without a newline", []string{f + save("bare", text, 0o640)}, true, 0},
-		{"file that others can read", []string{f + wide}, true, 1}, {"credential", []string{d + mine}, true, 0},
-		{"beside credentials of others", []string{d + others, v + text}, true, 0},
-		{"variable and file", []string{v + text, f + good}, false, 0},
-		{"variable and credential", []string{v + text, d + mine}, false, 0},
-		{"file and credential", []string{f + good, d + mine}, false, 0},
-		{"empty variable and file", []string{v, f + good}, false, 0},
-		{"empty variable", []string{v}, false, 0}, {"empty file", []string{f + save("empty", "\n", 0o600)}, false, 0},
-		{"empty credential", []string{d + filepath.Dir(save("c/proxy_secret", "", 0o400))}, false, 0},
-		{"no name", []string{f}, false, 0}, {"no such file", []string{f + dir + "/none"}, false, 0},
-		{"a folder", []string{f + dir}, false, 0}, {"15 letters", []string{v + text[:15]}, false, 0},
-		{"carriage return", []string{f + save("crlf", text+"\r\n", 0o600)}, false, 0},
-		{"two newlines", []string{f + save("two", text+"\n\n", 0o600)}, false, 0},
-		{"blank", []string{v + text + " x"}, false, 0}, {"not ASCII", []string{v + text + "ü"}, false, 0},
-	} {
-		cfg, err := loadConfig(append(c.env, trusted))
-		switch {
-		case (err == nil) != c.ok:
-			t.Errorf("%s: %v", c.name, err)
-		case err == nil && (cfg.proxySecret != text || len(cfg.warnings) != c.warnings):
-			t.Errorf("%s: secret of %d bytes, warnings %q", c.name, len(cfg.proxySecret), cfg.warnings)
-		case err == nil:
-		case !strings.HasPrefix(err.Error(), v[:len(v)-1]+": "), strings.Contains(err.Error(), text[:15]):
-			t.Errorf("%s: %v", c.name, err)
+	for _, env := range [][]string{{v + text}, {f + good}, {f + save("bare", text, 0o640)}, {d + mine},
+		{d + others, v + text}, {f + wide}} {
+		cfg, err := loadConfig(append(env, trusted))
+		if err != nil || cfg.proxySecret != text || len(cfg.warnings) != strings.Count(env[0], wide) {
+			t.Errorf("%q: %v", env, err)
+		}
+	}
+	for _, env := range [][]string{{v + text, f + good}, {v + text, d + mine}, {f + good, d + mine}, {v, f + good},
+		{v}, {f + save("empty", "\n", 0o600)}, {d + filepath.Dir(save("c/proxy_secret", "", 0o400))}, // empty
+		{f}, {f + dir + "/none"}, {f + dir}, // no file
+		{v + text[:15]}, {v + text + " x"}, {v + text + "ü"}, {f + save("crlf", text+"\r\n", 0o600)},
+		{f + save("two", text+"\n\n", 0o600)}} {
+		_, err := loadConfig(append(env, trusted))
+		if s := fmt.Sprint(err); !strings.HasPrefix(s, v[:len(v)-1]+": ") || strings.Contains(s, text[:15]) {
+			t.Errorf("%q: %v", env, err)
 		}
 	}
 	for _, bad := range []string{"tab\tinside", "\xff inside"} {
