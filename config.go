@@ -13,6 +13,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -45,6 +46,9 @@ var (
 	injected = regexp.MustCompile(`^([A-Z0-9_]+?_)??(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|` +
 		`PORT_[0-9]+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)|(PORT(_[0-9]+_(TCP|UDP|SCTP))?))$`)
 
+	// envBlank is what an env file has between assignments: blanks, and comments, which end with their line.
+	envBlank = regexp.MustCompile(`^(?:[ \t\r\n]|[#;][^\r\n]*)*`)
+
 	// envLine is an assignment in an env file: name, quoted pieces, the bare rest up to the blanks at its end.
 	envLine = regexp.MustCompile(`(?s)^([A-Za-z_]\w*)[ \t]*=((?:[ \t]*(?:'[^']*'|"(?:[^"\\]|\\.)*"))*)` +
 		`[ \t]*((?:(?:[^\\ \t\r\n'"]|\\.)(?:[^\\\r\n]|\\.)*?)?)[ \t]*(?:[\r\n]|$)`)
@@ -58,9 +62,7 @@ var (
 // secret prints as [redacted] wherever it is formatted or logged.
 type secret string
 
-func (secret) String() string               { return "[redacted]" }
-func (secret) GoString() string             { return "[redacted]" }
-func (secret) LogValue() slog.Value         { return slog.StringValue("[redacted]") }
+func (secret) Format(f fmt.State, _ rune)   { io.WriteString(f, "[redacted]") }
 func (secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 // config is what the operator decided. Words are those of the settings.
@@ -101,6 +103,12 @@ type variable struct {
 	help             string
 }
 
+// isSecret tells what may come from elsewhere, too, and is never shown.
+func (v variable) isSecret() bool {
+	_, is := v.to.(bound[secret])
+	return is
+}
+
 // settings lists all of them, bound to c.
 func settings(c *config) []variable {
 	const aSize, someSize, aTime = "a size like 3MiB", "a size like 3MiB, not 0", "a time like 90s or 7d, not 0"
@@ -108,88 +116,88 @@ func settings(c *config) []variable {
 	const header = `[A-Za-z0-9-]{1,64}`
 	return []variable{
 		{help: "Where it listens"},
-		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", (*addresses)(&c.listen),
+		{"LISTEN", "127.0.0.1:5000", "host:port or unix:/path, comma-separated", to(&c.listen, listOf(address)),
 			"where to listen; ignored when systemd hands sockets over"},
-		{"URL_PREFIX", "", "a path like /paste", text{&c.prefix, `((?:/[\w~-][\w.~-]*)*)/?`}, "serve below this path"},
+		{"URL_PREFIX", "", "a path like /paste", shape(&c.prefix, `((?:/[\w~-][\w.~-]*)*)/?`), "serve below this path"},
 		{"PUBLIC_URL", "", "http(s)://host[:port]; a path goes into FLASKPASTE_URL_PREFIX",
-			text{&c.publicURL, `(https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/*`},
+			shape(&c.publicURL, `(https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/*`),
 			"base of the links in answers; default: scheme and Host of the request"},
 		{help: "Who is believed"},
-		{"TRUSTED_PROXIES", "", cidrs, (*networks)(&c.trustedProxies),
+		{"TRUSTED_PROXIES", "", cidrs, to(&c.trustedProxies, listOf(network)),
 			"peers whose address and scheme headers count; Unix sockets always do"},
-		{"PROXY_SECRET", "", "16 visible ASCII characters or more", text{(*string)(&c.proxySecret), `[!-~]{16,}`},
+		{"PROXY_SECRET", "", "16 visible ASCII characters or more", shape(&c.proxySecret, `[!-~]{16,}`),
 			"what trusted peers must send as X-Proxy-Secret; without it no certificate over TCP"},
-		{"ADDRESS_HEADER", "X-Forwarded-For", "a header", text{&c.addressHeader, header},
+		{"ADDRESS_HEADER", "X-Forwarded-For", "a header", shape(&c.addressHeader, header),
 			"the one that the proxy sets to the client's address; Forwarded is not read"},
-		{"CERT_HEADER", "X-SSL-Client-SHA1", "a header", text{&c.certHeader, header},
+		{"CERT_HEADER", "X-SSL-Client-SHA1", "a header", shape(&c.certHeader, header),
 			"the one that the proxy sets to the client's certificate or fingerprint"},
-		{"REQUIRE_CERT", "0", "0, any, trusted", text{&c.requireCert, `0|any|trusted`},
+		{"REQUIRE_CERT", "0", "0, any, trusted", shape(&c.requireCert, `0|any|trusted`),
 			"who may create: everybody, who has a certificate, who has one of this server"},
 		{help: "Sizes and lives"},
-		{"MAX_ANON", "3MiB", someSize, number{&c.maxAnon, 1, sizeMost}, "largest content without a certificate"},
-		{"MAX_AUTH", "50MiB", someSize, number{&c.maxAuth, 1, sizeMost}, "largest content with one"},
-		{"MIN_SIZE", "0", aSize, number{&c.minSize, 0, sizeMost}, "smallest content"},
-		{"MIN_ENTROPY", "0", "0 to 8 bits per byte", (*entropyBits)(&c.minEntropy),
+		{"MAX_ANON", "3MiB", someSize, within(&c.maxAnon, 1, sizeMost), "largest content without a certificate"},
+		{"MAX_AUTH", "50MiB", someSize, within(&c.maxAuth, 1, sizeMost), "largest content with one"},
+		{"MIN_SIZE", "0", aSize, within(&c.minSize, 0, sizeMost), "smallest content"},
+		{"MIN_ENTROPY", "0", "0 to 8 bits per byte", to(&c.minEntropy, bitsPerByte),
 			"least Shannon entropy of contents from 256 bytes on; 0: any"},
-		{"EXPIRY_ANON", "1d", aTime, (*timeSpan)(&c.expiryAnon), "life of a paste without a certificate, renewed by reads"},
-		{"EXPIRY_UNTRUSTED", "7d", aTime, (*timeSpan)(&c.expiryUntrusted), "life with a certificate of somebody else's"},
-		{"EXPIRY_TRUSTED", "30d", aTime, (*timeSpan)(&c.expiryTrusted), "life with a certificate of this server"},
-		{"MAX_EXPIRY", "90d", aTime, (*timeSpan)(&c.maxExpiry), "longest life of anything, renewals included"},
-		{"SHORT_URL_MAX", "2048", "a size from 16 on", number{&c.shortMax, 16, sizeMost},
+		{"EXPIRY_ANON", "1d", aTime, to(&c.expiryAnon, period),
+			"life of a paste without a certificate, renewed by reads"},
+		{"EXPIRY_UNTRUSTED", "7d", aTime, to(&c.expiryUntrusted, period), "life with a certificate of somebody else's"},
+		{"EXPIRY_TRUSTED", "30d", aTime, to(&c.expiryTrusted, period), "life with a certificate of this server"},
+		{"MAX_EXPIRY", "90d", aTime, to(&c.maxExpiry, period), "longest life of anything, renewals included"},
+		{"SHORT_URL_MAX", "2048", "a size from 16 on", within(&c.shortMax, 16, sizeMost),
 			"longest target of a short URL"},
-		{"SHORT_URL_HOSTS", "", "hosts, or *.host for all below it, comma-separated", (*hosts)(&c.shortHosts),
+		{"SHORT_URL_HOSTS", "", "hosts, or *.host for all below it, comma-separated", to(&c.shortHosts, listOf(host)),
 			"when set, targets may be on these only"},
 		{help: "Work and limits"},
-		{"POW_DIFFICULTY", "20", "0 to 40 bits", number{&c.powDifficulty, 0, 40},
+		{"POW_DIFFICULTY", "20", "0 to 40 bits", within(&c.powDifficulty, 0, 40),
 			"proof of work for a creation; 0: none, and no anti-flood"},
-		{"POW_FREE", "20", "a count", number{&c.powFree, 0, many}, "a client's creations an hour without work"},
-		{"POW_TTL", "300s", aTime, (*timeSpan)(&c.powTTL), "life of a challenge, four times that during a flood"},
-		{"ANTIFLOOD_THRESHOLD", "30", "1 to 10000", number{&c.floodThreshold, 1, 10_000},
+		{"POW_FREE", "20", "a count", within(&c.powFree, 0, many), "a client's creations an hour without work"},
+		{"POW_TTL", "300s", aTime, to(&c.powTTL, period), "life of a challenge, four times that during a flood"},
+		{"ANTIFLOOD_THRESHOLD", "30", "1 to 10000", within(&c.floodThreshold, 1, 10_000),
 			"so many creations a minute raise the difficulty by 2 bits; 3 of a client count at most"},
-		{"ANTIFLOOD_MAX", "28", "0 to 40 bits", number{&c.floodMax, 0, 40}, "highest difficulty"},
-		{"RATE_CREATE", "30/m", aRate, (*allowance)(&c.rates[rateCreate]), "a client's creations, changes, deletions"},
-		{"RATE_READ", "600/m", aRate, (*allowance)(&c.rates[rateRead]), "a client's reads"},
-		{"RATE_MISS", "60/m", aRate, (*allowance)(&c.rates[rateMiss]), "a client's 404s: ids can't be guessed"},
-		{"RATE_AUTH", "20/m", aRate, (*allowance)(&c.rates[rateAuth]),
+		{"ANTIFLOOD_MAX", "28", "0 to 40 bits", within(&c.floodMax, 0, 40), "highest difficulty"},
+		{"RATE_CREATE", "30/m", aRate, to(&c.rates[rateCreate], parseRate), "a client's creations, changes, deletions"},
+		{"RATE_READ", "600/m", aRate, to(&c.rates[rateRead], parseRate), "a client's reads"},
+		{"RATE_MISS", "60/m", aRate, to(&c.rates[rateMiss], parseRate), "a client's 404s: ids can't be guessed"},
+		{"RATE_AUTH", "20/m", aRate, to(&c.rates[rateAuth], parseRate),
 			"a client's password checks, wrong proofs and tokens, refused certificates"},
-		{"RATE_REGISTER", "10/h", aRate, (*allowance)(&c.rates[rateRegister]), "a client's certificate requests"},
-		{"RATE_BYTES", "200MiB/h", aRate, (*allowance)(&c.rates[rateBytes]), "bytes that a client stores"},
-		{"DEDUP_MAX", "3", "a count", number{&c.dedupMax, 0, many}, "times a client may store one content; 0: any"},
-		{"DEDUP_WINDOW", "3600s", aTime, (*timeSpan)(&c.dedupWindow), "the time in which these are counted"},
-		{"MAX_UPLOADS", "64", "a count, not 0", number{&c.maxUploads, 1, many}, "uploads at once; an eighth a client"},
-		{"MAX_DOWNLOADS", "256", "a count, not 0", number{&c.maxDownloads, 1, many}, "downloads at once; likewise"},
-		{"MAX_CONNECTIONS", "512", "a count, not 0", number{&c.maxConnections, 1, many},
+		{"RATE_REGISTER", "10/h", aRate, to(&c.rates[rateRegister], parseRate), "a client's certificate requests"},
+		{"RATE_BYTES", "200MiB/h", aRate, to(&c.rates[rateBytes], parseRate), "bytes that a client stores"},
+		{"DEDUP_MAX", "3", "a count", within(&c.dedupMax, 0, many), "times a client may store one content; 0: any"},
+		{"DEDUP_WINDOW", "3600s", aTime, to(&c.dedupWindow, period), "the time in which these are counted"},
+		{"MAX_UPLOADS", "64", "a count, not 0", within(&c.maxUploads, 1, many), "uploads at once; an eighth a client"},
+		{"MAX_DOWNLOADS", "256", "a count, not 0", within(&c.maxDownloads, 1, many), "downloads at once; likewise"},
+		{"MAX_CONNECTIONS", "512", "a count, not 0", within(&c.maxConnections, 1, many),
 			"connections at once; an address's: an eighth, but a trusted proxy's or Unix socket's: all"},
-		{"TRANSFER_TIMEOUT", "15m", aTime, (*timeSpan)(&c.transferTimeout), "longest upload or download"},
+		{"TRANSFER_TIMEOUT", "15m", aTime, to(&c.transferTimeout, period), "longest upload or download"},
 		{help: "Certificates"},
-		{"PKI_ENABLED", "0", "0, 1", text{&c.pkiEnabled, `0|1`}, "1: issue certificates; the first start makes a CA"},
-		{"PKI_CA_PASSWORD", "", "UTF-8 without control characters", text{(*string)(&c.caPassword), `\P{Cc}+`},
+		{"PKI_ENABLED", "0", "0, 1", shape(&c.pkiEnabled, `0|1`), "1: issue certificates; the first start makes a CA"},
+		{"PKI_CA_PASSWORD", "", "UTF-8 without control characters", shape(&c.caPassword, `\P{Cc}+`),
 			"opens the CA's key"},
-		{"PKI_CERT_DAYS", "365", "1 to 3660 days", number{&c.certDays, 1, certDaysMax}, "life of a certificate"},
-		{"REGISTRATION", "closed", "closed, open", text{&c.registration, `closed|open`},
+		{"PKI_CERT_DAYS", "365", "1 to 3660 days", within(&c.certDays, 1, certDaysMax), "life of a certificate"},
+		{"REGISTRATION", "closed", "closed, open", shape(&c.registration, `closed|open`),
 			"open: whoever does the work gets a certificate of a new owner"},
-		{"REGISTER_POW", "24", "0 to 40 bits", number{&c.registerPow, 0, 40}, "the work for that; 0: none"},
+		{"REGISTER_POW", "24", "0 to 40 bits", within(&c.registerPow, 0, 40), "the work for that; 0: none"},
 		{help: "Storage"},
-		{"DATABASE", "data/flaskpaste.db", "a path", text{&c.database, `.+`},
+		{"DATABASE", "data/flaskpaste.db", "a path", shape(&c.database, `.+`),
 			"the SQLite file; under systemd $STATE_DIRECTORY/flaskpaste.db"},
-		{"MAX_STORAGE", "10GiB", someSize, number{&c.maxStorage, 1, sizeMost},
+		{"MAX_STORAGE", "10GiB", someSize, within(&c.maxStorage, 1, sizeMost),
 			"size of the database; its last quarter is kept for certificates of this server"},
-		{"MIN_FREE", "256MiB", aSize, number{&c.minFree, 0, sizeMost}, "disk space that uploads leave free"},
-		{"SYNC", "full", "full, normal", text{&c.sync, `full|normal`}, "full: a 201 survives a power cut, too"},
-		{"CHECKPOINT", "on", "on, off", text{&c.checkpoint, `on|off`}, "off: Litestream truncates the write-ahead log"},
-		{"CACHE", "32MiB", aSize, number{&c.cache, 0, sizeMost}, "memory for pastes that are read often; 0: none"},
-		{"SWEEP", "60s", aTime, (*timeSpan)(&c.sweep), "how often what has expired is removed from the disk"},
+		{"MIN_FREE", "256MiB", aSize, within(&c.minFree, 0, sizeMost), "disk space that uploads leave free"},
+		{"SYNC", "full", "full, normal", shape(&c.sync, `full|normal`), "full: a 201 survives a power cut, too"},
+		{"CHECKPOINT", "on", "on, off", shape(&c.checkpoint, `on|off`),
+			"off: Litestream truncates the write-ahead log"},
+		{"CACHE", "32MiB", aSize, within(&c.cache, 0, sizeMost), "memory for pastes that are read often; 0: none"},
+		{"SWEEP", "60s", aTime, to(&c.sweep, period), "how often what has expired is removed from the disk"},
 		{help: "Logs and metrics"},
-		{"LOG", "text", "text, json", text{&c.log, `text|json`}, "form of the log on stderr; under systemd json"},
+		{"LOG", "text", "text, json", shape(&c.log, `text|json`), "form of the log on stderr; under systemd json"},
 		{"LOG_LEVEL", "info", "debug, info, warn, error", &c.logLevel, "least level that is logged; requests are info"},
-		{"LOG_ADDR", "full", "full, prefix, none", text{&c.logAddr, `full|prefix|none`},
+		{"LOG_ADDR", "full", "full, prefix, none", shape(&c.logAddr, `full|prefix|none`),
 			"client addresses in the log: whole, as /24 and /48, not at all"},
-		{"METRICS_ALLOW", "", "any, or " + cidrs, (*networks)(&c.metricsAllow), "addresses that may read /metrics"},
+		{"METRICS_ALLOW", "", "any, or " + cidrs, to(&c.metricsAllow, listOf(network)),
+			"addresses that may read /metrics"},
 	}
 }
-
-// isSecret tells the settings that may come from elsewhere, too, and are never shown.
-func isSecret(name string) bool { return name == "PROXY_SECRET" || name == "PKI_CA_PASSWORD" }
 
 // loadConfig reads environ: "NAME=value" each, as of os.Environ; of two the last one counts. Its error is one line.
 func loadConfig(environ []string) (*config, error) {
@@ -210,7 +218,7 @@ func loadConfig(environ []string) (*config, error) {
 		if s.name == "" {
 			continue
 		}
-		if isSecret(s.name) {
+		if s.isSecret() {
 			if err := c.findSecret(s.name, env); err != nil {
 				return nil, fmt.Errorf("%s%s: %w", envPrefix, s.name, err)
 			}
@@ -230,7 +238,7 @@ func loadConfig(environ []string) (*config, error) {
 		}
 		if s.to.UnmarshalText([]byte(value)) != nil {
 			var shown any = value
-			if isSecret(s.name) {
+			if s.isSecret() {
 				shown = secret(value)
 			}
 			return nil, fmt.Errorf("%s%s: bad value %q: it takes %s", envPrefix, s.name, shown, s.takes)
@@ -244,26 +252,20 @@ func loadConfig(environ []string) (*config, error) {
 	c.rates[rateFree] = rate{c.powFree, time.Hour}
 	c.rates[rateDuplicate] = rate{c.dedupMax, c.dedupWindow}
 
-	if n := utf8.RuneCountInString(string(c.caPassword)); n > 0 && n < 12 {
+	if n := len(c.caPassword); n > 0 && n < 12 {
 		c.warn("FLASKPASTE_PKI_CA_PASSWORD is short: who steals the database may guess it; take 12 characters or more")
 	}
 	if slices.ContainsFunc(c.trustedProxies, func(p netip.Prefix) bool { return p.Bits() == 0 }) {
 		c.warn("FLASKPASTE_TRUSTED_PROXIES has a /0: everybody may claim any address; name the proxy's own")
+	} else if len(c.trustedProxies) > 0 && c.proxySecret == "" {
+		c.warn("FLASKPASTE_TRUSTED_PROXIES is set, FLASKPASTE_PROXY_SECRET is not: " +
+			"certificates that proxies pass on over TCP are ignored")
 	}
 	unix := slices.ContainsFunc(c.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") })
 	if c.proxySecret != "" && len(c.trustedProxies) == 0 && !unix && env["LISTEN_FDS"] == "" {
 		c.warn("FLASKPASTE_PROXY_SECRET is set, FLASKPASTE_TRUSTED_PROXIES is not: no peer over TCP is a trusted proxy")
 	}
 	return c, nil
-}
-
-// findings are for `flaskpaste check`: what may well be meant, but puzzles people.
-func (c *config) findings() []string {
-	if len(c.trustedProxies) == 0 || c.proxySecret != "" {
-		return nil
-	}
-	return []string{"FLASKPASTE_TRUSTED_PROXIES is set, FLASKPASTE_PROXY_SECRET is not: " +
-		"certificates that proxies pass on over TCP are ignored"}
 }
 
 func (c *config) warn(format string, args ...any) {
@@ -274,7 +276,7 @@ func (c *config) warn(format string, args ...any) {
 func (c *config) checkNames(env map[string]string) error {
 	known := map[string]bool{"SERVER": true} // the client's
 	for _, s := range settings(c) {
-		known[s.name], known[s.name+"_FILE"] = s.name != "", isSecret(s.name)
+		known[s.name], known[s.name+"_FILE"] = s.name != "", s.isSecret()
 	}
 	for _, full := range slices.Sorted(maps.Keys(env)) {
 		name, ours := strings.CutPrefix(full, envPrefix)
@@ -294,19 +296,18 @@ func (c *config) checkNames(env map[string]string) error {
 
 // findSecret puts a secret into env that the file named by NAME_FILE has, or the systemd credential of the name.
 func (c *config) findSecret(name string, env map[string]string) error {
-	var files []string
-	if path, ok := env[envPrefix+name+"_FILE"]; ok {
-		files = append(files, path)
-	}
-	credential := filepath.Join(env["CREDENTIALS_DIRECTORY"], strings.ToLower(name))
-	if _, err := os.Stat(credential); env["CREDENTIALS_DIRECTORY"] != "" && !errors.Is(err, os.ErrNotExist) {
-		files = append(files, credential) // whatever else is wrong with it shows when it is read
-	}
 	value, given := env[envPrefix+name]
-	if given && len(files) > 0 || len(files) > 1 {
-		return errors.New("is set in two ways: keep one of variable, _FILE and credential")
+	path, filed := env[envPrefix+name+"_FILE"]
+	credential := filepath.Join(env["CREDENTIALS_DIRECTORY"], strings.ToLower(name))
+	_, err := os.Stat(credential)
+	passed := env["CREDENTIALS_DIRECTORY"] != "" && !errors.Is(err, os.ErrNotExist) // another error: reading it says so
+	if passed {
+		path = credential
 	}
-	for _, path := range files {
+	switch {
+	case given && (filed || passed), filed && passed:
+		return errors.New("is set in two ways: keep one of variable, _FILE and credential")
+	case filed || passed:
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -323,138 +324,130 @@ func (c *config) findSecret(name string, env map[string]string) error {
 	return nil
 }
 
-// What settings take. A failed UnmarshalText may have set something: there is no configuration then.
-type (
-	text struct { // a string of one shape; kept is all of it, or what the shape's group matches
-		p     *string
-		shape string
-	}
-	number struct { // a count or a size
-		p         *int64
-		low, high int64
-	}
-	timeSpan    time.Duration
-	allowance   rate
-	entropyBits float64
-	addresses   []string
-	networks    []netip.Prefix // CIDRs and single addresses
-	hosts       []string
-)
-
-func (t text) UnmarshalText(b []byte) error {
-	m := regexp.MustCompile(`^(?:` + t.shape + `)$`).FindSubmatch(b)
-	if m == nil || !utf8.Valid(b) {
-		return errValue
-	}
-	*t.p = string(m[len(m)-1])
-	return nil
+// bound sets what p points to; errValue, or any other error, when parse does not take the text.
+type bound[T any] struct {
+	p     *T
+	parse func(string) (T, error)
 }
 
-func (n number) UnmarshalText(b []byte) (err error) {
-	if *n.p, err = parseSize(string(b)); *n.p < n.low || *n.p > n.high {
-		return errValue
-	}
+func to[T any](p *T, parse func(string) (T, error)) bound[T] { return bound[T]{p, parse} }
+
+func (f bound[T]) UnmarshalText(b []byte) (err error) {
+	*f.p, err = f.parse(string(b))
 	return err
 }
 
-func (s *timeSpan) UnmarshalText(b []byte) error {
-	n, err := parseSpan(string(b))
+// shape takes text that a pattern matches, and keeps all of it, or what the pattern's group matches.
+func shape[T ~string](p *T, pattern string) bound[T] {
+	return bound[T]{p, func(v string) (T, error) {
+		m := regexp.MustCompile(`^(?:` + pattern + `)$`).FindStringSubmatch(v)
+		if m == nil || !utf8.ValidString(v) {
+			return "", errValue
+		}
+		return T(m[len(m)-1]), nil
+	}}
+}
+
+// within takes a count or a size.
+func within(p *int64, low, high int64) bound[int64] {
+	return bound[int64]{p, func(v string) (int64, error) {
+		n, err := parseSize(v)
+		if n < low || n > high {
+			return 0, errValue
+		}
+		return n, err
+	}}
+}
+
+func bitsPerByte(v string) (float64, error) {
+	n, err := strconv.ParseFloat(v, 64)
+	if err == nil && n >= 0 && n <= 8 { // NaN is not
+		return n, nil
+	}
+	return 0, errValue
+}
+
+func listOf[T any](parse func(string) (T, error)) func(string) ([]T, error) {
+	return func(v string) (list []T, err error) {
+		for part := range strings.SplitSeq(v, ",") {
+			one, err := parse(strings.TrimSpace(part))
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, one)
+		}
+		return list, nil
+	}
+}
+
+// address takes where to listen. An abstract socket (@) has no mode, and whoever reaches a Unix socket is believed.
+func address(v string) (string, error) {
+	path, unix := strings.CutPrefix(v, "unix:")
+	_, port, err := net.SplitHostPort(v)
+	_, portErr := strconv.ParseUint(port, 10, 16)
+	if unix && (path == "" || path[0] == '@') || !unix && (err != nil || portErr != nil) {
+		return "", errValue
+	}
+	return v, nil
+}
+
+// network takes a CIDR or a single address. A bit behind the mask is a mistake, not a rounding.
+func network(v string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
+		return a.Unmap().Prefix(a.Unmap().BitLen())
+	}
+	n, err := netip.ParsePrefix(v)
+	if err != nil || n.Masked() != n || n.Addr().Is4In6() {
+		return n, errValue
+	}
+	return n, nil
+}
+
+// host takes a host name in lower case, or *.name for all below it.
+func host(v string) (string, error) {
+	v = strings.ToLower(v)
+	if !hostShape.MatchString(strings.TrimPrefix(v, "*.")) || strings.HasSuffix(v, ".") {
+		return "", errValue
+	}
+	return v, nil
+}
+
+func period(v string) (time.Duration, error) {
+	n, err := parseSpan(v)
 	if err != nil || n == 0 || n > spanMost {
-		return errValue
+		return 0, errValue
 	}
-	*s = timeSpan(time.Duration(n) * time.Second)
-	return nil
-}
-
-func (a *allowance) UnmarshalText(b []byte) (err error) {
-	*(*rate)(a), err = parseRate(string(b))
-	return err
-}
-
-func (e *entropyBits) UnmarshalText(b []byte) error {
-	v, err := strconv.ParseFloat(string(b), 64)
-	if err == nil && v >= 0 && v <= 8 { // NaN is not
-		*e = entropyBits(v)
-		return nil
-	}
-	return errValue
-}
-
-func (p *addresses) UnmarshalText(b []byte) error {
-	for a := range strings.SplitSeq(string(b), ",") {
-		a = strings.TrimSpace(a)
-		path, unix := strings.CutPrefix(a, "unix:")
-		_, port, err := net.SplitHostPort(a)
-		_, portErr := strconv.ParseUint(port, 10, 16)
-		// An abstract socket (@) has no mode, and whoever reaches a Unix socket is believed.
-		if unix && (path == "" || path[0] == '@') || !unix && (err != nil || portErr != nil) {
-			return errValue
-		}
-		*p = append(*p, a)
-	}
-	return nil
-}
-
-func (p *networks) UnmarshalText(b []byte) error {
-	for a := range strings.SplitSeq(string(b), ",") {
-		a = strings.TrimSpace(a)
-		n, err := netip.ParsePrefix(a)
-		if addr, addrErr := netip.ParseAddr(a); addrErr == nil && addr.Zone() == "" {
-			n, err = addr.Unmap().Prefix(addr.Unmap().BitLen())
-		}
-		// A bit behind the mask is a mistake, not a rounding.
-		if err != nil || n.Masked() != n || n.Addr().Is4In6() {
-			return errValue
-		}
-		*p = append(*p, n)
-	}
-	return nil
-}
-
-func (p *hosts) UnmarshalText(b []byte) error {
-	for h := range strings.SplitSeq(strings.ToLower(string(b)), ",") {
-		h = strings.TrimSpace(h)
-		if !hostShape.MatchString(strings.TrimPrefix(h, "*.")) || strings.HasSuffix(h, ".") {
-			return errValue
-		}
-		*p = append(*p, h)
-	}
-	return nil
+	return time.Duration(n) * time.Second, nil
 }
 
 // parseSpan reads whole seconds, or a sum of numbers with the units s, m, h, d, w (1d12h). It returns seconds.
 func parseSpan(v string) (total int64, err error) {
-	if n, err := strconv.ParseUint(v, 10, 63); err == nil {
-		return int64(n), nil
+	if strings.Trim(v, "0123456789") == "" {
+		v += "s"
 	}
-	for {
+	for v != "" {
 		i := max(0, strings.IndexAny(v, "smhdw"))
 		n, err := strconv.ParseUint(v[:i], 10, 63)
-		if err != nil {
-			return 0, errValue
-		}
 		unit := map[byte]int64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}[v[i]]
-		if int64(n) > (math.MaxInt64-total)/unit {
+		if err != nil || int64(n) > (math.MaxInt64-total)/unit {
 			return 0, errValue
 		}
-		if total, v = total+int64(n)*unit, v[i+1:]; v == "" {
-			return total, nil
-		}
+		total, v = total+int64(n)*unit, v[i+1:]
 	}
+	return total, nil
 }
 
 // readEnvFile returns what a file sets, "NAME=value" each, and reads it as systemd.exec(5) says under EnvironmentFile=.
 // What systemd would pass over in silence, such as a line without "=", is an error.
 func readEnvFile(path string) (env []string, err error) {
 	raw, err := os.ReadFile(path)
-	for rest := string(raw); err == nil; {
-		rest = strings.TrimLeft(rest, " \t\r\n")
+	if err != nil {
+		return nil, err
+	}
+	for rest := string(raw); ; {
+		rest = rest[len(envBlank.FindString(rest)):]
 		if rest == "" {
 			return env, nil
-		}
-		if rest[0] == '#' || rest[0] == ';' {
-			rest = rest[strings.IndexAny(rest+"\n", "\r\n"):]
-			continue
 		}
 		m := envLine.FindStringSubmatch(rest)
 		if m == nil || !utf8.ValidString(m[0]) || strings.Contains(m[0], "\x00") {
@@ -468,7 +461,6 @@ func readEnvFile(path string) (env []string, err error) {
 		env = append(env, m[1]+"="+value+bareEscape.ReplaceAllString(m[3], "$1"))
 		rest = rest[len(m[0]):]
 	}
-	return nil, err
 }
 
 const settingsNote = `
@@ -483,28 +475,16 @@ the end is cut off. A secret that is empty, or set in two ways, ends the start.
 The operator's commands take --env FILE: NAME=value lines as in systemd's EnvironmentFile=.
 `
 
-// listSettings writes all settings: heading is a format of a title, row one of name, default, what it takes, help.
-func listSettings(heading, row string) string {
-	var b strings.Builder
-	for _, s := range settings(new(config)) {
-		if s.name == "" {
-			fmt.Fprintf(&b, heading, s.help)
-		} else {
-			fmt.Fprintf(&b, row, envPrefix+s.name, cmp.Or(s.def, "empty"), s.takes, s.help)
-		}
-	}
-	return b.String() + settingsNote
-}
-
 // configHelp is `flaskpaste serve --help`.
 func configHelp() string {
-	return "usage: flaskpaste serve\n\nEverything is set by environment variables.\n" +
-		listSettings("\n%s\n", "  %s (%s): %s\n      %s\n") +
-		"\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n"
-}
-
-// settingsPage is docs/settings.md.
-func settingsPage() string {
-	return "# Settings\n\nEverything is set by environment variables. `flaskpaste serve --help` lists them, too.\n" +
-		listSettings("\n## %s\n\n| setting | default | takes | for |\n|---|---|---|---|\n", "| `%s` | %s | %s | %s |\n")
+	var b strings.Builder
+	b.WriteString("usage: flaskpaste serve\n\nEverything is set by environment variables.\n")
+	for _, s := range settings(new(config)) {
+		if s.name == "" {
+			fmt.Fprintf(&b, "\n%s\n", s.help)
+		} else {
+			fmt.Fprintf(&b, "  %s%s (%s): %s\n      %s\n", envPrefix, s.name, cmp.Or(s.def, "empty"), s.takes, s.help)
+		}
+	}
+	return b.String() + settingsNote + "\nexample: FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve\n"
 }

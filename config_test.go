@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -171,31 +170,23 @@ func TestConfigSystemd(t *testing.T) {
 func TestConfigWarnings(t *testing.T) {
 	const key, nets = "FLASKPASTE_PROXY_SECRET=sixteen-letters!", "FLASKPASTE_TRUSTED_PROXIES="
 	for _, c := range []struct {
-		name, warning, finding string
-		env                    []string
+		warning string
+		env     []string
 	}{
-		{"short password", "PKI_CA_PASSWORD is short", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
-		{"password", "", "", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
-		{"everybody", "a /0", "", []string{key, nets + "10.0.0.0/8,::/0"}},
-		{"everybody, IPv4", "a /0", "", []string{key, nets + "0.0.0.0/0"}},
-		{"secret for nobody", "TRUSTED_PROXIES is not", "", []string{key}},
-		{"secret for a Unix socket", "", "", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
-		{"secret for sockets handed over", "", "", []string{key, "LISTEN_FDS=1"}},
-		{"proxies without a secret", "", "PROXY_SECRET is not", []string{nets + "10.0.0.1"}},
-		{"both", "", "", []string{key, nets + "10.0.0.1"}},
+		{"PKI_CA_PASSWORD is short", []string{"FLASKPASTE_PKI_CA_PASSWORD=elf Zeichen"}},
+		{"", []string{"FLASKPASTE_PKI_CA_PASSWORD=zwölf Zeichen"}},
+		{"a /0", []string{nets + "10.0.0.0/8,::/0"}}, {"a /0", []string{key, nets + "0.0.0.0/0"}},
+		{"PROXY_SECRET is not", []string{nets + "10.0.0.1"}}, {"", []string{key, nets + "10.0.0.1"}},
+		{"TRUSTED_PROXIES is not", []string{key}}, {"", []string{key, "FLASKPASTE_LISTEN=127.0.0.1:1,unix:/x"}},
+		{"", []string{key, "LISTEN_FDS=1"}},
 	} {
 		cfg, err := loadConfig(c.env)
 		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
-			continue
+			t.Fatal(err)
 		}
-		for _, w := range []struct {
-			got  []string
-			want string
-		}{{cfg.warnings, c.warning}, {cfg.findings(), c.finding}} {
-			if n := min(len(w.want), 1); len(w.got) != n || n == 1 && !strings.Contains(w.got[0], w.want) {
-				t.Errorf("%s: %q, want one with %q", c.name, w.got, w.want)
-			}
+		got := strings.Join(cfg.warnings, "\n")
+		if len(cfg.warnings) != min(len(c.warning), 1) || !strings.Contains(got, c.warning) {
+			t.Errorf("%q: %q, want one warning with %q", c.env, got, c.warning)
 		}
 	}
 }
@@ -205,10 +196,8 @@ func TestSecrets(t *testing.T) {
 	dir := t.TempDir()
 	save := func(name, text string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
-		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600))
-		if err = errors.Join(err, os.Chmod(path, mode)); err != nil {
-			t.Fatal(err)
-		}
+		must(0, errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)))
+		must(0, os.Chmod(path, mode))
 		return path
 	}
 	const text = "a-secret-of-24-letters!!"
@@ -216,37 +205,21 @@ func TestSecrets(t *testing.T) {
 	good, wide := save("good", text+"\n", 0o600), save("wide", text, 0o604)
 	mine, others := filepath.Dir(save("a/proxy_secret", text+"\n", 0o400)), filepath.Dir(save("b/other", text, 0o400))
 	const trusted = "FLASKPASTE_TRUSTED_PROXIES=10.0.0.1"
-	for _, c := range []struct {
-		name     string
-		env      []string
-		ok       bool
-		warnings int
-	}{
-		{"variable", []string{v + text}, true, 0}, {"file", []string{f + good}, true, 0},
-		{"file without a newline", []string{f + save("bare", text, 0o640)}, true, 0},
-		{"file that others can read", []string{f + wide}, true, 1}, {"credential", []string{d + mine}, true, 0},
-		{"beside credentials of others", []string{d + others, v + text}, true, 0},
-		{"variable and file", []string{v + text, f + good}, false, 0},
-		{"variable and credential", []string{v + text, d + mine}, false, 0},
-		{"file and credential", []string{f + good, d + mine}, false, 0},
-		{"empty variable and file", []string{v, f + good}, false, 0},
-		{"empty variable", []string{v}, false, 0}, {"empty file", []string{f + save("empty", "\n", 0o600)}, false, 0},
-		{"empty credential", []string{d + filepath.Dir(save("c/proxy_secret", "", 0o400))}, false, 0},
-		{"no name", []string{f}, false, 0}, {"no such file", []string{f + dir + "/none"}, false, 0},
-		{"a folder", []string{f + dir}, false, 0}, {"15 letters", []string{v + text[:15]}, false, 0},
-		{"carriage return", []string{f + save("crlf", text+"\r\n", 0o600)}, false, 0},
-		{"two newlines", []string{f + save("two", text+"\n\n", 0o600)}, false, 0},
-		{"blank", []string{v + text + " x"}, false, 0}, {"not ASCII", []string{v + text + "ü"}, false, 0},
-	} {
-		cfg, err := loadConfig(append(c.env, trusted))
-		switch {
-		case (err == nil) != c.ok:
-			t.Errorf("%s: %v", c.name, err)
-		case err == nil && (cfg.proxySecret != text || len(cfg.warnings) != c.warnings):
-			t.Errorf("%s: secret of %d bytes, warnings %q", c.name, len(cfg.proxySecret), cfg.warnings)
-		case err == nil:
-		case !strings.HasPrefix(err.Error(), v[:len(v)-1]+": "), strings.Contains(err.Error(), text[:15]):
-			t.Errorf("%s: %v", c.name, err)
+	for _, env := range [][]string{{v + text}, {f + good}, {f + save("bare", text, 0o640)}, {d + mine},
+		{d + others, v + text}, {f + wide}} {
+		cfg, err := loadConfig(append(env, trusted))
+		if err != nil || cfg.proxySecret != text || len(cfg.warnings) != strings.Count(env[0], wide) {
+			t.Errorf("%q: %v", env, err)
+		}
+	}
+	for _, env := range [][]string{{v + text, f + good}, {v + text, d + mine}, {f + good, d + mine}, {v, f + good},
+		{v}, {f + save("empty", "\n", 0o600)}, {d + filepath.Dir(save("c/proxy_secret", "", 0o400))}, // empty
+		{f}, {f + dir + "/none"}, {f + dir}, // no file
+		{v + text[:15]}, {v + text + " x"}, {v + text + "ü"}, {f + save("crlf", text+"\r\n", 0o600)},
+		{f + save("two", text+"\n\n", 0o600)}} {
+		_, err := loadConfig(append(env, trusted))
+		if s := fmt.Sprint(err); !strings.HasPrefix(s, v[:len(v)-1]+": ") || strings.Contains(s, text[:15]) {
+			t.Errorf("%q: %v", env, err)
 		}
 	}
 	for _, bad := range []string{"tab\tinside", "\xff inside"} {
@@ -257,13 +230,11 @@ func TestSecrets(t *testing.T) {
 	}
 	cfg, _ := loadConfig([]string{v + text})
 	key := cfg.proxySecret
-	js, _ := json.Marshal(map[string]any{"a": key})
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", key, "all", cfg)
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "secret", key, "all", cfg)
-	shown := fmt.Sprintf("%v %+v %#v %s %q %v %+v %#v %v", key, key, key, key, key, cfg, cfg, cfg, *cfg)
-	shown += string(js) + log.String()
-	if strings.Contains(shown, text) || strings.Count(shown, "[redacted]") != 8 {
+	shown := fmt.Sprintf("%v %+v %#v %s %q %v %+v %#v %v", key, key, key, key, key, cfg, cfg, cfg, *cfg) + log.String()
+	if strings.Contains(shown, text) || strings.Count(shown, "[redacted]") != 7 {
 		t.Error(shown)
 	}
 }
@@ -333,15 +304,18 @@ func FuzzEnvFile(f *testing.F) {
 	})
 }
 
-// TestParseSpan: the borders; what settings make of times is in TestConfigValues.
-func TestParseSpan(t *testing.T) {
-	for v, want := range map[string]int64{"0": 0, "9223372036854775807": 9223372036854775807, "0s": 0, "1m1m": 120,
-		"1w2d3h4m5s": 788645, "9223372036854775807s": 9223372036854775807, "9223372036854775808": -1, "": -1, "s": -1,
-		"9223372036854775807s1s": -1, "9223372036854775807w": -1, "1d12": -1, "1ms": -1, "-1s": -1, "1D": -1} {
-		if n, err := parseSpan(v); (err != nil) != (want < 0) || err == nil && n != want {
-			t.Errorf("%q: %d, %v", v, n, err)
+// settingsPage is docs/settings.md, made of the parser's own table.
+func settingsPage() string {
+	page := "# Settings\n\nEverything is set by environment variables. `flaskpaste serve --help` lists them, too.\n"
+	for _, s := range settings(new(config)) {
+		if s.name == "" {
+			page += "\n## " + s.help + "\n\n| setting | default | takes | for |\n|---|---|---|---|\n"
+		} else {
+			def := cmp.Or(s.def, "empty")
+			page += fmt.Sprintf("| `FLASKPASTE_%s` | %s | %s | %s |\n", s.name, def, s.takes, s.help)
 		}
 	}
+	return page + settingsNote
 }
 
 // TestConfigHelp: help and page show every setting as the table has it, and no other; each takes its default.
@@ -349,21 +323,14 @@ func TestConfigHelp(t *testing.T) {
 	help, page, names := configHelp(), settingsPage(), map[string]bool{}
 	for _, s := range settings(new(config)) {
 		if s.name == "" {
-			if !strings.Contains(help, "\n\n"+s.help+"\n  F") || !strings.Contains(page, "\n## "+s.help+"\n\n|") {
-				t.Errorf("no heading %q", s.help)
-			}
 			continue
 		}
 		if names[s.name] || s.takes == "" || s.help == "" || s.def != "" && s.to.UnmarshalText([]byte(s.def)) != nil {
 			t.Errorf("%s: twice, without words, or its default %q is not taken", s.name, s.def)
 		}
 		names[s.name] = true
-		def := cmp.Or(s.def, "empty")
-		if !strings.Contains(help, fmt.Sprintf("  FLASKPASTE_%s (%s): %s\n      %s\n", s.name, def, s.takes, s.help)) {
+		if !strings.Contains(help, "  FLASKPASTE_"+s.name+" (") {
 			t.Errorf("help lacks %s", s.name)
-		}
-		if !strings.Contains(page, fmt.Sprintf("| `FLASKPASTE_%s` | %s | %s | %s |\n", s.name, def, s.takes, s.help)) {
-			t.Errorf("page lacks %s", s.name)
 		}
 		words := strings.Split(s.takes, ", ")
 		for _, w := range words { // a choice takes each of its words

@@ -79,6 +79,7 @@ func (t tier) String() string { return [...]string{"anonymous", "untrusted", "tr
 type identity struct {
 	sha1, sha256 string
 	owner        string // what pastes hang on (api.md section 2.5)
+	name         string // of one of this server's certificates
 	vouched      bool   // the operator or an admin made the owner's first certificate: no work is asked for
 }
 

@@ -223,7 +223,6 @@ func (o *operator) open(mode openMode) (*store, error) {
 // check prints what it finds in plain words.
 func (o *operator) check([]string) error {
 	cfg, found := o.cfg, o.cfg.warnings
-	found = append(found, cfg.findings()...)
 	for _, path := range []string{cfg.database, cfg.database + "-wal", cfg.database + "-shm"} {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 			found = append(found, fmt.Sprintf("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm()))
@@ -395,12 +394,9 @@ func (o *operator) issue(words []string) error {
 	if err != nil {
 		return err
 	}
-	der, err := issueLeaf(ca, key.Public(), name, o.days, o.now, o.cfg.crlURL())
+	c := &certificate{name: name, vouched: true, admin: o.asAdmin}
+	der, err := issueLeaf(ca, key.Public(), c, o.days, o.now, o.cfg.crlURL())
 	if err != nil {
-		return err
-	}
-	c := &certificate{vouched: true, admin: o.asAdmin}
-	if err := c.describe(der, o.now.Unix()); err != nil {
 		return err
 	}
 	path := o.file

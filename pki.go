@@ -10,6 +10,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
@@ -24,14 +25,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/big"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -39,52 +37,29 @@ import (
 )
 
 const (
-	caYears        = 10
-	caRounds       = 600_000         // PBKDF2-HMAC-SHA256 over the CA password: OWASP's figure, 0.1 s at a start
-	caSaltSize     = 32              // bytes
-	certBackdate   = 5 * time.Minute // clocks of clients and proxies that run slow
-	crlLife        = 7 * 24 * time.Hour
-	csrMax         = 16 << 10 // bytes of PEM; an RSA 8192 request has 3 KiB
-	rsaExponentMin = 65537    // NIST SP 800-89: a small exponent has only ever helped attackers
-	rsaExponentMax = 1<<31 - 1
-	firstYear      = 2026 // the program's own: a clock before it is wrong
+	caRounds     = 600_000         // PBKDF2-HMAC-SHA256 over the CA password: OWASP's figure, 0.1 s at a start
+	caSaltSize   = 32              // bytes
+	certBackdate = 5 * time.Minute // clocks of clients and proxies that run slow
+	crlLife      = 7 * 24 * time.Hour
+	csrMax       = 16 << 10 // bytes of PEM; an RSA 8192 request has 3 KiB
 )
 
-// What is refused, each with the sentence that is shown.
+// What several places refuse, or an operator's command.
 var (
-	errCSRTooLarge = &apiError{status: 413, Code: "too_large", Text: "the certificate request is larger than 16 KiB",
-		Limit: csrMax}
-	errCSRForm      = badCSR("the body must be exactly one PEM block CERTIFICATE REQUEST and nothing else")
-	errCSRSyntax    = badCSR("the certificate request is not valid PKCS #10, or its key is of no supported kind")
-	errCSRKey       = badCSR("the key must be ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits")
-	errCSRSignature = badCSR("the request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
-	errCSRName      = badCSR("the common name must be one, of 1 to 64 letters, digits, . _ - @ and blanks inside")
-	errDays         = badOption("days is not a number from 1 to 3660", "?days=365")
-	errReason       = badOption("the reason is not one of RFC 5280's", revocationReasons)
-	errCADates      = refuse(503, "ca_not_valid", "the CA of this server has ended or is not valid yet",
+	errCSRName = badCSR("the common name must be one, of 1 to 64 letters, digits, . _ - @ and blanks inside")
+	errDays    = badOption("days is not a number from 1 to 3660", "?days=365")
+	errCADates = refuse(503, "ca_not_valid", "the CA of this server has ended or is not valid yet",
 		"tell the operator: flaskpaste check says more")
-	errPKIOff      = refuse(404, "pki_disabled", "this server issues no certificates", "")
-	errNoEnrolment = refuse(403, "registration_closed", "certificates are issued by the operator only",
-		"ask the operator for one")
+	errPKIOff     = refuse(404, "pki_disabled", "this server issues no certificates", "")
 	errNoIdentity = refuse(401, "authentication_required", "this needs a client certificate of this server",
 		"curl --cert FILE")
-	errNotAdmin   = refuse(403, "not_admin", "only an admin may do this", "")
-	errNotTrusted = refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
-	errNotHolder  = refuse(403, "not_owner", "this certificate belongs to somebody else", "")
-	errRevoked    = refuse(403, "certificate_revoked", "your client certificate is revoked",
+	errNotAdmin = refuse(403, "not_admin", "only an admin may do this", "")
+	errRevoked  = refuse(403, "certificate_revoked", "your client certificate is revoked",
 		"get a new one (fpaste register -f NAME, or from the operator); without any you are anonymous")
-	errExpired = refuse(403, "certificate_expired", "your client certificate has ended",
-		"renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous")
-	errEarly = refuse(403, "certificate_not_yet_valid", "your client certificate is not valid yet",
-		"the server's clock may be wrong")
-	errManyCerts = refuse(409, "too_many_certificates", "you have 16 valid certificates",
-		"use one of them; if they are not yours, revoke them")
 
 	errNoPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is not set: it opens the CA's key")
-	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or another certificate's")
-	errCAKey      = errors.New("the CA's key does not belong to the CA's certificate")
-	errCAClock    = fmt.Errorf("the clock says a time before %d: set it, then make the CA", firstYear)
-	errNoCA       = errors.New("there is no CA yet: flaskpaste pki init")
+	errCAPassword = errors.New("FLASKPASTE_PKI_CA_PASSWORD is wrong, or the CA's key is damaged or " +
+		"another certificate's")
 )
 
 func badCSR(text string) *apiError {
@@ -102,30 +77,37 @@ type authority struct {
 
 // newCA makes a CA: ECDSA P-256, ten years, path length 0, so that a leaf can never become an issuer.
 func newCA(now time.Time) (*authority, error) {
-	if now.Year() < firstYear {
-		return nil, errCAClock
+	if now.Year() < 2026 { // the program's own: a clock before it is wrong
+		return nil, errors.New("the clock says a time before 2026: set it, then make the CA")
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	template := &x509.Certificate{
-		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: "FlaskPaste CA"},
-		NotBefore:             now.Add(-certBackdate).UTC(),
-		NotAfter:              now.AddDate(caYears, 0, 0).UTC(),
-		SignatureAlgorithm:    x509.ECDSAWithSHA256,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	t := newTemplate("FlaskPaste CA", now, now.AddDate(10, 0, 0))
+	t.IsCA, t.MaxPathLenZero, t.KeyUsage = true, true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("making the CA certificate: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	return &authority{cert, key}, err
+}
+
+// newTemplate is what all certificates have in common. The serial has 128 random bits and a first byte that is not
+// zero: positive, and 32 hex digits in every tool that prints it.
+func newTemplate(name string, now, end time.Time) *x509.Certificate {
+	serial := make([]byte, 16)
+	for serial[0] == 0 {
+		rand.Read(serial)
+	}
+	return &x509.Certificate{
+		SerialNumber:          new(big.Int).SetBytes(serial),
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-certBackdate),
+		NotAfter:              end,
+		BasicConstraintsValid: true,
+	}
 }
 
 // caCipher derives the key that seals a CA's key. The salt is fresh for every seal, so no nonce can repeat under it.
@@ -161,8 +143,8 @@ func sealCAKey(key *ecdsa.PrivateKey, password string, cert *x509.Certificate) (
 	return aead.Seal(salt, nil, plain, sum[:]), nil
 }
 
-// openCAKey decrypts what sealCAKey made and checks that the key is that certificate's. A wrong password, a damaged
-// blob and another certificate are one error, errCAPassword: the tag cannot tell them apart.
+// openCAKey decrypts what sealCAKey made. A wrong password, a damaged blob and another certificate are one error,
+// errCAPassword: the tag cannot tell them apart.
 func openCAKey(blob []byte, password string, cert *x509.Certificate) (*ecdsa.PrivateKey, error) {
 	if len(blob) < caSaltSize {
 		return nil, errCAPassword
@@ -177,24 +159,11 @@ func openCAKey(blob []byte, password string, cert *x509.Certificate) (*ecdsa.Pri
 		return nil, errCAPassword
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(plain)
-	if err != nil {
-		return nil, errCAKey // not %w: a parser's error could quote key material
-	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, errCAKey
+	if err != nil || !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, errCAPassword // a parser's error could quote key material
 	}
 	return key, nil
-}
-
-// newSerial draws a 128-bit serial whose first byte is not zero: positive, and 32 hex digits in every tool that
-// prints it.
-func newSerial() *big.Int {
-	b := make([]byte, 16)
-	for b[0] == 0 {
-		rand.Read(b)
-	}
-	return new(big.Int).SetBytes(b)
 }
 
 // serialHex is how a serial is stored, shown and asked for: 32 lower-case hex digits.
@@ -203,39 +172,36 @@ func serialHex(n *big.Int) string { return fmt.Sprintf("%032x", n) }
 // fingerprints returns the lower-case hex SHA-1 and SHA-256 of a certificate's DER. They cover the signature too: a
 // certificate whose ECDSA s was flipped still verifies, but is another certificate here.
 func fingerprints(der []byte) (sha1Hex, sha256Hex string) {
-	a, b := sha1.Sum(der), sha256.Sum256(der)
-	return hex.EncodeToString(a[:]), hex.EncodeToString(b[:])
+	return fmt.Sprintf("%x", sha1.Sum(der)), fmt.Sprintf("%x", sha256.Sum256(der))
 }
 
-// parseCSR reads one PEM certificate request and returns it with its checked common name. Whatever else it asks for
-// is left unread: take only PublicKey. Key sizes are checked before the signature, which would be slow with a huge
-// modulus.
-func parseCSR(text []byte) (*x509.CertificateRequest, string, error) {
+// parseCSR reads one PEM certificate request and checks its key and common name: take nothing else of it. Key sizes
+// are checked before the signature, which would be slow with a huge modulus.
+func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	if len(text) > csrMax {
-		return nil, "", errCSRTooLarge
+		e := refuse(413, "too_large", "the certificate request is larger than 16 KiB", "")
+		e.Limit = csrMax
+		return nil, e
 	}
-	text = bytes.TrimSpace(text)
-	// pem.Decode skips text before a block and blocks that it cannot read: both would hide a second request.
-	if !csrBegin.Match(text) || bytes.Count(text, []byte("-----BEGIN")) != 1 {
-		return nil, "", errCSRForm
-	}
+	// Decode skips text before a block and blocks that it cannot read: both would hide a second request.
+	text, begin := bytes.TrimSpace(text), []byte("-----BEGIN")
 	block, rest := pem.Decode(text)
-	if block == nil || len(block.Headers) != 0 || len(rest) != 0 {
-		return nil, "", errCSRForm
+	if !bytes.HasPrefix(text, begin) || bytes.Count(text, begin) != 1 || block == nil ||
+		strings.TrimPrefix(block.Type, "NEW ") != "CERTIFICATE REQUEST" || // NEW is how keytool writes it
+		len(block.Headers) != 0 || len(rest) != 0 {
+		return nil, badCSR("the body must be exactly one PEM block CERTIFICATE REQUEST and nothing else")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		return nil, "", errCSRSyntax
+		return nil, badCSR("the certificate request is not valid PKCS #10, or its key is of no supported kind")
 	}
 	if !keyAllowed(csr.PublicKey) {
-		return nil, "", errCSRKey
+		return nil, badCSR("the key must be ECDSA on P-256, P-384 or P-521, Ed25519, or RSA of 2048 to 8192 bits")
 	}
-	switch csr.SignatureAlgorithm { // crypto/x509 would let SHA-1 pass for requests
-	case x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1:
-		return nil, "", errCSRSignature
-	}
-	if csr.CheckSignature() != nil {
-		return nil, "", errCSRSignature
+	// crypto/x509 lets SHA-1 pass for requests.
+	weak := csr.SignatureAlgorithm == x509.SHA1WithRSA || csr.SignatureAlgorithm == x509.ECDSAWithSHA1
+	if weak || csr.CheckSignature() != nil {
+		return nil, badCSR("the request is not signed by its own key with SHA-256, SHA-384, SHA-512 or Ed25519")
 	}
 	names := 0 // Go reports the last of several common names, other tools the first
 	for _, attribute := range csr.Subject.Names {
@@ -244,13 +210,10 @@ func parseCSR(text []byte) (*x509.CertificateRequest, string, error) {
 		}
 	}
 	if names != 1 || !certName.MatchString(csr.Subject.CommonName) {
-		return nil, "", errCSRName
+		return nil, errCSRName
 	}
-	return csr, csr.Subject.CommonName, nil
+	return csr, nil
 }
-
-// csrBegin is how a request begins; NEW is how older tools write it, keytool among them.
-var csrBegin = regexp.MustCompile(`^-----BEGIN (NEW )?CERTIFICATE REQUEST-----`)
 
 // keyAllowed reports whether a client may use this key; the upper bounds keep each later handshake cheap.
 func keyAllowed(pub any) bool {
@@ -261,42 +224,34 @@ func keyAllowed(pub any) bool {
 		return true
 	case *rsa.PublicKey:
 		bits := k.N.BitLen()
-		return bits >= 2048 && bits <= 8192 && k.E%2 == 1 && k.E >= rsaExponentMin && k.E <= rsaExponentMax
+		return bits >= 2048 && bits <= 8192 && k.E >= 65537 // a small exponent has only ever helped attackers
 	}
 	return false
 }
 
-// issueLeaf signs a client certificate for pub and returns its DER. The template is made here from nothing; key and
-// name must have been checked as parseCSR does. It lives days, never past the CA. crlURL, if not empty, becomes its
-// CRL distribution point.
-func issueLeaf(ca *authority, pub crypto.PublicKey, name string, days int, now time.Time, crlURL string) ([]byte,
-	error) {
+// issueLeaf signs a client certificate for pub, returns its DER and writes into c, which has the name, what the
+// certificate says. It is made here from nothing; key and name must have been checked as parseCSR does. It lives days,
+// never past the CA. crlURL, if not empty, becomes its CRL distribution point.
+func issueLeaf(ca *authority, pub crypto.PublicKey, c *certificate, days int, now time.Time, crlURL string) (der []byte,
+	err error) {
 	switch {
 	case days < 1 || days > certDaysMax:
 		return nil, errDays
 	case now.Before(ca.cert.NotBefore) || !now.Before(ca.cert.NotAfter):
 		return nil, errCADates
 	}
-	template := &x509.Certificate{
-		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-certBackdate).UTC(),
-		NotAfter:              now.AddDate(0, 0, days).UTC(),
-		SignatureAlgorithm:    x509.ECDSAWithSHA256,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-	}
-	if template.NotBefore.Before(ca.cert.NotBefore) {
-		template.NotBefore = ca.cert.NotBefore
-	}
-	if template.NotAfter.After(ca.cert.NotAfter) {
-		template.NotAfter = ca.cert.NotAfter
+	t := newTemplate(c.name, now, now.AddDate(0, 0, days))
+	t.KeyUsage, t.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if t.NotAfter.After(ca.cert.NotAfter) {
+		t.NotAfter = ca.cert.NotAfter
 	}
 	if crlURL != "" {
-		template.CRLDistributionPoints = []string{crlURL}
+		t.CRLDistributionPoints = []string{crlURL}
 	}
-	return x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
+	der, err = x509.CreateCertificate(rand.Reader, t, ca.cert, pub, ca.key)
+	c.sha1, c.sha256 = fingerprints(der)
+	c.serial, c.issued, c.expires = serialHex(t.SerialNumber), now.Unix(), t.NotAfter.Unix()
+	return der, err
 }
 
 // revocationReasons are the names of RFC 5280, 5.3.1, that make sense for a leaf here, where nothing is ever
@@ -331,7 +286,7 @@ func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*au
 	}
 	if der == nil {
 		if !mayMake {
-			return nil, errNoCA
+			return nil, errors.New("there is no CA yet: flaskpaste pki init")
 		}
 		ca, err := newCA(now)
 		if err != nil {
@@ -353,18 +308,17 @@ func openAuthority(st *store, password secret, mayMake bool, now time.Time) (*au
 // startPKI opens the CA, if this server issues; else it knows at most the CA's certificate.
 func (s *server) startPKI() (err error) {
 	if s.cfg.pkiEnabled == "1" {
-		if s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now()); err == nil &&
-			s.now().Before(s.ca.cert.NotBefore) {
+		s.ca, err = openAuthority(s.store, s.cfg.caPassword, true, s.now())
+		if err == nil && s.now().Before(s.ca.cert.NotBefore) {
 			s.log.Warn("the CA is not valid yet: is the clock right?", "from", s.ca.cert.NotBefore)
 		}
 		return err
 	}
-	if der, _, err := s.store.authority(); err != nil || der == nil {
-		return err
-	} else if cert, err := x509.ParseCertificate(der); err == nil {
+	der, _, err := s.store.authority()
+	if cert, parseErr := x509.ParseCertificate(der); parseErr == nil {
 		s.ca = &authority{cert: cert}
 	}
-	return nil
+	return err
 }
 
 // issues reports whether this server signs anything.
@@ -388,15 +342,17 @@ func (s *server) judge(q *request, shown identity) error {
 	} else if err != nil {
 		return err
 	}
-	q.who = identity{sha1: c.sha1, sha256: c.sha256, owner: c.owner, vouched: c.vouched}
-	renewing := q.route.pattern == renewPattern && q.now < c.expires+certMemory
+	q.who = identity{sha1: c.sha1, sha256: c.sha256, owner: c.owner, name: c.name, vouched: c.vouched}
+	renewing := q.route.pattern == "POST /pki/renew" && q.now < c.expires+certMemory
 	switch {
 	case c.revoked != 0:
 		return errRevoked
 	case q.now >= c.expires && !renewing:
-		return errExpired
+		return refuse(403, "certificate_expired", "your client certificate has ended",
+			"renew it: fpaste renew, within 90 days of its end; else get a new one; without any you are anonymous")
 	case q.now < c.issued-int64(certBackdate/time.Second):
-		return errEarly
+		return refuse(403, "certificate_not_yet_valid", "your client certificate is not valid yet",
+			"the server's clock may be wrong")
 	}
 	q.tier = trusted
 	if c.admin {
@@ -405,15 +361,11 @@ func (s *server) judge(q *request, shown identity) error {
 	return nil
 }
 
-// renewPattern is the one route that takes a certificate that has ended.
-const renewPattern = "POST /pki/renew"
-
 // audit writes what an operator must be able to find later, at a level that LOG_LEVEL=warn keeps. object is a serial,
 // or the beginning of a paste's id.
 func (q *request) audit(event, outcome, object string) {
-	q.s.log.LogAttrs(q.r.Context(), slog.LevelWarn, "audit", slog.Bool("audit", true), slog.String("event", event),
-		slog.String("outcome", outcome), slog.String("owner", q.who.owner), slog.String("object", object),
-		slog.String("request_id", q.id))
+	q.s.log.Warn("audit", "audit", true, "event", event, "outcome", outcome, "owner", q.who.owner, "object", object,
+		"request_id", q.id)
 }
 
 // auditDeletion notes an admin's deletion of what is somebody else's.
@@ -451,7 +403,8 @@ func (s *server) mayEnrol() error {
 		return errPKIOff
 	}
 	if s.cfg.registration != "open" {
-		return errNoEnrolment
+		return refuse(403, "registration_closed", "certificates are issued by the operator only",
+			"ask the operator for one")
 	}
 	return nil
 }
@@ -464,93 +417,79 @@ func (s *server) enrol(q *request) error {
 	if d := s.limiter.take(due{rateRegister, q.key, 1, 1}, q.start); !d.allowed {
 		return q.rateLimited(rateRegister, d)
 	}
-	enrol := func() error { return s.certify(q, "enrolment", "", "", &certificate{}, int(s.cfg.certDays)) }
 	bits := int(s.cfg.registerPow)
 	if bits == 0 {
-		return enrol()
+		return s.certify(q, "enrolment", "", "", &certificate{}, s.cfg.certDays)
 	}
 	nonce, err := s.spendWork(q, purposeRegister, bits)
 	if err != nil {
 		return s.powRefused(q, purposeRegister, bits, err)
 	}
-	if err = enrol(); err != nil {
+	if err = s.certify(q, "enrolment", "", "", &certificate{}, s.cfg.certDays); err != nil {
 		s.work.unspend(nonce)
 	}
 	return err
 }
 
-// onlyParameter returns the query's parameter of that name, standard without one. Not ok: it is repeated, something
-// else is there, or the query can't be read (url.Values of URL.Query would leave that out).
+// onlyParameter returns the value of the parameter that is the whole query, standard without a query. Not ok: the
+// query is something else. A second parameter or an escape becomes part of the value, and no value here has any.
 func (q *request) onlyParameter(name, standard string) (value string, ok bool) {
-	values, err := url.ParseQuery(q.r.URL.RawQuery)
-	switch v := values[name]; {
-	case err == nil && len(values) == 0:
+	if q.r.URL.RawQuery == "" {
 		return standard, true
-	case err == nil && len(values) == 1 && len(v) == 1:
-		return v[0], true
 	}
-	return "", false
+	return strings.CutPrefix(q.r.URL.RawQuery, name+"=")
 }
 
 // mayAsk refuses where this server signs nothing, and who is less than least.
-func (s *server) mayAsk(q *request, least tier, refused error) error {
+func (s *server) mayAsk(q *request, least tier) error {
 	switch {
 	case !s.issues():
 		return errPKIOff
 	case q.tier == anonymous:
 		return errNoIdentity
+	case q.tier < trusted && least == trusted:
+		return refuse(403, "not_trusted", "this needs a client certificate that this server issued", "")
 	case q.tier < least:
-		return refused
+		return errNotAdmin
 	}
 	return nil
 }
 
 // issue answers POST /pki/issue: an admin vouches for a new owner.
 func (s *server) issue(q *request) error {
-	if err := s.mayAsk(q, admin, errNotAdmin); err != nil {
+	if err := s.mayAsk(q, admin); err != nil {
 		return err
 	}
 	text, ok := q.onlyParameter("days", strconv.FormatInt(s.cfg.certDays, 10))
-	days, err := strconv.Atoi(text)
-	if !ok || err != nil || strconv.Itoa(days) != text {
+	days, valid := parseDecimal(text)
+	if !ok || !valid {
 		return errDays
 	}
-	return s.certify(q, "issue", "", q.who.sha256, &certificate{vouched: true}, days)
+	return s.certify(q, "issue", "", q.who.sha256, &certificate{vouched: true}, int64(days))
 }
 
 // renew answers POST /pki/renew: another certificate in the caller's line, with the rights that the line has.
 func (s *server) renew(q *request) error {
-	if err := s.mayAsk(q, trusted, errNotTrusted); err != nil {
+	if err := s.mayAsk(q, trusted); err != nil {
 		return err
 	}
-	return s.certify(q, "renewal", q.who.sha256, "", &certificate{}, int(s.cfg.certDays))
+	return s.certify(q, "renewal", q.who.sha256, "", &certificate{name: q.who.name}, s.cfg.certDays)
 }
 
 // certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row.
-// parent and admin as addCertificate takes them.
-func (s *server) certify(q *request, event, parent, admin string, c *certificate, days int) error {
-	if q.r.ContentLength > csrMax {
-		return errCSRTooLarge
-	}
+// parent and admin as addCertificate takes them; c has a name if it is not the request's to say.
+func (s *server) certify(q *request, event, parent, admin string, c *certificate, days int64) error {
 	text, err := io.ReadAll(io.LimitReader(q, csrMax+1))
 	if err != nil {
 		return bodyError(err)
 	}
-	csr, name, err := parseCSR(text)
-	if err == nil && parent != "" { // a renewal keeps its name, whatever the request says
-		var held *certificate
-		if held, err = s.store.certificate("sha256", parent); err == nil {
-			name = held.name
-		}
-	}
+	csr, err := parseCSR(text)
 	if err != nil {
 		return err
 	}
-	der, err := issueLeaf(s.ca, csr.PublicKey, name, days, time.Unix(q.now, 0), s.cfg.crlURL())
+	c.name = cmp.Or(c.name, csr.Subject.CommonName)
+	der, err := issueLeaf(s.ca, csr.PublicKey, c, int(days), time.Unix(q.now, 0), s.cfg.crlURL())
 	if err != nil {
-		return err
-	}
-	if err := c.describe(der, q.now); err != nil {
 		return err
 	}
 	switch err := s.store.addCertificate(c, parent, admin); {
@@ -559,18 +498,23 @@ func (s *server) certify(q *request, event, parent, admin string, c *certificate
 	case errors.Is(err, errNotRights):
 		return errNotAdmin
 	case errors.Is(err, errLineFull):
-		return errManyCerts
+		return refuse(409, "too_many_certificates", "you have 16 valid certificates",
+			"use one of them; if they are not yours, revoke them")
 	case err != nil:
 		return err
 	}
 	q.audit(event, "ok", c.serial)
 	h := q.w.Header()
-	h["Content-Disposition"] = []string{`attachment; filename="` + name + `.crt"`}
+	h["Content-Disposition"] = []string{`attachment; filename="` + c.name + `.crt"`}
 	h["X-Fingerprint-Sha1"] = []string{c.sha1}
 	h["X-Fingerprint-Sha256"] = []string{c.sha256}
 	h["X-Certificate-Expires"] = []string{strconv.FormatInt(c.expires, 10)}
 	h["X-Certificate-Serial"] = []string{c.serial}
 	h["X-Is-Admin"] = []string{map[bool]string{false: "0", true: "1"}[c.admin]}
+	return q.writeCertificate(der)
+}
+
+func (q *request) writeCertificate(der []byte) error {
 	q.writeBytes(200, "application/x-pem-file", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	return nil
 }
@@ -581,18 +525,6 @@ func (c *config) crlURL() string {
 		return ""
 	}
 	return c.publicURL + c.prefix + "/pki/ca.crl"
-}
-
-// describe fills in what the certificate itself says.
-func (c *certificate) describe(der []byte, now int64) error {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return fmt.Errorf("reading the new certificate: %w", err)
-	}
-	c.sha1, c.sha256 = fingerprints(der)
-	c.serial, c.name, c.issued, c.expires = serialHex(cert.SerialNumber), cert.Subject.CommonName, now,
-		cert.NotAfter.Unix()
-	return nil
 }
 
 func (s *server) showPKI(q *request) error {
@@ -621,15 +553,17 @@ func (s *server) showCA(q *request) error {
 		return errPKIOff
 	}
 	q.w.Header()["Cache-Control"] = hPublic
-	q.writeBytes(200, "application/x-pem-file", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca.cert.Raw}))
-	return nil
+	return q.writeCertificate(s.ca.cert.Raw)
 }
 
 func (s *server) showCRL(q *request) error {
 	if !s.issues() {
 		return errPKIOff
 	}
-	der, err := s.crl(q.start)
+	since, tomorrow := q.start.Add(-crlLife).Unix(), q.start.Add(24*time.Hour).Unix()
+	der, err := s.store.crl(q.now, since, tomorrow, func(last []byte, revoked []*certificate) ([]byte, error) {
+		return s.ca.crl(last, revoked, q.start)
+	})
 	if err != nil {
 		return err
 	}
@@ -638,32 +572,26 @@ func (s *server) showCRL(q *request) error {
 	return nil
 }
 
-// crl returns the list of all that is revoked (DER, RFC 5280 section 5), no older than a day. Its number is the time
-// in milliseconds, or one more than the last list's, so that it never goes back (5.2.3). What ended a list's life ago
-// is left out.
-func (s *server) crl(now time.Time) ([]byte, error) {
-	tomorrow := now.Add(24 * time.Hour).Unix()
-	return s.store.crl(now.Unix(), now.Add(-crlLife).Unix(), tomorrow, func(last []byte, revoked []*certificate) ([]byte,
-		error) {
-		list := &x509.RevocationList{SignatureAlgorithm: x509.ECDSAWithSHA256, Number: big.NewInt(now.UnixMilli()),
-			ThisUpdate: now.UTC(), NextUpdate: now.Add(crlLife).UTC()}
-		if last != nil {
-			before, err := x509.ParseRevocationList(last)
-			if err != nil {
-				return nil, fmt.Errorf("reading the last CRL: %w", err)
-			}
-			if next := new(big.Int).Add(before.Number, big.NewInt(1)); next.Cmp(list.Number) > 0 {
-				list.Number = next
-			}
+// crl signs the list of what is revoked (DER, RFC 5280 section 5). Its number is the time in milliseconds, or one more
+// than the last list's, so that it never goes back (5.2.3).
+func (ca *authority) crl(last []byte, revoked []*certificate, now time.Time) ([]byte, error) {
+	list := &x509.RevocationList{Number: big.NewInt(now.UnixMilli()), ThisUpdate: now, NextUpdate: now.Add(crlLife)}
+	if last != nil {
+		before, err := x509.ParseRevocationList(last)
+		if err != nil {
+			return nil, fmt.Errorf("reading the last CRL: %w", err)
 		}
-		for _, c := range revoked {
-			serial, _ := new(big.Int).SetString(c.serial, 16) // nil: the signing says so
-			code, _ := reasonCode(c.reason)
-			list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
-				SerialNumber: serial, RevocationTime: time.Unix(c.revoked, 0).UTC(), ReasonCode: code})
+		if next := new(big.Int).Add(before.Number, big.NewInt(1)); next.Cmp(list.Number) > 0 {
+			list.Number = next
 		}
-		return x509.CreateRevocationList(rand.Reader, list, s.ca.cert, s.ca.key)
-	})
+	}
+	for _, c := range revoked {
+		serial, _ := new(big.Int).SetString(c.serial, 16) // nil: the signing says so
+		code, _ := reasonCode(c.reason)
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: serial, RevocationTime: time.Unix(c.revoked, 0), ReasonCode: code})
+	}
+	return x509.CreateRevocationList(rand.Reader, list, ca.cert, ca.key)
 }
 
 // listCerts answers GET /pki/certs: all for an admin, the caller's own line for others; the newest thousand.
@@ -682,8 +610,7 @@ func (s *server) listCerts(q *request) error {
 	rows := make([]certAnswer, 0, len(list))
 	for _, c := range list {
 		rows = append(rows, certAnswer{c.serial, c.sha1, c.sha256, c.owner, c.name, c.issued, c.expires, c.revoked != 0,
-			c.vouched, c.admin,
-			c.revoked, c.reason})
+			c.vouched, c.admin, c.revoked, c.reason})
 	}
 	return q.writeJSON(200, struct {
 		Certificates []certAnswer `json:"certificates"`
@@ -713,12 +640,9 @@ func (s *server) revoke(q *request) error {
 	}
 	reason, ok := q.onlyParameter("reason", "unspecified")
 	if _, known := reasonCode(reason); !ok || !known {
-		return errReason
+		return badOption("the reason is not one of RFC 5280's", revocationReasons)
 	}
 	serial := plainSerial(q.r.PathValue("serial"))
-	if !isHex(serial, 32) {
-		return errNotFound
-	}
 	if err := q.ask(rateMiss); err != nil {
 		return err
 	}
@@ -727,7 +651,7 @@ func (s *server) revoke(q *request) error {
 		return err
 	}
 	if q.tier != admin && (q.tier != trusted || c.owner != q.who.owner) {
-		return errNotHolder
+		return refuse(403, "not_owner", "this certificate belongs to somebody else", "")
 	}
 	serials, err := s.store.revoke(serial, reason, q.now)
 	if err != nil {
