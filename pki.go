@@ -175,13 +175,17 @@ func fingerprints(der []byte) (sha1Hex, sha256Hex string) {
 	return fmt.Sprintf("%x", sha1.Sum(der)), fmt.Sprintf("%x", sha256.Sum256(der))
 }
 
+func largeCSR() error {
+	e := refuse(413, "too_large", "the certificate request is larger than 16 KiB", "")
+	e.Limit = csrMax
+	return e
+}
+
 // parseCSR reads one PEM certificate request and checks its key and common name: take nothing else of it. Key sizes
 // are checked before the signature, which would be slow with a huge modulus.
 func parseCSR(text []byte) (*x509.CertificateRequest, error) {
 	if len(text) > csrMax {
-		e := refuse(413, "too_large", "the certificate request is larger than 16 KiB", "")
-		e.Limit = csrMax
-		return nil, e
+		return nil, largeCSR()
 	}
 	// Decode skips text before a block and blocks that it cannot read: both would hide a second request.
 	text, begin := bytes.TrimSpace(text), []byte("-----BEGIN")
@@ -479,6 +483,9 @@ func (s *server) renew(q *request) error {
 // certify reads a request, signs, stores the row and answers the certificate. Nobody hears of one that has no row.
 // parent and admin as addCertificate takes them; c has a name if it is not the request's to say.
 func (s *server) certify(q *request, event, parent, admin string, c *certificate, days int64) error {
+	if q.r.ContentLength > csrMax { // before anything of it is asked for
+		return largeCSR()
+	}
 	text, err := io.ReadAll(io.LimitReader(q, csrMax+1))
 	if err != nil {
 		return bodyError(err)
