@@ -72,7 +72,7 @@ func TestShortTargets(t *testing.T) {
 	for why, targets := range map[string][]string{
 		"begin with https://": {"javascript:alert(1)", "JavaScript://example.org/%0aalert(1)", "data:text/html,<script>", "file:///etc/passwd",
 			"//example.org/x", "/s/AAAAAAAA", "example.org/x", "www.example.org", "example.org:80/x", "localhost:8080", "mailto:a@b",
-			"http:example.org", "http:/example.org", "http://", "https:///x", "http://:80/", "http://?x", "ftp://example.org/",
+			"http:example.org", "http:/example.org", "http://", "https:///x", "http://?x", "ftp://example.org/",
 			"view-source:http://example.org/", " http://example.org/", "java\tscript:alert(1)",
 			`http:\\example.org`, "http//example.org", "ht%74p://example.org/", "\"https://example.org/\"", "\ufeffhttp://e.org/"},
 		"Content-Type: application/json": {`{"url": "https://example.org/"}`},
@@ -88,7 +88,7 @@ func TestShortTargets(t *testing.T) {
 		"port": {"http://example.org:/", "http://example.org:0/", "http://example.org:65536/", "http://example.org:99999999999999999999/"},
 		"xn--": {"http://bücher.example/", "http://example。org/", "http://１２７.0.0.1/", "http://\u212aelvin.example/",
 			"http://ex\u00adample.org/"},
-		"no host name": {"http://example..org/", "http://.example.org/", "http://-example.org/", "http://ex_ample.org/", "http://*.example.org/",
+		"no host name": {"http://:80/", "http://example..org/", "http://.example.org/", "http://-example.org/", "http://ex_ample.org/", "http://*.example.org/",
 			"http://example.org../", deep, "http://a" + label + ".org/", "http://a,b.example/", "http://a'b.example/"},
 		"no IPv6 address": {"http://[::1%25eth0]/"},
 		"four decimal numbers": {"http://0177.0.0.1/", "http://127.0.0.01/", "http://0x7f000001/", "http://2130706433/", "http://127.1/",
