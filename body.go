@@ -65,8 +65,8 @@ var optionHeaders = map[string]string{"expiry": "X-Expiry", "burn_after_read": "
 	"password": "X-Paste-Password", "display_name": "X-Display-Name"}
 
 func badExpiry(text string) error {
-	return refuse(400, "bad_expiry", text,
-		"use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time in the future, or @<unix seconds>")
+	return refuse(400, "bad_expiry", text, "use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), "+
+		"an RFC 3339 time in the future, or @<unix seconds>")
 }
 
 // parseExpiry returns the deadline in Unix seconds, after now.
@@ -511,7 +511,8 @@ func (f *formBody) Read(b []byte) (int, error) {
 
 var (
 	mimeShape    = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$`)
-	mimeIgnored  = regexp.MustCompile(`^(multipart/.*|message/.*|text/plain|application/(octet-stream|x-www-form-urlencoded))$`)
+	mimeIgnored  = regexp.MustCompile(
+		`^((multipart|message)/.*|text/plain|application/(octet-stream|x-www-form-urlencoded))$`)
 	mimeInline   = regexp.MustCompile(`^(text/plain|application/json|image/(png|jpeg|gif|webp|avif)|(audio|video)/.*)$`)
 	charsetShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,30}$`)
 	pemShape     = regexp.MustCompile(`^-----BEGIN [A-Z0-9 ]{1,60}-----\r?\n`)
@@ -606,7 +607,8 @@ func (s *server) checkContent(in *intake) error {
 	if has >= s.cfg.minEntropy {
 		return nil
 	}
-	e := refuse(400, "low_entropy", "the content repeats itself too much", "compress it, or send something with more in it")
+	e := refuse(400, "low_entropy", "the content repeats itself too much",
+		"compress it, or send something with more in it")
 	e.Entropy = json.Number(strconv.FormatFloat(has, 'f', 2, 64))
 	e.MinEntropy = json.Number(strconv.FormatFloat(s.cfg.minEntropy, 'f', 2, 64))
 	return e

@@ -193,9 +193,11 @@ func (s *server) createShort(q *request) error {
 	}
 	defer in.close()
 	if target == "" {
-		return refuse(400, "empty_content", "there is no URL in the body", "curl -d https://example.org/ "+q.baseURL()+"/s")
+		return refuse(400, "empty_content", "there is no URL in the body",
+			"curl -d https://example.org/ "+q.baseURL()+"/s")
 	}
-	p := &paste{created: q.now, modified: q.now, owner: q.who.owner, size: in.size, sha256: in.sum[:], mime: "text/uri-list"}
+	p := &paste{created: q.now, modified: q.now, owner: q.who.owner, size: in.size, sha256: in.sum[:],
+		mime: "text/uri-list"}
 	sum := sha256.Sum256([]byte("short\x00" + target)) // never equal to a paste of the same text
 	if err := cmp.Or(o.expiryOnly(), in.permit.countDuplicate(sum[:], in.size),
 		s.apply(q, p, o, nil, s.now().Unix())); err != nil {
