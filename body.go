@@ -510,8 +510,8 @@ func (f *formBody) Read(b []byte) (int, error) {
 // ---- MIME ----
 
 var (
-	mimeShape    = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$`)
-	mimeIgnored  = regexp.MustCompile(
+	mimeShape   = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$`)
+	mimeIgnored = regexp.MustCompile(
 		`^((multipart|message)/.*|text/plain|application/(octet-stream|x-www-form-urlencoded))$`)
 	mimeInline   = regexp.MustCompile(`^(text/plain|application/json|image/(png|jpeg|gif|webp|avif)|(audio|video)/.*)$`)
 	charsetShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,30}$`)
