@@ -48,7 +48,8 @@ func TestShortTargets(t *testing.T) {
 		"http://localhost/", "http://" + label + ".org/", "https://example.org/a;b?c;d=e&f#g", "https://example.org/?",
 		"https://example.org/s/AAAAAAAA", "https://example.org/?u=https://user@127.1/", "https://example.org/@user",
 		"https://example.org//x//y/../z", "https://example.org/a%2Fb",
-		"https://example.org/%0d%0aSet-Cookie:%20a=b?%0aX:%20y#%0D%0A", "https://example.org/" + strings.Repeat("a", 2028),
+		"https://example.org/%0d%0aSet-Cookie:%20a=b?%0aX:%20y#%0D%0A",
+		"https://example.org/" + strings.Repeat("a", 2028),
 	}
 	sent := map[string]string{
 		"HTTPS://Example.ORG/A?b=C#D":          "https://example.org/A?b=C#D",
