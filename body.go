@@ -215,7 +215,13 @@ func (in *intake) receive(o *options, looks string, members ...string) (err erro
 	most, over, read := in.limit, in.over, func() error { return in.take(q) }
 	switch form {
 	case "application/json":
-		most, over, read = jsonMost, errJSONSize, func() error { return in.json(o, looks, members) }
+		most, over, read = jsonMost, errJSONSize, func() error {
+			content, err := in.json(o, looks, members)
+			if err != nil {
+				return err
+			}
+			return in.take(strings.NewReader(content))
+		}
 	case "multipart/form-data":
 		most, read = in.limit+multipartExtra, func() error { return in.multipart(params["boundary"], o) }
 	default:
@@ -360,23 +366,23 @@ var (
 
 // json reads a body that is one JSON object of these members, the content first, in valid UTF-8 without lone
 // surrogates: encoding/json would replace those (RFC 8259, 8.2). looks is an example.
-func (in *intake) json(o *options, looks string, members []string) error {
-	bad := func(why string, args ...any) error {
-		return refuse(400, "bad_json", "bad JSON: "+fmt.Sprintf(why, args...), "it looks like "+looks)
+func (in *intake) json(o *options, looks string, members []string) (content string, err error) {
+	bad := func(why string, args ...any) (string, error) {
+		return "", refuse(400, "bad_json", "bad JSON: "+fmt.Sprintf(why, args...), "it looks like "+looks)
 	}
 	room := min(uint64(in.q.r.ContentLength), jsonMost+1) // an unknown length, -1, as the longest
 	b := bytes.NewBuffer(make([]byte, 0, room+bytes.MinRead))
 	if _, err := b.ReadFrom(io.LimitReader(in.q, jsonMost+1)); err != nil {
-		return bodyError(err)
+		return "", bodyError(err)
 	}
-	raw, content := b.Bytes(), ""
+	raw := b.Bytes()
 	if len(raw) > hotSize { // decoding takes five times its memory, and up to 0.1 s: one after the other
 		in.q.s.decoding.Lock()
 		defer in.q.s.decoding.Unlock()
 	}
 	switch {
 	case len(raw) > jsonMost:
-		return errJSONSize
+		return "", errJSONSize
 	case bytes.HasPrefix(raw, []byte("\xef\xbb\xbf")):
 		return bad("it begins with a byte order mark, which has no place in it")
 	case !utf8.Valid(raw):
@@ -401,22 +407,24 @@ func (in *intake) json(o *options, looks string, members []string) error {
 		key, err := dec.Token()
 		var v json.RawMessage
 		if err = cmp.Or(err, dec.Decode(&v)); err != nil {
-			return err
+			return "", err
 		}
-		name, text, quoted := key.(string), string(v), v[0] == '"'
+		name, text, quoted := key.(string), "", v[0] == '"'
 		if quoted {
 			err = json.Unmarshal(v, &text)
+		} else {
+			text = string(v)
 		}
 		switch {
 		case !slices.Contains(members, name):
-			err = bad("there is no member %.40q", name)
+			_, err = bad("there is no member %.40q", name)
 		case text == "null" && !quoted:
 		case name == "expiry" && !quoted && strings.Trim(text, "0123456789") != "":
 			err = badExpiry("the member expiry is neither a whole number of seconds nor a string")
 		case name == "burn_after_read" && (quoted || text != "true" && text != "false"):
-			err = bad("the member %s must be true or false, without quotes", name)
+			_, err = bad("the member %s must be true or false, without quotes", name)
 		case name != "expiry" && name != "burn_after_read" && !quoted:
-			err = bad("the member %s must be a string", name)
+			_, err = bad("the member %s must be a string", name)
 		case name == members[0]:
 			content = text
 		case name == "mime_type":
@@ -425,10 +433,10 @@ func (in *intake) json(o *options, looks string, members []string) error {
 			err = o.set(name, text)
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	return in.take(strings.NewReader(content))
+	return content, nil
 }
 
 // ---- multipart ----
