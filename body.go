@@ -403,6 +403,7 @@ func (in *intake) json(o *options, looks string, members []string) (content stri
 	if open, _ := dec.Token(); open != json.Delim('{') {
 		return bad("it is not an object")
 	}
+	given := map[string]string{} // of a repeated member the last one counts
 	for dec.More() {
 		key, err := dec.Token()
 		var v json.RawMessage
@@ -419,24 +420,27 @@ func (in *intake) json(o *options, looks string, members []string) (content stri
 		case !slices.Contains(members, name):
 			_, err = bad("there is no member %.40q", name)
 		case text == "null" && !quoted:
+			delete(given, name)
 		case name == "expiry" && !quoted && strings.Trim(text, "0123456789") != "":
 			err = badExpiry("the member expiry is neither a whole number of seconds nor a string")
 		case name == "burn_after_read" && (quoted || text != "true" && text != "false"):
 			_, err = bad("the member %s must be true or false, without quotes", name)
 		case name != "expiry" && name != "burn_after_read" && !quoted:
 			_, err = bad("the member %s must be a string", name)
-		case name == members[0]:
-			content = text
-		case name == "mime_type":
-			o.declared = text
 		default:
-			err = o.set(name, text)
+			given[name] = text
 		}
 		if err != nil {
 			return "", err
 		}
 	}
-	return content, nil
+	o.declared = given["mime_type"]
+	for _, name := range members {
+		if v, ok := given[name]; ok && optionHeaders[name] != "" && err == nil {
+			err = o.set(name, v)
+		}
+	}
+	return given[members[0]], err
 }
 
 // ---- multipart ----

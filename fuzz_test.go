@@ -73,9 +73,10 @@ func (ts *testServer) stores(t *testing.T, body []byte, headers ...string) (cont
 func FuzzJSONBody(f *testing.F) {
 	ts := fuzzServer(f)
 	for _, s := range []string{`{"content":"x","expiry":60,"burn_after_read":true,"mime_type":"text/html"}`,
-		`{"content":"\ud83d\ude00"}`, `{"content":"\ud800"}`, `{"content":"\\ud800"}`, `{"content":"x","content":"y"}`,
-		`{"content":1}`, `{}`, `[]`, `{"content":"x"} {}`, `{"content":"x","expiry":1e9}`, "\xff",
-		`{"content":"\udc00\ud800"}`, `{"a":{"content":"x"}}`, `{"content":null,"content":[{"content":1}]}`} {
+		`{"content":"\ud83d\ude00"}`, `{"content":"\ud800"}`, `{"content":"\\ud800"}`,
+		`{"content":"x","content":"y","expiry":60,"expiry":70}`, `{"content":1}`, `{}`, `[]`, `{"content":"x"} {}`,
+		`{"content":"x","expiry":1e9}`, "\xff", `{"content":"\udc00\ud800"}`, `{"a":{"content":"x"}}`,
+		`{"content":null,"content":[{"content":1}]}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
