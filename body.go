@@ -1,17 +1,16 @@
 package main
 
-// body.go is what comes in with a creation or a change: the options, the three forms of a body (raw, JSON, multipart), the intake
-// that stores it in chunks, and what type its bytes are.
+// body.go is what comes in with a creation or a change: the options, the three forms of a body (raw, JSON, multipart),
+// the intake that stores it in chunks, and what type its bytes are.
 //
-// Nothing of a body is read before everything that can be said without it. At most one chunk is in memory (a JSON body: all
-// of its 1 MiB). Options that can't be understood are refused, never dropped: a password that was not set would be found out
-// too late. (RFC 7578, RFC 8259; WHATWG MIME Sniffing by way of net/http)
+// Nothing of a body is read before everything that can be said without it. At most one chunk is in memory (a JSON
+// body: all of its 1 MiB). Options that can't be understood are refused, never dropped: a password that was not set
+// would be found out too late. (RFC 7578, RFC 8259; WHATWG MIME Sniffing by way of net/http)
 
 import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,7 +22,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,7 +36,7 @@ const (
 	jsonMost       = 1 << 20  // bytes of a JSON body
 	multipartMost  = 16       // parts
 	optionMost     = 4 << 10  // bytes of a part that is an option
-	partHeadMost   = 24 << 10 // bytes read for a part's header: 16 KiB, and what the buffer of the parser draws in besides
+	partHeadMost   = 24 << 10 // bytes read for a part's header: 16 KiB, and what the parser's buffer draws in besides
 	multipartExtra = multipartMost*(optionMost+4<<10) + 64<<10
 	passwordMost   = 1024 // bytes
 	nameMost       = 128  // characters of a display name
@@ -63,24 +61,22 @@ type options struct {
 }
 
 // optionHeaders are the options that a body may have too, by the names that they have there.
-var optionHeaders = map[string]string{"expiry": "X-Expiry", "burn_after_read": "X-Burn-After-Read", "password": "X-Paste-Password",
-	"display_name": "X-Display-Name"}
+var optionHeaders = map[string]string{"expiry": "X-Expiry", "burn_after_read": "X-Burn-After-Read",
+	"password": "X-Paste-Password", "display_name": "X-Display-Name"}
 
 func badExpiry(text string) error {
-	return refuse(400, "bad_expiry", text,
-		"use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time in the future, or @<unix seconds>")
+	return refuse(400, "bad_expiry", text, "use seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), "+
+		"an RFC 3339 time in the future, or @<unix seconds>")
 }
 
 // parseExpiry returns the deadline in Unix seconds, after now.
 func parseExpiry(v string, now int64) (deadline int64, err error) {
+	var n uint64 // has no sign
 	if at, ok := strings.CutPrefix(v, "@"); ok {
-		var n uint64 // no sign
 		n, err = strconv.ParseUint(at, 10, 63)
 		deadline = int64(n)
-	} else if strings.ContainsAny(v, "-:T") {
-		var t time.Time
-		t, err = time.Parse(time.RFC3339, v)
-		deadline = t.Unix()
+	} else if date, dateErr := time.Parse(time.RFC3339, v); dateErr == nil {
+		deadline = date.Unix()
 	} else {
 		deadline, err = parseSpan(v)
 		deadline = now + min(deadline, math.MaxInt64-now)
@@ -94,76 +90,66 @@ func parseExpiry(v string, now int64) (deadline int64, err error) {
 	return deadline, nil
 }
 
+// plain reports whether v is UTF-8 without control characters.
+func plain(v string) bool { return utf8.ValidString(v) && !strings.ContainsFunc(v, unicode.IsControl) }
+
 // set takes one option from header or body. Given twice, both must say the same.
-func (o *options) set(name, v string) error {
-	clash := badOption("the option "+name+" is given twice, with different values", "send it once")
+func (o *options) set(name, v string) (err error) {
+	clash, removes := false, v == "" && o.changing
 	switch name {
 	case "expiry":
-		var at int64
-		if v != "" || !o.changing {
-			var err error
-			if at, err = parseExpiry(v, o.now); err != nil {
-				return err
-			}
+		at := int64(0)
+		if !removes {
+			at, err = parseExpiry(v, o.now)
 		}
-		if o.expiry && o.deadline != at {
-			return clash
-		}
+		clash = o.expiry && o.deadline != at
 		o.expiry, o.deadline = true, at
 	case "burn_after_read":
 		burns := v == "true" || v == "1"
 		if !burns && v != "false" && v != "0" {
-			return badOption(fmt.Sprintf("burn_after_read can't be %.20q", v), "it takes true, false, 1 or 0")
+			err = badOption(fmt.Sprintf("burn_after_read can't be %.20q", v), "it takes true, false, 1 or 0")
 		}
-		if o.burn && o.burns != burns {
-			return clash
-		}
+		clash = o.burn && o.burns != burns
 		o.burn, o.burns = true, burns
 	case "password":
-		if v == "" && !o.changing || len(v) > passwordMost || strings.TrimSpace(v) != v || !utf8.ValidString(v) ||
-			strings.ContainsFunc(v, unicode.IsControl) {
-			return refuse(400, "bad_password", "the password can't be used",
+		if v == "" && !removes || len(v) > passwordMost || strings.TrimSpace(v) != v || !plain(v) {
+			err = refuse(400, "bad_password", "the password can't be used",
 				"1 to 1024 bytes of UTF-8, no control characters, no blank at either end")
 		}
-		if o.password && subtle.ConstantTimeCompare([]byte(o.pass), []byte(v)) == 0 {
-			return clash
-		}
+		clash = o.password && o.pass != v
 		o.password, o.pass = true, v
 	case "display_name":
-		n, removes := utf8.RuneCountInString(v), v == "" && o.changing
-		if !removes && (!o.certified || !utf8.ValidString(v) || n == 0 || n > nameMost || strings.ContainsFunc(v, unicode.IsControl)) {
-			e := refuse(400, "bad_display_name", "the display name can't be used",
+		if !removes && !o.certified {
+			err = refuse(400, "bad_display_name", "only who shows a client certificate may give a display name",
+				"leave it out")
+		} else if !removes && (v == "" || utf8.RuneCountInString(v) > nameMost || !plain(v)) {
+			err = refuse(400, "bad_display_name", "the display name can't be used",
 				"1 to 128 characters of UTF-8, no control characters")
-			if !o.certified {
-				e.Text, e.Hint = "only who shows a client certificate may give a display name", "leave it out"
-			}
-			return e
 		}
-		if o.name && o.display != v {
-			return clash
-		}
+		clash = o.name && o.display != v
 		o.name, o.display = true, v
 	case "read_proof":
-		b, err := hex.DecodeString(v)
-		if err != nil || len(b) != sha256.Size {
-			return badOption("X-Read-Proof-SHA256 is not a SHA-256", "it takes 64 hex digits")
+		if o.proof, err = hex.DecodeString(v); err != nil || len(o.proof) != sha256.Size {
+			err = badOption("X-Read-Proof-SHA256 is not a SHA-256", "it takes 64 hex digits")
 		}
-		o.proof = b
 	}
-	return nil
+	if err == nil && clash {
+		err = badOption("the option "+name+" is given twice, with different values", "send it once")
+	}
+	return err
 }
 
 // headerOptions reads the option headers; each at most once.
 func (q *request) headerOptions(changing bool) (*options, error) {
 	o := &options{now: q.now, changing: changing, certified: q.tier != anonymous}
-	for _, h := range [...][2]string{{"X-Expiry", "expiry"}, {"X-Burn-After-Read", "burn_after_read"},
-		{"X-Paste-Password", "password"}, {"X-Display-Name", "display_name"}, {"X-Read-Proof-Sha256", "read_proof"}} {
-		values := q.r.Header[h[0]]
+	for _, name := range [...]string{"expiry", "burn_after_read", "password", "display_name", "read_proof"} {
+		header := cmp.Or(optionHeaders[name], "X-Read-Proof-Sha256")
+		values := q.r.Header[header]
 		if len(values) > 1 {
-			return nil, badOption(h[0]+" is repeated", "send it once")
+			return nil, badOption(header+" is repeated", "send it once")
 		}
 		if len(values) == 1 {
-			if err := o.set(h[1], values[0]); err != nil {
+			if err := o.set(name, values[0]); err != nil {
 				return nil, err
 			}
 		}
@@ -173,13 +159,15 @@ func (q *request) headerOptions(changing bool) (*options, error) {
 
 // ---- receiving content ----
 
-// intake is a content on its way in: at most one chunk in memory, full ones already stored. It holds an upload slot and the permit
-// of the creation until close.
+// intake is a content on its way in: at most one chunk in memory, full ones already stored. It holds an upload slot and
+// the permit of the creation until close.
 type intake struct {
 	q      *request
-	up     *upload
+	limit  int64                 // bytes of the content
+	over   error                 // what is said of more
+	take   func(io.Reader) error // the content, whatever form it has
 	permit *permit
-	limit  int64
+	up     *upload
 	buf    []byte // pooled; what is not yet stored
 	size   int64
 	hash   hash.Hash
@@ -201,69 +189,72 @@ func tooLarge(limit int64, hint string) error {
 	return e
 }
 
-// tooLarge says what to do about a content that is too large for its sender.
-func (q *request) tooLarge() error {
-	hint := ""
-	if q.tier == anonymous && q.s.cfg.maxAuth > q.s.cfg.maxAnon {
-		hint = "with a client certificate it may be " + sizeWords(q.s.cfg.maxAuth)
+var errJSONSize = tooLarge(jsonMost,
+	"that is for JSON: send a larger content raw, with options as headers: curl -H 'X-Expiry: 7d' -T FILE")
+
+// receivePaste receives what is to be a paste, in any form; options of the body go to o. The caller must close the
+// intake.
+func (s *server) receivePaste(q *request, o *options) (*intake, error) {
+	limit, hint := s.maxSize(q.tier), ""
+	if q.tier == anonymous && s.cfg.maxAuth > limit {
+		hint = "with a client certificate it may be " + sizeWords(s.cfg.maxAuth)
 	}
-	return tooLarge(q.s.maxSize(q.tier), hint)
+	in := &intake{q: q, limit: limit, over: tooLarge(limit, hint)}
+	in.take = in.read
+	return in, in.receive(o, `{"content": "...", "expiry": "7d", "burn_after_read": true, "password": "...", `+
+		`"mime_type": "text/plain", "display_name": "..."}, of which only content must be there`,
+		"content", "expiry", "burn_after_read", "password", "mime_type", "display_name")
 }
 
-const jsonHint = "that is for JSON: send a larger content raw, with options as headers: curl -H 'X-Expiry: 7d' -T FILE"
-
-// receive asks for the permit of a creation and an upload slot, then lets read take the body. announced is its length, as far
-// as it is content. The caller must close the intake.
-func (s *server) receive(q *request, limit, announced int64, read func(*intake) error) (in *intake, err error) {
-	permit, err := s.admit(q)
-	if err != nil {
-		return nil, err
+// receive asks for the permit of a creation and an upload slot, then reads the body in the form that it has; looks and
+// members are of the JSON form. What it holds is given back when it fails.
+func (in *intake) receive(o *options, looks string, members ...string) (err error) {
+	q, s := in.q, in.q.s
+	declared := strings.Join(q.r.Header["Content-Type"], ", ") // two lines of which one names JSON are JSON
+	form, params := mediaType(declared)
+	most, over, read := in.limit, in.over, func() error { return in.take(q) }
+	switch form {
+	case "application/json":
+		most, over, read = jsonMost, errJSONSize, func() error {
+			content, err := in.json(o, looks, members)
+			if err != nil {
+				return err
+			}
+			return in.take(strings.NewReader(content))
+		}
+	case "multipart/form-data":
+		most, read = in.limit+multipartExtra, func() error { return in.multipart(params["boundary"], o) }
+	default:
+		o.declared = declared
 	}
-	in = &intake{q: q, permit: permit, limit: limit, text: true}
+	if q.r.ContentLength > most {
+		return over
+	}
+	if in.permit, err = s.admit(q); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
 			in.close()
-			in = nil
 		}
 	}()
 	// Asked for the whole and charged as it comes: who is cut off in the middle pays for the first half at each try.
-	if d := s.limiter.ask(due{rateBytes, q.key, announced, q.factor}, q.start); !d.allowed {
-		return in, q.rateLimited(rateBytes, d)
+	whole := due{rateBytes, q.key, min(q.r.ContentLength, in.limit), q.factor}
+	if d := s.limiter.ask(whole, q.start); !d.allowed {
+		return q.rateLimited(rateBytes, d)
 	}
 	if !s.uploads.acquire(q.r.Context(), q.key, transferWait) {
-		return in, errTransfers
+		return errTransfers
 	}
-	in.buf, in.up, in.hash = *chunkPool.Get().(*[]byte), s.store.newUpload(q.quota()), sha256.New()
+	in.buf, in.up, in.hash, in.text = *chunkPool.Get().(*[]byte), s.store.newUpload(q.quota()), sha256.New(), true
 	if s.cfg.minEntropy > 0 {
 		in.freq = new([256]uint64)
 	}
-	if err = read(in); err == nil {
+	if err = read(); err == nil {
 		in.look(in.buf)
 		in.hash.Sum(in.sum[:0])
 	}
-	return in, err
-}
-
-// receivePaste is receive for the forms that a paste may have; options of the body go to o.
-func (s *server) receivePaste(q *request, o *options) (*intake, error) {
-	limit, most := s.maxSize(q.tier), int64(0)
-	declared := strings.Join(q.r.Header["Content-Type"], ", ") // two lines of which one names JSON are JSON
-	form, params := mediaType(declared)
-	read := func(in *intake) error { return in.read(q) }
-	switch form {
-	case "application/json":
-		if most, read = jsonMost, func(in *intake) error { return in.json(o) }; q.r.ContentLength > jsonMost {
-			return nil, tooLarge(jsonMost, jsonHint)
-		}
-	case "multipart/form-data":
-		most, read = limit+multipartExtra, func(in *intake) error { return in.multipart(params["boundary"], o, in.read) }
-	default:
-		most, o.declared = limit, declared
-	}
-	if q.r.ContentLength > most {
-		return nil, q.tooLarge()
-	}
-	return s.receive(q, limit, q.r.ContentLength-max(0, most-limit), read)
+	return err
 }
 
 // close gives back what the creation holds, and what it took unless the content was kept.
@@ -285,10 +276,11 @@ func (in *intake) keep() {
 
 // read takes the content from r to its end.
 func (in *intake) read(r io.Reader) error {
+	s := in.q.s
 	for {
 		if len(in.buf) == cap(in.buf) {
 			in.look(in.buf)
-			if err := in.up.add(in.buf, in.q.s.now().Unix()); err != nil {
+			if err := in.up.add(in.buf, s.now().Unix()); err != nil {
 				return err
 			}
 			in.buf, in.permit.bytes = in.buf[:0], 0
@@ -296,14 +288,12 @@ func (in *intake) read(r io.Reader) error {
 		n, err := r.Read(in.buf[len(in.buf):cap(in.buf)])
 		in.buf = in.buf[:len(in.buf)+n]
 		if in.size += int64(n); in.size > in.limit {
-			return in.q.tooLarge()
+			return in.over
 		}
-		if n > 0 {
-			if d := in.q.s.limiter.take(due{rateBytes, in.q.key, int64(n), in.q.factor}, in.q.s.now()); !d.allowed {
-				return in.q.rateLimited(rateBytes, d)
-			}
-			in.permit.bytes += int64(n)
+		if d := s.limiter.take(due{rateBytes, in.q.key, int64(n), in.q.factor}, s.now()); n > 0 && !d.allowed {
+			return in.q.rateLimited(rateBytes, d)
 		}
+		in.permit.bytes += int64(n)
 		if err == io.EOF {
 			return nil
 		}
@@ -328,50 +318,36 @@ func (in *intake) look(b []byte) {
 	if len(in.tail) > 0 {
 		b = append(in.tail, b...)
 	}
-	end := len(b)
-	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
-		if rest := b[len(b)-i:]; utf8.RuneStart(rest[0]) {
-			if !utf8.FullRune(rest) {
-				end -= i
-			}
-			break
-		}
+	end := max(0, len(b)-utf8.UTFMax+1)
+	for end < len(b) && (!utf8.RuneStart(b[end]) || utf8.FullRune(b[end:])) {
+		end++
 	}
 	in.text = utf8.Valid(b[:end]) && bytes.IndexByte(b, 0) < 0
 	in.tail = slices.Clone(b[end:])
 }
 
-// apiOnly returns err if it is an answer, else nil.
-func apiOnly(err error) error {
-	if e := (*apiError)(nil); errors.As(err, &e) {
-		return e
-	}
-	return nil
-}
-
 // bodyError says what a failed read of the body means.
 func bodyError(err error) error {
 	var api *apiError
+	var gone interface{ Timeout() bool } // a net.Error
 	switch {
 	case errors.As(err, &api), errors.Is(err, os.ErrDeadlineExceeded):
 		return err
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errLeft), errors.As(err, &gone):
 		return errLeft
 	}
-	var chunked interface{ Timeout() bool } // a net.Error: the connection is gone
-	if errors.As(err, &chunked) {
-		return errLeft
-	}
-	return &apiError{status: 400, Code: "bad_body", Text: "the body can't be read: it is not what its header announced", cause: err}
+	e := refuse(400, "bad_body", "the body can't be read: it is not what its header announced", "")
+	e.cause = err
+	return e
 }
 
-// mediaType returns the lower-case type of a Content-Type and its parameters, "" if it can't be understood. Whatever names JSON is
-// JSON: taken for raw it would be stored with the password in it, open.
+// mediaType returns the lower-case type of a Content-Type and its parameters, "" if it can't be understood. Whatever
+// names JSON is JSON: taken for raw it would be stored with the password in it, open.
 func mediaType(v string) (string, map[string]string) {
-	t, params, err := mime.ParseMediaType(v)
-	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
-		v, _, _ := strings.Cut(v, ";")
-		t, params, _ = mime.ParseMediaType(v)
+	t, params, _ := mime.ParseMediaType(v)
+	if t == "" { // or its parameters can't be understood
+		alone, _, _ := strings.Cut(v, ";")
+		t, _, _ = mime.ParseMediaType(alone)
 	}
 	if t != "multipart/form-data" && namesJSON.MatchString(v) {
 		t = "application/json"
@@ -383,310 +359,243 @@ var namesJSON = regexp.MustCompile(`(?i)(^|[^a-z0-9!#$&^_.+/-])application/json(
 
 // ---- JSON ----
 
-const pasteForm = `{"content": "...", "expiry": "7d", "burn_after_read": true, "password": "...", "mime_type": "text/plain", ` +
-	`"display_name": "..."}, of which only content must be there`
-
-func badJSON(why, form string) error {
-	return refuse(400, "bad_json", "bad JSON: "+why, "it looks like "+form)
-}
-
 var (
 	jsonPaired = regexp.MustCompile(`\\[^u]|(?i:\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})`)
 	jsonHalf   = regexp.MustCompile(`(?i:\\ud[89a-f])`)
 )
 
-// readJSON reads a body that is one JSON object of the members of v, and nothing else, in valid UTF-8 without lone surrogates:
-// encoding/json would replace those (RFC 8259, 8.2). form is what it should look like.
-func (q *request) readJSON(v any, form string) error {
-	size := q.r.ContentLength
-	if size < 0 || size > jsonMost {
-		size = jsonMost + 1
+// json reads a body that is one JSON object of these members, the content first, in valid UTF-8 without lone
+// surrogates: encoding/json would replace those (RFC 8259, 8.2). looks is an example.
+func (in *intake) json(o *options, looks string, members []string) (content string, err error) {
+	bad := func(why string, args ...any) (string, error) {
+		return "", refuse(400, "bad_json", "bad JSON: "+fmt.Sprintf(why, args...), "it looks like "+looks)
 	}
-	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
-	if _, err := b.ReadFrom(io.LimitReader(q, jsonMost+1)); err != nil {
-		return bodyError(err)
+	room := min(uint64(in.q.r.ContentLength), jsonMost+1) // an unknown length, -1, as the longest
+	b := bytes.NewBuffer(make([]byte, 0, room+bytes.MinRead))
+	if _, err := b.ReadFrom(io.LimitReader(in.q, jsonMost+1)); err != nil {
+		return "", bodyError(err)
 	}
 	raw := b.Bytes()
-	if len(raw) > hotSize { // decoding takes five times its memory, and up to a tenth of a second: one after the other
-		q.s.decoding.Lock()
-		defer q.s.decoding.Unlock()
+	if len(raw) > hotSize { // decoding takes five times its memory, and up to 0.1 s: one after the other
+		in.q.s.decoding.Lock()
+		defer in.q.s.decoding.Unlock()
 	}
 	switch {
 	case len(raw) > jsonMost:
-		return tooLarge(jsonMost, jsonHint)
+		return "", errJSONSize
 	case bytes.HasPrefix(raw, []byte("\xef\xbb\xbf")):
-		return badJSON("it begins with a byte order mark, which has no place in it", form)
+		return bad("it begins with a byte order mark, which has no place in it")
 	case !utf8.Valid(raw):
-		return badJSON("it is not UTF-8", form)
+		return bad("it is not UTF-8")
 	case jsonHalf.Match(raw) && jsonHalf.Match(jsonPaired.ReplaceAll(raw, nil)):
-		return badJSON(`a \u escape is half of a surrogate pair`, form)
+		return bad(`a \u escape is half of a surrogate pair`)
+	}
+	syntax := new(json.SyntaxError)
+	switch err := json.Unmarshal(raw, new(struct{})); { // what stands there is not repeated: it may be the content
+	case errors.As(err, &syntax) && strings.HasPrefix(err.Error(), "unexpected end"):
+		return bad("it ends before the object does")
+	case errors.As(err, &syntax) && strings.HasSuffix(err.Error(), "after top-level value"):
+		return bad("something stands behind the object")
+	case errors.As(err, &syntax):
+		return bad("it is no JSON at byte %d", syntax.Offset)
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	var api *apiError
-	if errors.As(err, &api) {
-		return err
+	if open, _ := dec.Token(); open != json.Delim('{') {
+		return bad("it is not an object")
 	}
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		if wrong.Field == "" {
-			return badJSON("it is not an object", form)
+	given := map[string]string{} // of a repeated member the last one counts
+	for dec.More() {
+		key, err := dec.Token()
+		var v json.RawMessage
+		if err = cmp.Or(err, dec.Decode(&v)); err != nil {
+			return "", err
 		}
-		must := "a string"
-		if wrong.Type.Kind() == reflect.Bool {
-			must = "true or false, without quotes"
+		name, text, quoted := key.(string), "", v[0] == '"'
+		if quoted {
+			err = json.Unmarshal(v, &text)
+		} else {
+			text = string(v)
 		}
-		return badJSON(fmt.Sprintf("the member %s must be %s, but it is of the type %s", wrong.Field, must, wrong.Value), form)
+		switch {
+		case !slices.Contains(members, name):
+			_, err = bad("there is no member %.40q", name)
+		case text == "null" && !quoted:
+			delete(given, name)
+		case name == "expiry" && !quoted && strings.Trim(text, "0123456789") != "":
+			err = badExpiry("the member expiry is neither a whole number of seconds nor a string")
+		case name == "burn_after_read" && (quoted || text != "true" && text != "false"):
+			_, err = bad("the member %s must be true or false, without quotes", name)
+		case name != "expiry" && name != "burn_after_read" && !quoted:
+			_, err = bad("the member %s must be a string", name)
+		default:
+			given[name] = text
+		}
+		if err != nil {
+			return "", err
+		}
 	}
-	if bad := (*json.SyntaxError)(nil); errors.As(err, &bad) { // what stands there is not repeated: it may be the content
-		return badJSON(fmt.Sprintf("it is no JSON at byte %d", bad.Offset), form)
+	o.declared = given["mime_type"]
+	for _, name := range members {
+		if v, ok := given[name]; ok && optionHeaders[name] != "" && err == nil {
+			err = o.set(name, v)
+		}
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return badJSON("it ends before the object does", form)
-	}
-	if unknown, ok := strings.CutPrefix(fmt.Sprint(err), "json: unknown field "); ok {
-		return badJSON("there is no member "+fmt.Sprintf("%.40s", unknown), form)
-	}
-	if err != nil || bytes.HasPrefix(bytes.TrimSpace(raw), []byte("null")) {
-		return badJSON("it is not one object", form)
-	}
-	if len(bytes.TrimRight(raw[dec.InputOffset():], " \t\r\n")) > 0 {
-		return badJSON("something stands behind the object", form)
-	}
-	return nil
-}
-
-// jsonExpiry is whole seconds as a number, or any form as a string.
-type jsonExpiry string
-
-func (e *jsonExpiry) UnmarshalJSON(b []byte) error {
-	if b[0] == '"' {
-		return json.Unmarshal(b, (*string)(e))
-	}
-	if *e = jsonExpiry(b); strings.Trim(string(b), "0123456789") != "" {
-		return badExpiry("the member expiry is neither a whole number of seconds nor a string")
-	}
-	return nil
-}
-
-func (in *intake) json(o *options) error {
-	var m struct {
-		Content     string      `json:"content"`
-		MIMEType    string      `json:"mime_type"`
-		Expiry      *jsonExpiry `json:"expiry"`
-		Burn        *bool       `json:"burn_after_read"`
-		Password    *string     `json:"password"`
-		DisplayName *string     `json:"display_name"`
-	}
-	if err := in.q.readJSON(&m, pasteForm); err != nil {
-		return err
-	}
-	o.declared = m.MIMEType
-	var errs [4]error
-	if m.Expiry != nil {
-		errs[0] = o.set("expiry", string(*m.Expiry))
-	}
-	if m.Burn != nil {
-		errs[1] = o.set("burn_after_read", strconv.FormatBool(*m.Burn))
-	}
-	if m.Password != nil {
-		errs[2] = o.set("password", *m.Password)
-	}
-	if m.DisplayName != nil {
-		errs[3] = o.set("display_name", *m.DisplayName)
-	}
-	if err := cmp.Or(errs[:]...); err != nil {
-		return err
-	}
-	return in.read(strings.NewReader(m.Content))
+	return given[members[0]], err
 }
 
 // ---- multipart ----
 
-// multipart reads RFC 7578 parts as they come: options by their names, and the one other part as the content, which take takes.
-func (in *intake) multipart(boundary string, o *options, take func(io.Reader) error) error {
-	damaged := badOption("the multipart body is damaged or cut short", "let curl -F make it")
+var errForm = badOption("the multipart body is damaged or cut short", "let curl -F make it")
+
+// multipart reads RFC 7578 parts as they come: options by their names, and the one other part as the content.
+func (in *intake) multipart(boundary string, o *options) error {
 	if boundary == "" {
-		return badOption("the Content-Type of the form has no boundary", "leave it to who makes the form: curl -F file=@FILE")
+		return badOption("the Content-Type of the form has no boundary",
+			"leave it to who makes the form: curl -F file=@FILE")
 	}
-	body := &multipartBody{r: in.q, left: in.limit + multipartExtra}
-	// The parser takes an end within a part's header for the last boundary; an end that is an error is none to it. The line
-	// end is for a last boundary without one, which RFC 2046 allows.
-	mr := multipart.NewReader(io.MultiReader(body, strings.NewReader("\r\n"), cutShort{}), boundary)
-	failed := func(err error) error {
-		var api *apiError
-		switch {
-		case errors.As(err, &api), errors.Is(err, errBusy), errors.Is(err, errFull), errors.Is(err, errClosed),
-			errors.Is(err, errCorrupt), errors.Is(err, errGone):
-			return err
-		case body.left < 0:
-			return in.q.tooLarge()
-		case body.head < 0:
-			return badOption("the header of a part is too long", "16 KiB at most")
-		case body.err != nil:
-			return bodyError(body.err)
-		}
-		return damaged
-	}
-	found := ""
+	// The line end is for a last boundary without one, which RFC 2046 allows.
+	body := &formBody{r: io.MultiReader(in.q, strings.NewReader("\r\n"))}
+	parts, content := multipart.NewReader(body, boundary), ""
 	for i := 0; ; i++ {
 		body.head = partHeadMost
-		part, err := mr.NextRawPart()
+		part, err := parts.NextRawPart()
+		body.head = math.MaxInt64 // who takes the part counts it
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
-			return failed(err)
+			return cmp.Or(body.err, errForm)
 		}
-		if i == multipartMost {
-			return badOption("the form has more than 16 parts", "send the content and its options only")
-		}
-		body.head = math.MaxInt64 // what follows is content
 		name, kind := part.FormName(), part.Header.Get("Content-Type")
-		switch strings.ToLower(part.Header.Get("Content-Transfer-Encoding")) {
-		case "", "7bit", "8bit", "binary":
-		default:
-			return badOption(fmt.Sprintf("the part %.40q is encoded for mail", name), "send it without ;encoder=")
-		}
-		if strings.HasPrefix(strings.ToLower(kind), "multipart/") {
-			return badOption(fmt.Sprintf("the part %.40q holds several files", name), "send one file")
-		}
-		if optionHeaders[name] != "" {
-			v, err := io.ReadAll(io.LimitReader(part, optionMost+1))
-			if err != nil {
-				return failed(err)
-			}
+		encoding := strings.ToLower(part.Header.Get("Content-Transfer-Encoding"))
+		quoted := fmt.Sprintf("%.40q", name)
+		switch {
+		case i == multipartMost:
+			return badOption("the form has more than 16 parts", "send the content and its options only")
+		case !slices.Contains([]string{"", "7bit", "8bit", "binary"}, encoding):
+			return badOption("the part "+quoted+" is encoded for mail", "send it without ;encoder=")
+		case strings.HasPrefix(strings.ToLower(kind), "multipart/"):
+			return badOption("the part "+quoted+" holds several files", "send one file")
+		case optionHeaders[name] != "":
+			v, readErr := io.ReadAll(io.LimitReader(part, optionMost+1))
 			if len(v) > optionMost {
 				return badOption("the option "+name+" is longer than 4 KiB", "is it the content? Name that part file")
 			}
-			if err := o.set(name, string(v)); err != nil {
-				return err
+			if err = readErr; err == nil {
+				err = o.set(name, string(v))
 			}
-			continue
-		}
-		if found != "" {
-			return badOption(fmt.Sprintf("the form has two contents: %s and %.40q", found, name),
+		case content != "":
+			return badOption("the form has two contents: "+content+" and "+quoted,
 				"options are called expiry, burn_after_read, password and display_name")
+		default:
+			content, o.declared = quoted, kind
+			err = in.take(part)
 		}
-		found, o.declared = fmt.Sprintf("%.40q", name), kind
-		if err := take(part); err != nil {
-			return failed(err)
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// multipartBody ends a body that grows past what its parts may hold, or whose part headers do: the parser would keep 10 MiB
-// of those. It remembers how the body itself failed.
-type multipartBody struct {
-	r          io.Reader
-	left, head int64
-	err        error // other than io.EOF
+// formBody is a form for the parser, which would keep 10 MiB of a part's header, and takes an end within one for the
+// last boundary. Its errors are what is answered.
+type formBody struct {
+	r    io.Reader
+	head int64 // bytes that may come with the header of a part
+	err  error
 }
 
-func (m *multipartBody) Read(b []byte) (int, error) {
-	n, err := m.r.Read(b)
-	m.left -= int64(n)
-	m.head -= int64(n)
-	if err != nil && err != io.EOF {
-		m.err = err
+func (f *formBody) Read(b []byte) (int, error) {
+	n, err := f.r.Read(b)
+	f.head -= int64(n)
+	switch {
+	case f.head < 0:
+		f.err = badOption("the header of a part is too long", "16 KiB at most")
+	case err == io.EOF:
+		f.err = errForm
+	case err != nil:
+		f.err = bodyError(err)
 	}
-	if m.left < 0 || m.head < 0 {
-		return 0, errors.New("too long")
-	}
-	return n, err
+	return n, f.err
 }
-
-// cutShort is an end that is an error.
-type cutShort struct{}
-
-func (cutShort) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // ---- MIME ----
 
 var (
-	mimeShape    = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$`)
+	mimeShape   = regexp.MustCompile(`^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$`)
+	mimeIgnored = regexp.MustCompile(
+		`^((multipart|message)/.*|text/plain|application/(octet-stream|x-www-form-urlencoded))$`)
+	mimeInline   = regexp.MustCompile(`^(text/plain|application/json|image/(png|jpeg|gif|webp|avif)|(audio|video)/.*)$`)
 	charsetShape = regexp.MustCompile(`^[A-Za-z0-9._-]{1,30}$`)
 	pemShape     = regexp.MustCompile(`^-----BEGIN [A-Z0-9 ]{1,60}-----\r?\n`)
-	inlineTypes  = []string{"text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"}
 )
 
-// mimeOf keeps a declared type that says something, else looks at the bytes: what is text as a whole is text, however it begins.
+// mimeOf keeps a declared type that says something, else looks at the bytes: what is text as a whole is text, however
+// it begins.
 func mimeOf(declared string, in *intake) string {
 	t, params := mediaType(declared)
-	charset := params["charset"]
-	if !charsetShape.MatchString(charset) {
-		charset = ""
+	charset := ""
+	if charsetShape.MatchString(params["charset"]) {
+		charset = "; charset=" + params["charset"]
 	}
-	generic := t == "application/octet-stream" || t == "application/x-www-form-urlencoded" || t == "text/plain"
-	if !generic && len(t) <= 127 && mimeShape.MatchString(t) && !strings.HasPrefix(t, "multipart/") && !strings.HasPrefix(t, "message/") {
-		if charset != "" {
-			t += "; charset=" + charset
-		}
-		return t
+	if len(t) <= 127 && mimeShape.MatchString(t) && !mimeIgnored.MatchString(t) {
+		return t + charset
 	}
-	b := in.head
-	switch at := func(s string) bool { return bytes.HasPrefix(b, []byte(s)) }; {
-	case !in.text || len(in.tail) > 0:
-	case at("%PDF-"):
+	begins := func(magic string) bool { return bytes.HasPrefix(in.head, []byte(magic)) }
+	sniffed := http.DetectContentType(in.head)
+	switch text := in.text && len(in.tail) == 0; {
+	case text && begins("%PDF-"):
 		return "application/pdf"
-	case at("-----BEGIN AGE ENCRYPTED FILE-----"):
+	case text && begins("-----BEGIN AGE ENCRYPTED FILE-----"):
 		return "application/x-age"
-	case pemShape.Match(b) && !at("-----BEGIN PGP "):
+	case text && pemShape.Match(in.head) && !begins("-----BEGIN PGP "):
 		return "application/x-pem-file"
-	default:
+	case text:
 		return "text/plain; charset=utf-8"
+	case strings.HasPrefix(sniffed, "text/plain; charset=utf-16"):
+		return sniffed
+	case t == "text/plain" && charset != "" && !strings.EqualFold(charset, "; charset=utf-8"):
+		return t + charset
 	}
-	switch {
-	case bytes.HasPrefix(b, []byte("\xff\xfe")):
-		return "text/plain; charset=utf-16le"
-	case bytes.HasPrefix(b, []byte("\xfe\xff")):
-		return "text/plain; charset=utf-16be"
-	case t == "text/plain" && charset != "" && !strings.EqualFold(charset, "utf-8"):
-		return "text/plain; charset=" + charset
-	}
-	return binaryType(b)
+	return binaryType(in.head, sniffed)
 }
 
-// binaryType names what net/http can't, else what net/http names as something that has a reader, else nothing.
-func binaryType(b []byte) string {
+// binaryType names what net/http can't, else what net/http has sniffed, unless that is text: as a whole it is none.
+func binaryType(b []byte, sniffed string) string {
 	for _, m := range [...]struct {
 		at          int
 		magic, kind string
 	}{
-		{0, "BZh", "application/x-bzip2"}, {0, "\xfd7zXZ\x00", "application/x-xz"}, {0, "\x28\xb5\x2f\xfd", "application/zstd"},
-		{0, "7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"}, {257, "ustar", "application/x-tar"}, {0, "\x7fELF", "application/x-elf"},
-		{0, "SQLite format 3\x00", "application/vnd.sqlite3"}, {0, "fLaC", "audio/flac"}, {0, "age-encryption.org/v1\n", "application/x-age"},
-		{4, "ftypqt  ", "application/octet-stream"},
+		{0, "BZh", "application/x-bzip2"}, {0, "\xfd7zXZ\x00", "application/x-xz"},
+		{0, "\x28\xb5\x2f\xfd", "application/zstd"}, {0, "7z\xbc\xaf\x27\x1c", "application/x-7z-compressed"},
+		{257, "ustar", "application/x-tar"}, {0, "\x7fELF", "application/x-elf"},
+		{0, "SQLite format 3\x00", "application/vnd.sqlite3"}, {0, "fLaC", "audio/flac"},
+		{0, "age-encryption.org/v1\n", "application/x-age"}, {4, "ftypqt  ", "application/octet-stream"},
 	} {
 		if len(b) >= m.at && bytes.HasPrefix(b[m.at:], []byte(m.magic)) {
 			return m.kind
 		}
 	}
-	if len(b) >= 16 && string(b[4:8]) == "ftyp" { // ISO 14496-12: the brands, major and compatible, say what is in the box
+	if len(b) >= 16 && string(b[4:8]) == "ftyp" { // ISO 14496-12: the brands, major and compatible, say what is inside
 		brands := string(b[8:min(len(b), max(16, int(b[3])))])
-		if strings.Contains(brands, "avif") || strings.Contains(brands, "avis") {
-			return "image/avif"
-		}
-		if strings.Contains(brands, "heic") || strings.Contains(brands, "heix") || strings.Contains(brands, "mif1") {
-			return "image/heic"
+		for _, m := range [...][2]string{{"avif", "avif"}, {"avis", "avif"}, {"heic", "heic"}, {"heix", "heic"},
+			{"mif1", "heic"}} {
+			if strings.Contains(brands, m[0]) {
+				return "image/" + m[1]
+			}
 		}
 	}
-	t := http.DetectContentType(b)
-	kind, _, _ := strings.Cut(t, "/")
-	if slices.Contains([]string{"image", "audio", "video", "font"}, kind) || slices.Contains([]string{"application/ogg", "application/zip",
-		"application/x-gzip", "application/x-rar-compressed", "application/wasm", "application/pdf", "application/vnd.ms-fontobject"}, t) {
-		return t
+	if strings.HasPrefix(sniffed, "text/") || sniffed == "application/postscript" {
+		return "application/octet-stream"
 	}
-	return "application/octet-stream"
+	return sniffed
 }
 
-// disposition lets a browser show only what can't act: all else is a download. Whatever ends in +xml is a document with scripts
-// to it, audio/x+xml too (WHATWG MIME Sniffing, 4.6).
+// disposition lets a browser show only what can't act: all else is a download. Whatever ends in +xml is a document
+// with scripts to it, audio/x+xml too (WHATWG MIME Sniffing, 4.6).
 func disposition(mime string) string {
 	t, _, _ := strings.Cut(mime, ";")
-	media := strings.HasPrefix(t, "audio/") || strings.HasPrefix(t, "video/")
-	if slices.Contains(inlineTypes, t) || media && !strings.HasSuffix(t, "+xml") {
+	if mimeInline.MatchString(t) && !strings.HasSuffix(t, "+xml") {
 		return "inline"
 	}
 	return "attachment"
@@ -703,14 +612,16 @@ func (s *server) checkContent(in *intake) error {
 	if in.size < s.cfg.minSize {
 		return refuse(400, "too_small", "the content has less than "+sizeWords(s.cfg.minSize), "")
 	}
-	if in.freq != nil && in.size >= entropyFrom {
-		if e := entropy(in.freq, in.size); e < s.cfg.minEntropy {
-			decimals := func(f float64) json.Number { return json.Number(strconv.FormatFloat(f, 'f', 2, 64)) }
-			refusal := refuse(400, "low_entropy", "the content repeats itself too much",
-				"compress it, or send something with more in it")
-			refusal.Entropy, refusal.MinEntropy = decimals(e), decimals(s.cfg.minEntropy)
-			return refusal
-		}
+	if in.freq == nil || in.size < entropyFrom {
+		return nil
 	}
-	return nil
+	has := entropy(in.freq, in.size)
+	if has >= s.cfg.minEntropy {
+		return nil
+	}
+	e := refuse(400, "low_entropy", "the content repeats itself too much",
+		"compress it, or send something with more in it")
+	e.Entropy = json.Number(strconv.FormatFloat(has, 'f', 2, 64))
+	e.MinEntropy = json.Number(strconv.FormatFloat(s.cfg.minEntropy, 'f', 2, 64))
+	return e
 }
