@@ -294,7 +294,8 @@ func TestJournal(t *testing.T) {
 		t.Errorf("a failed start as text: %s", log)
 	}
 	var out bytes.Buffer // elsewhere the variable of another process means nothing
-	newLog([]string{"JOURNAL_STREAM=1:1"}, 0, &out).Warn("x")
+	t.Setenv("JOURNAL_STREAM", "1:1")
+	newLog(false, 0, &out).Warn("x")
 	if !strings.HasPrefix(out.String(), "time=") {
 		t.Errorf("no journal: %s", &out)
 	}

@@ -65,7 +65,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, c := range commands() { // each has a help of its own, with its usage and an example, and of nobody else
 		code, out, errs := flaskpaste(nil, append(strings.Fields(c.name), "--help")...)
-		if code != 0 || errs != "" || !strings.Contains(out, "flaskpaste "+c.name) || !strings.Contains(out, "/env "+c.name) {
+		if code != 0 || errs != "" || !strings.Contains(out, "flaskpaste "+c.name) || !strings.Contains(out, "--env FILE") {
 			t.Errorf("%s --help: exit code %d, %s%s", c.name, code, out, errs)
 		}
 		for _, other := range commands() {

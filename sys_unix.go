@@ -6,10 +6,8 @@ package main
 // process uses, whether stderr is the journal.
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -20,15 +18,16 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the database's lock: %w", err)
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
+	switch err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
+	case nil:
 		return f, nil
+	case syscall.EWOULDBLOCK:
+		err = errInUse
+	default:
+		err = fmt.Errorf("%w: does the file system have locks? A database needs them", err)
 	}
 	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s is locked", errInUse, path)
-	}
-	return nil, fmt.Errorf("locking %s: %w: does the file system have locks? A database needs them", path, err)
+	return nil, fmt.Errorf("locking %s: %w", path, err)
 }
 
 // freeSpace returns the bytes that an ordinary user may still write to the file system of path; 0 when it can't be told.
@@ -42,11 +41,10 @@ func freeSpace(path string) int64 {
 
 // fileSize is 0 for a file that is not there.
 func fileSize(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
+	if info, err := os.Stat(path); err == nil {
+		return info.Size()
 	}
-	return info.Size()
+	return 0
 }
 
 // syncDir makes what was made or renamed in a folder survive a power cut.
@@ -66,14 +64,10 @@ func stderrIsJournal(stream string) bool {
 	return stream != "" && syscall.Fstat(2, &st) == nil && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// privateUmask makes whatever this process creates its own user's alone; a socket's wider mode is set afterwards.
-func privateUmask() { syscall.Umask(0o077) }
-
 // processUsage returns resident bytes, CPU time and open descriptors of this process; zeros where there is no /proc.
 func processUsage() (rss int64, cpu time.Duration, files int) {
 	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
-		var size int64
-		fmt.Fscan(strings.NewReader(string(b)), &size, &rss)
+		fmt.Sscan(string(b), new(int64), &rss) // size, resident: pages
 		rss *= int64(os.Getpagesize())
 	}
 	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
