@@ -75,6 +75,8 @@ type operator struct {
 	asAdmin      bool
 	days         int
 	reason, file string
+
+	found int // by check
 }
 
 // operate does one command, serve if none is named.
@@ -108,7 +110,7 @@ func (o *operator) operate(args []string) error {
 		fmt.Fprint(o.out, help(name))
 		return nil
 	}
-	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == cmp.Or(name, "serve") })
+	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == name || n == 0 && c.name == "serve" })
 	if i < 0 {
 		return exitError{fmt.Errorf("unknown command %q: see flaskpaste %s--help", name, group), exitUsage}
 	}
@@ -201,86 +203,86 @@ func (o *operator) open(mode openMode) (*store, error) {
 
 // ---- check, backup, healthcheck ----
 
-// check prints what it finds in plain words.
+// finding prints what is wrong, in plain words.
+func (o *operator) finding(format string, args ...any) {
+	o.found++
+	fmt.Fprintf(o.out, format+"\n", args...)
+}
+
+// check looks at everything and changes nothing.
 func (o *operator) check([]string) error {
-	cfg, found := o.cfg, o.cfg.warnings
+	cfg := o.cfg
+	for _, w := range cfg.warnings {
+		o.finding("%s", w)
+	}
 	for _, path := range []string{cfg.database, cfg.database + "-wal", cfg.database + "-shm"} {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-			found = append(found, fmt.Sprintf("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm()))
+			o.finding("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm())
 		}
 	}
 	if free := freeSpace(filepath.Dir(cfg.database)); free > 0 && free < cfg.minFree {
-		found = append(found, fmt.Sprintf("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be "+
-			"stored: make room", free>>20, cfg.minFree>>20))
+		o.finding("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored: make room",
+			free>>20, cfg.minFree>>20)
 	}
 	st, err := o.open(openReading)
 	if err == nil {
-		lines, integrityErr := st.integrity()
+		lines, damage := st.integrity()
 		for _, line := range lines {
 			if *line != "ok" {
-				found = append(found, "the database is damaged, restore a backup: "+*line)
+				o.finding("the database is damaged, restore a backup: %s", *line)
 			}
 		}
-		found = append(found, checkCerts(cfg, st, o.now)...)
-		err = errors.Join(integrityErr, st.close())
+		err = errors.Join(damage, o.checkCerts(st), st.close())
 	}
 	if err != nil {
-		found = append(found, err.Error())
+		o.finding("%v", err)
 	}
-	for _, line := range found {
-		fmt.Fprintln(o.out, line)
-	}
-	if len(found) > 0 {
-		return exitError{fmt.Errorf("check found %d to mend", len(found)), exitFailed}
+	if o.found > 0 {
+		return fmt.Errorf("check found %d to mend", o.found)
 	}
 	fmt.Fprintln(o.out, "all is well")
 	return nil
 }
 
-// checkCerts says what is wrong with the CA of a database, with the password that opens it, or will soon be with an
-// admin's certificate.
-func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
+// checkCerts says what is wrong with the CA, with the password that opens it, or will soon be with an admin's
+// certificate.
+func (o *operator) checkCerts(st *store) error {
+	if o.cfg.pkiEnabled == "1" && o.cfg.caPassword == "" {
+		o.finding("%v", errNoPassword)
+	}
 	der, sealed, err := st.authority()
-	if err != nil {
-		return []string{err.Error()}
-	}
-	if cfg.pkiEnabled == "1" && cfg.caPassword == "" {
-		found = append(found, errNoPassword.Error())
-	}
-	if der == nil {
-		return found
+	if err != nil || der == nil {
+		return err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return append(found, "the CA's certificate can't be read, restore a backup: "+err.Error())
+		return fmt.Errorf("the CA's certificate can't be read, restore a backup: %w", err)
 	}
-	if cfg.caPassword != "" {
-		if _, err := openCAKey(sealed, string(cfg.caPassword), cert); err != nil {
-			found = append(found, err.Error())
+	if o.cfg.caPassword != "" {
+		if _, err := openCAKey(sealed, string(o.cfg.caPassword), cert); err != nil {
+			o.finding("%v", err)
 		}
 	}
-	if now.Before(cert.NotBefore) {
-		found = append(found, "the CA is not valid yet, only from "+day(cert.NotBefore.Unix())+": is the clock right?")
-	} else if cert.NotAfter.Sub(now) < 90*24*time.Hour {
-		found = append(found, "the CA ends on "+day(cert.NotAfter.Unix())+", and all its certificates with it: "+
-			"make a new one (see Rotate in the documentation)")
+	switch {
+	case o.now.Before(cert.NotBefore):
+		o.finding("the CA is not valid yet, only from %s: is the clock right?", day(cert.NotBefore.Unix()))
+	case cert.NotAfter.Sub(o.now) < 90*24*time.Hour:
+		o.finding("the CA ends on %s, and all its certificates with it: make a new one (see Rotate in the documentation)",
+			day(cert.NotAfter.Unix()))
 	}
 	list, err := st.certificates("", -1)
-	if err != nil {
-		return append(found, err.Error())
-	}
-	seen := map[string]bool{} // owners: the newest certificate of each counts
-	for _, c := range list {  // the newest first
+	seen := map[string]bool{} // owners: of each the newest certificate counts, which comes first
+	for _, c := range list {
 		if !c.admin || c.revoked != 0 || seen[c.owner] {
 			continue
 		}
 		seen[c.owner] = true
-		if left := c.expires - now.Unix(); left > 0 && left < 14*86400 {
-			found = append(found, "the certificate of the admin "+c.name+" ends on "+day(c.expires)+
-				": fpaste renew, or flaskpaste pki issue")
+		if left := c.expires - o.now.Unix(); left > 0 && left < 14*86400 {
+			o.finding("the certificate of the admin %s ends on %s: fpaste renew, or flaskpaste pki issue", c.name,
+				day(c.expires))
 		}
 	}
-	return found
+	return err
 }
 
 // day is how people read a time.

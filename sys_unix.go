@@ -2,10 +2,11 @@
 
 package main
 
-// sys_unix.go is what the operating system gives and the standard library has no name for: file locks, free space, what the
-// process uses, whether stderr is the journal.
+// sys_unix.go is what the operating system gives and the standard library has no name for: file locks, free space,
+// what the process uses, whether stderr is the journal.
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -30,7 +31,7 @@ func lockFile(path string) (*os.File, error) {
 	return nil, fmt.Errorf("locking %s: %w", path, err)
 }
 
-// freeSpace returns the bytes that an ordinary user may still write to the file system of path; 0 when it can't be told.
+// freeSpace returns the bytes that an ordinary user may still write to the file system of path; 0: nobody knows.
 func freeSpace(path string) int64 {
 	var st syscall.Statfs_t
 	if syscall.Statfs(path, &st) != nil {
@@ -50,11 +51,10 @@ func fileSize(path string) int64 {
 // syncDir makes what was made or renamed in a folder survive a power cut.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
 	}
-	defer d.Close()
-	return d.Sync()
+	return err
 }
 
 // stderrIsJournal compares $JOURNAL_STREAM ("device:inode", systemd.exec(5)) with stderr: a terminal that inherited the
@@ -66,16 +66,10 @@ func stderrIsJournal(stream string) bool {
 
 // processUsage returns resident bytes, CPU time and open descriptors of this process; zeros where there is no /proc.
 func processUsage() (rss int64, cpu time.Duration, files int) {
-	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
-		fmt.Sscan(string(b), new(int64), &rss) // size, resident: pages
-		rss *= int64(os.Getpagesize())
-	}
-	if list, err := os.ReadDir("/proc/self/fd"); err == nil {
-		files = len(list)
-	}
+	pages, _ := os.ReadFile("/proc/self/statm")
+	fmt.Sscan(string(pages), new(int64), &rss) // size, resident
+	list, _ := os.ReadDir("/proc/self/fd")
 	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) == nil {
-		cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	return rss, cpu, files
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u) // which can't fail
+	return rss * int64(os.Getpagesize()), time.Duration(u.Utime.Nano() + u.Stime.Nano()), len(list)
 }
