@@ -179,9 +179,9 @@ func (o *operator) serve([]string) error {
 	stop()
 	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
 	defer cancel()
-	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors are
-	// closed first, whoever came through has a moment to send, and only then it is called: a restart through systemd's
-	// socket loses nobody.
+	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors
+	// are closed first, whoever came through has a moment to send, and only then it is called: a restart through
+	// systemd's socket loses nobody.
 	for _, l := range listeners {
 		l.Close()
 	}
@@ -199,9 +199,11 @@ func (o *operator) serve([]string) error {
 // newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
 func newHTTPServer(s *server) *http.Server {
 	return &http.Server{Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes:               headerLimit,
-		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }}
+		MaxHeaderBytes: headerLimit, DisableGeneralOptionsHandler: true,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		}}
 }
 
 // doors let connections in: so many in all, an eighth for one address, a quarter for one /48. A trusted peer counts in

@@ -53,9 +53,9 @@ func commands() []command {
 			"make key and certificate, vouched for: one PEM file for curl --cert (NAME.pem)", (*operator).issue},
 		{"pki list", 0, "", "all certificates, the newest first", (*operator).list},
 		{"pki revoke", 1, "SERIAL [--reason NAME]",
-			"revoke a certificate and all its renewals; reasons are RFC 5280's:\n" + revocationReasons, (*operator).revoke},
-		{"pki admin", 2, "SERIAL on|off", "give or take the rights of an admin, for all renewals too",
-			(*operator).admin},
+			"revoke a certificate and all its renewals; reasons are RFC 5280's:\n" + revocationReasons,
+			(*operator).revoke},
+		{"pki admin", 2, "SERIAL on|off", "give or take an admin's rights, for all renewals too", (*operator).admin},
 	}
 }
 
@@ -187,8 +187,8 @@ func help(name string) string {
 		text += fmt.Sprintf("  %s\n      %s\n", strings.TrimSpace("flaskpaste "+c.name+" "+c.usage),
 			strings.ReplaceAll(c.help, "\n", "\n      "))
 	}
-	return text + client + "\n--env FILE reads settings from a file of NAME=value lines, as systemd's EnvironmentFile= " +
-		"does:\nflaskpaste --env /etc/flaskpaste/env " + strings.TrimSpace(list[0].name+" "+list[0].usage) + "\n"
+	return text + client + "\n--env FILE reads settings from a file of NAME=value lines, as systemd's " +
+		"EnvironmentFile= does:\nflaskpaste --env /etc/flaskpaste/env " + list[0].name + "\n"
 }
 
 // open opens the database of a server that may be running.
@@ -267,8 +267,8 @@ func (o *operator) checkCerts(st *store) error {
 	case o.now.Before(cert.NotBefore):
 		o.finding("the CA is not valid yet, only from %s: is the clock right?", day(cert.NotBefore.Unix()))
 	case cert.NotAfter.Sub(o.now) < 90*24*time.Hour:
-		o.finding("the CA ends on %s, and all its certificates with it: make a new one (see Rotate in the documentation)",
-			day(cert.NotAfter.Unix()))
+		o.finding("the CA ends on %s, and all its certificates with it: make a new one (see Rotate in the "+
+			"documentation)", day(cert.NotAfter.Unix()))
 	}
 	list, err := st.certificates("", -1)
 	seen := map[string]bool{} // owners: of each the newest certificate counts, which comes first
