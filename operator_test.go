@@ -159,18 +159,17 @@ func TestOperatorsPKI(t *testing.T) {
 			t.Errorf("%s: mode %v, a file called -: %v", name, info.Mode(), exists("-"))
 		}
 	}
-	before := must(os.ReadFile("alice_b.pem"))
+	before := snapshot(t, dir)
 	pki(exitFailed, "-o FILE", "issue", "alice b")
-	if string(before) != string(must(os.ReadFile("alice_b.pem"))) {
-		t.Error("a bundle was overwritten")
-	}
 	pki(exitFailed, "no such file", "issue", "x", "-o", "none/x.pem")
-	for _, name := range []string{"../a", "a\n", "", strings.Repeat("n", 65)} {
-		if code, out, _ := flaskpaste(env, "pki", "issue", name); code == 0 || out != "" {
-			t.Errorf("issued for %q", name)
-		}
+	for _, name := range []string{"../a", "a\n", strings.Repeat("n", 65)} {
+		pki(exitFailed, "the common name", "issue", name)
 	}
+	pki(exitUsage, "NAME", "issue", "")
 	pki(exitFailed, "1 to 3660", "issue", "x", "--days", "0")
+	if after := snapshot(t, dir); after != before {
+		t.Errorf("refused commands changed files\n%s\n%s", before, after)
+	}
 	lines := strings.Split(strings.TrimSpace(pki(0, "", "list")), "\n")
 	if len(lines) != 4 || strings.Join(strings.Fields(lines[0]), " ") != "SERIAL STATE RIGHTS ENDS OWNER NAME" {
 		t.Fatalf("list: %q", lines)
@@ -299,21 +298,19 @@ func TestBackupAndHealth(t *testing.T) {
 		!strings.Contains(err.Error(), "404") {
 		t.Errorf("without the prefix: %v", err)
 	}
-	for _, to := range []string{"file", "-"} {
-		copied := t.TempDir()
-		path := filepath.Join(copied, "flaskpaste.db")
+	for _, to := range []string{filepath.Join(t.TempDir(), "flaskpaste.db"), "-"} {
+		copied := must(flaskpaste3(env, "backup", to))
 		if to == "-" {
-			writeFiles(t, copied, map[string][]byte{"flaskpaste.db": []byte(must(flaskpaste3(env, "backup", "-")))})
-		} else {
-			must(flaskpaste3(env, "backup", path))
-			if info := must(os.Stat(path)); info.Mode().Perm() != 0o600 {
-				t.Errorf("mode %v", info.Mode())
-			}
-			if _, err := flaskpaste3(env, "backup", path); err == nil || !strings.Contains(err.Error(), "exists") {
-				t.Errorf("over a file: %v", err)
-			}
+			to = filepath.Join(t.TempDir(), "flaskpaste.db")
+			must(0, os.WriteFile(to, []byte(copied), 0o600))
 		}
-		restored := startIn(t, copied)
+		if _, err := flaskpaste3(env, "backup", to); err == nil || !strings.Contains(err.Error(), "exists") {
+			t.Errorf("over a file: %v", err)
+		}
+		if info := must(os.Stat(to)); info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v", info.Mode())
+		}
+		restored := startIn(t, filepath.Dir(to))
 		if a := restored.get("/"+kept.ID+"/raw").want(200, ""); sum256(a.body) != kept.SHA256 {
 			t.Error("the content is another")
 		}
@@ -337,29 +334,23 @@ func TestRootOnAnothersDatabase(t *testing.T) {
 	must(0, os.WriteFile(exe, must(os.ReadFile(must(os.Executable()))), 0o755))
 	must(0, os.Chmod(exe, 0o755)) // another test may have run a server in this process, with its umask
 	must(0, os.Chown(dir, user, user))
+	env := []string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}
 	for _, running := range []bool{false, true} {
 		cmd := exec.Command(exe, "serve")
-		cmd.Env = append(environment([]string{"LISTEN=unix:" + filepath.Join(dir, "s"), "DATABASE=" + database}),
-			"RUN_AS_FLASKPASTE=1")
+		cmd.Env = append(environment([]string{"LISTEN=127.0.0.1:0", env[0]}), "RUN_AS_FLASKPASTE=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 		logs := new(lockedBuffer)
 		cmd.Stderr = logs
 		must(0, cmd.Start())
 		end := func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() }
 		t.Cleanup(func() { cmd.Process.Kill() })
-		for range 1000 {
-			if code, _, _ := flaskpaste([]string{"LISTEN=unix:" + filepath.Join(dir, "s")}, "healthcheck"); code == 0 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		waitLog(&process{logs: logs}, "msg=listening")
 		if !running { // the first time root finds it closed, the second time open
 			end()
-			must(flaskpaste3([]string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}, "pki", "init"))
+			must(flaskpaste3(env, "pki", "init"))
 			continue
 		}
-		must(flaskpaste3([]string{"DATABASE=" + database, "PKI_CA_PASSWORD=" + caPassword}, "pki", "issue", "x", "-o",
-			filepath.Join(t.TempDir(), "x")))
+		must(flaskpaste3(env, "pki", "issue", "x", "-o", filepath.Join(t.TempDir(), "x")))
 		for _, path := range must(filepath.Glob(database + "*")) {
 			if owner := must(os.Stat(path)).Sys().(*syscall.Stat_t).Uid; owner != user {
 				t.Errorf("%s belongs to %d", path, owner)
