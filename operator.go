@@ -70,7 +70,7 @@ type operator struct {
 
 	cfg *config
 	log *slog.Logger
-	st  *store // of the pki commands
+	st  *store // of backup and the pki commands
 
 	asAdmin      bool
 	days         int
@@ -151,16 +151,19 @@ func (o *operator) operate(args []string) error {
 			o.log.Warn(w)
 		}
 	}
-	if group == "" {
-		return c.run(o, words)
-	}
 	mode := openBeside
-	switch {
-	case c.name != "pki init":
-	case o.cfg.caPassword == "": // before a database is made
-		return errNoPassword
-	case fileSize(o.cfg.database) == 0:
-		mode = openServing
+	switch c.name {
+	case "serve", "check", "healthcheck":
+		return c.run(o, words)
+	case "backup":
+		mode = openReading
+	case "pki init":
+		if o.cfg.caPassword == "" { // before a database is made
+			return errNoPassword
+		}
+		if fileSize(o.cfg.database) == 0 {
+			mode = openServing
+		}
 	}
 	if o.st, err = o.open(mode); err != nil {
 		return err
@@ -191,7 +194,7 @@ func help(name string) string {
 		"EnvironmentFile= does:\nflaskpaste --env /etc/flaskpaste/env " + list[0].name + "\n"
 }
 
-// open opens the database of a server that may be running.
+// open opens the database, whose server may be running.
 func (o *operator) open(mode openMode) (*store, error) {
 	st, err := openStore(storeOptions{path: o.cfg.database, mode: mode, full: o.cfg.sync == "full",
 		log: slog.New(slog.DiscardHandler), fatal: func(error) {}})
@@ -290,16 +293,12 @@ func day(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.DateOn
 
 // backup copies the database to a file, or by way of one beside it to standard output.
 func (o *operator) backup(words []string) error {
-	st, err := o.open(openReading)
-	if err != nil {
-		return err
-	}
 	path, piped := words[0], words[0] == "-"
 	if piped {
-		path = fmt.Sprintf("%s.copy-%d", st.path, os.Getpid())
+		path = fmt.Sprintf("%s.copy-%d", o.st.path, os.Getpid())
 		defer os.Remove(path)
 	}
-	if err = errors.Join(st.backup(path), st.close()); err != nil || !piped {
+	if err := o.st.backup(path); err != nil || !piped {
 		return err
 	}
 	f, err := os.Open(path)
