@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lockFile takes an exclusive lock that ends with the process; errInUse when another one has it. No link is followed.
+// lockFile takes an exclusive lock that ends with the process, unless another one has it. No link is followed.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -23,7 +23,7 @@ func lockFile(path string) (*os.File, error) {
 	case nil:
 		return f, nil
 	case syscall.EWOULDBLOCK:
-		err = errInUse
+		err = errors.New("another server uses the database")
 	default:
 		err = fmt.Errorf("%w: does the file system have locks? A database needs them", err)
 	}
