@@ -44,7 +44,7 @@ const (
 func benchServer(b *testing.B, env ...string) (s *server, addr string) {
 	ts := newTestServer(b, b.TempDir(), 0, append([]string{"MAX_STORAGE=99GiB"}, env...)...)
 	null := must(os.OpenFile(os.DevNull, os.O_WRONLY, 0))
-	ts.log = newLog(nil, ts.cfg.logLevel, null)
+	ts.log = newLog(false, ts.cfg.logLevel, null)
 	b.Cleanup(func() { ts.store.close(); null.Close() })
 	return ts.server, serveBench(b, newHTTPServer(ts.server), newDoors(ts.server).at)
 }

@@ -258,15 +258,13 @@ func TestConnections(t *testing.T) {
 			t.Fatalf("%s: %d of %d served, want %d", c.from, served, c.tried, c.served)
 		}
 		refused += c.tried - c.served
-		d.mu.Lock()
-		before := d.open
-		d.mu.Unlock()
+		before := d.places.inUse()
 		for range c.closed {
 			open[c.from][0].Close()
 			open[c.from] = open[c.from][1:]
 		}
 		ts.settled("connections", int64(before-c.closed),
-			func() int64 { d.mu.Lock(); defer d.mu.Unlock(); return int64(d.open) })
+			func() int64 { return int64(d.places.inUse()) })
 	}
 	if text := ts.get("/metrics").want(200, "").body; !strings.Contains(text,
 		fmt.Sprintf("\nflaskpaste_refused_connections_total %d\n", refused)) {

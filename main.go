@@ -9,6 +9,8 @@ package main
 // (sd_notify(3), sd_listen_fds(3), sd-daemon(3), systemd.exec(5))
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +27,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -81,90 +82,51 @@ type exitError struct {
 	code int
 }
 
-// report says why a command failed: a start of the server in the form of its log, everything else in one line for
-// people.
+// report says why a command failed in one line for people, but for a start of the server in the form of its log, though
+// nobody may have understood the settings.
 func (o *operator) report(err error) {
-	json, journal := logForm(o.environ)
-	switch {
-	case o.serving && json:
-		newLog(o.environ, slog.LevelError, o.stderr).Error("the server ends", "error", err.Error())
-	case o.serving && journal:
+	json, text := slices.Contains(o.environ, "FLASKPASTE_LOG=json"), slices.Contains(o.environ, "FLASKPASTE_LOG=text")
+	switch journal := stderrIsJournal(os.Getenv("JOURNAL_STREAM")); {
+	case o.serving && (json || journal && !text):
+		newLog(true, slog.LevelError, o.stderr).Error("the server ends", "error", err.Error())
+	case journal:
 		fmt.Fprintf(o.stderr, "<3>flaskpaste: %v\n", err)
 	default:
 		fmt.Fprintf(o.stderr, "flaskpaste: %v\n", err)
 	}
 }
 
-// ---- the log ----
-
-// logForm says how the log is written, before anybody knows whether the settings are right, and whether the journal
-// reads it.
-func logForm(environ []string) (json, journal bool) {
-	form := setting(environ, envPrefix+"LOG")
-	journal = stderrIsJournal(setting(environ, "JOURNAL_STREAM"))
-	return form == "json" || form == "" && journal, journal
-}
-
-// setting is the last value of a name, "" without any.
-func setting(environ []string, name string) (value string) {
-	for _, kv := range environ {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			value = v
-		}
+// newLog writes to w, which is stderr.
+func newLog(json bool, level slog.Level, w io.Writer) *slog.Logger {
+	if stderrIsJournal(os.Getenv("JOURNAL_STREAM")) {
+		w = prioritized{w}
 	}
-	return value
-}
-
-func newLog(environ []string, level slog.Level, w io.Writer) *slog.Logger {
-	json, journal := logForm(environ)
-	handler := func(w io.Writer) slog.Handler {
-		if json {
-			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})
-		}
-		return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
+	options := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(w, options))
 	}
-	if !journal {
-		return slog.New(handler(w))
-	}
-	p := prioritized{Handler: handler(w)}
-	for i, priority := range []string{"<7>", "<6>", "<4>", "<3>"} {
-		p.levels[i] = handler(prefixed{priority, w})
-	}
-	return slog.New(p)
+	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // prioritized puts sd-daemon's priority before each line, so that `journalctl -p warning` finds what matters, and a
 // flood of request lines does not push it out.
-type prioritized struct {
-	slog.Handler
-	levels [4]slog.Handler // debug, info, warn, error
-}
+type prioritized struct{ io.Writer }
 
-func (p prioritized) Handle(ctx context.Context, r slog.Record) error {
-	return p.levels[(r.Level-slog.LevelDebug)/(slog.LevelInfo-slog.LevelDebug)].Handle(ctx, r)
-}
-
-type prefixed struct {
-	prefix string
-	w      io.Writer
-}
-
-func (p prefixed) Write(line []byte) (int, error) {
-	return p.w.Write(append([]byte(p.prefix), line...))
+func (p prioritized) Write(line []byte) (int, error) {
+	_, level, _ := bytes.Cut(line, []byte("level")) // slog's own: it stands before all that a stranger wrote
+	priority := map[byte]string{'D': "<7>", 'I': "<6>", 'W': "<4>", 'E': "<3>"}[bytes.TrimLeft(level, `":=`)[0]]
+	return p.Writer.Write(append([]byte(priority), line...))
 }
 
 // ---- serve ----
 
 // serve is the server's life. Its log is stderr.
 func (o *operator) serve([]string) error {
-	privateUmask()
+	syscall.Umask(0o077)          // what is made here is this user's alone; a socket's wider mode is set afterwards
 	signal.Ignore(syscall.SIGHUP) // there is nothing to read again
 	ends := make(chan os.Signal, 1)
 	signal.Notify(ends, syscall.SIGTERM, os.Interrupt)
 	cfg, log := o.cfg, o.log
-	for _, w := range cfg.warnings {
-		log.Warn(w)
-	}
 	notifySystemd("STATUS=opening the database")
 	var srv *server
 	st, err := openStore(storeOptions{path: cfg.database, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
@@ -185,12 +147,7 @@ func (o *operator) serve([]string) error {
 	if srv, err = newServer(cfg, st, log, time.Now); err != nil {
 		return errors.Join(err, st.close())
 	}
-	listeners, err := activated()
-	if len(listeners) > 0 && cfg.listenGiven {
-		log.Warn("FLASKPASTE_LISTEN is ignored: the service manager handed over the sockets to listen on")
-	} else if err == nil && len(listeners) == 0 {
-		listeners, err = listen(cfg.listen)
-	}
+	listeners, err := listen(cfg, log)
 	if err != nil {
 		return errors.Join(err, st.close())
 	}
@@ -205,9 +162,10 @@ func (o *operator) serve([]string) error {
 	ctx, stop := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	loops.Go(func() { srv.sweepLoop(ctx) })
-	loops.Go(func() { srv.watchdogLoop(ctx, doors, listeners[0]) })
-	if _, journal := logForm(o.environ); cfg.log == "text" && !journal {
-		fmt.Fprintf(o.stderr, "try: echo hello | curl -T - %s/\n", firstURL(cfg, listeners[0]))
+	loops.Go(func() { doors.watchdogLoop(ctx, listeners[0]) })
+	if cfg.log == "text" && listeners[0].Addr().Network() == "tcp" {
+		base := cmp.Or(cfg.publicURL, "http://"+listeners[0].Addr().String()) + cfg.prefix
+		fmt.Fprintf(o.stderr, "try: echo hello | curl -T - %s/\n", base)
 	}
 	notifySystemd("READY=1\nSTATUS=serving")
 	select {
@@ -221,9 +179,9 @@ func (o *operator) serve([]string) error {
 	stop()
 	patience, cancel := context.WithTimeout(context.Background(), shutdownFor)
 	defer cancel()
-	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors are
-	// closed first, whoever came through has a moment to send, and only then it is called: a restart through systemd's
-	// socket loses nobody.
+	// Once Shutdown has begun, net/http drops what it reads from connections that it had accepted before. So the doors
+	// are closed first, whoever came through has a moment to send, and only then it is called: a restart through
+	// systemd's socket loses nobody.
 	for _, l := range listeners {
 		l.Close()
 	}
@@ -241,48 +199,24 @@ func (o *operator) serve([]string) error {
 // newHTTPServer sets the limits of net/http itself; those of bodies and answers are in headers.go.
 func newHTTPServer(s *server) *http.Server {
 	return &http.Server{Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes:               headerLimit,
-		DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }}
+		MaxHeaderBytes: headerLimit, DisableGeneralOptionsHandler: true,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		}}
 }
 
-// doors count connections: so many in all, an eighth for one address that is no trusted peer. What is too many is
-// closed at once.
+// doors let connections in: so many in all, an eighth for one address, a quarter for one /48. A trusted peer counts in
+// all only. What is too many is closed at once.
 type doors struct {
-	s        *server
-	most     int
-	accepted atomic.Int64
-
-	mu   sync.Mutex
-	open int
-	from map[netip.Addr]int
+	*server
+	places *slots
+	awake  chan struct{} // who accepts has moved since the watchdog asked
 }
 
 func newDoors(s *server) *doors {
-	return &doors{s: s, most: int(s.cfg.maxConnections), from: map[netip.Addr]int{}}
-}
-
-// enter takes a place for a connection from addr (zero: not counted by address), if there is one.
-func (d *doors) enter(addr netip.Addr) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open >= d.most || d.from[addr] >= max(1, d.most/8) {
-		return false
-	}
-	d.open++
-	if addr.IsValid() {
-		d.from[addr]++
-	}
-	return true
-}
-
-func (d *doors) leave(addr netip.Addr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.open--
-	if d.from[addr]--; d.from[addr] <= 0 {
-		delete(d.from, addr)
-	}
+	most := int(s.cfg.maxConnections)
+	return &doors{s, newSlots(most, max(1, most/8), max(1, most/4), 0), make(chan struct{}, 1)}
 }
 
 // at puts the doors before a listener.
@@ -293,64 +227,69 @@ type door struct {
 	*doors
 }
 
+// What TCP and Unix sockets have beside the common: listeners, and connections.
+type (
+	wakeable interface{ SetDeadline(time.Time) error }
+	buffered interface{ SetWriteBuffer(int) error }
+)
+
 func (d *door) Accept() (net.Conn, error) {
 	for {
 		c, err := d.Listener.Accept()
-		if waking, ok := d.Listener.(wakeable); ok && errors.Is(err, os.ErrDeadlineExceeded) {
-			waking.SetDeadline(time.Time{}) // the watchdog asked whether anybody is at the door
-			d.accepted.Add(1)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			d.Listener.(wakeable).SetDeadline(time.Time{})
+			select {
+			case d.awake <- struct{}{}:
+			default:
+			}
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		d.accepted.Add(1)
 		ap, _ := netip.ParseAddrPort(c.RemoteAddr().String())
 		addr := ap.Addr().Unmap()
-		if containsAddr(d.s.cfg.trustedProxies, addr) {
-			addr = netip.Addr{}
+		key := keyFor("", addr)
+		if !addr.IsValid() || containsAddr(d.cfg.trustedProxies, addr) {
+			key = keyFor(fmt.Sprintf("%p", c), addr) // nobody else's
 		}
-		if !d.enter(addr) {
-			d.s.metrics.refusedConnections.Add(1)
+		if !d.places.acquire(context.Background(), key, 0) {
+			d.metrics.refusedConnections.Add(1)
 			c.Close()
 			continue
 		}
-		if b, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
-			b.SetWriteBuffer(writeBuffer)
+		c.(buffered).SetWriteBuffer(writeBuffer)
+		return &conn{Conn: c, limit: d.cfg.transferTimeout, inBusy: d.uploads.busy, outBusy: d.downloads.busy,
+			closed: func() { d.places.release(key) }}, nil
+	}
+}
+
+// listen takes over the sockets from descriptor 3 on that are meant for this process; without any it opens those of the
+// settings.
+func listen(cfg *config, log *slog.Logger) (list []net.Listener, err error) {
+	handed := 0
+	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) {
+		handed, _ = strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	}
+	for fd := 3; fd < 3+handed; fd++ {
+		f := os.NewFile(uintptr(fd), "LISTEN_FD_"+strconv.Itoa(fd))
+		l, err := net.FileListener(f) // a duplicate, closed on exec
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("taking over socket %d: %w", fd, err)
 		}
-		return &conn{Conn: c, limit: d.s.cfg.transferTimeout, inBusy: d.s.uploads.busy, outBusy: d.s.downloads.busy,
-			closed: func() { d.leave(addr) }}, nil
+		list = append(list, l)
 	}
-}
-
-// firstURL is what a person on this machine may type.
-func firstURL(cfg *config, l net.Listener) string {
-	base := "http://" + l.Addr().String()
-	if l.Addr().Network() == "unix" {
-		base = "--unix-socket " + l.Addr().String() + " http://localhost"
+	if handed > 0 {
+		if cfg.listenGiven {
+			log.Warn("FLASKPASTE_LISTEN is ignored: the service manager handed over the sockets to listen on")
+		}
+		return list, nil
 	}
-	if cfg.publicURL != "" {
-		base = cfg.publicURL
-	}
-	return base + cfg.prefix
-}
-
-// listen opens the sockets of the configuration.
-func listen(addresses []string) (list []net.Listener, err error) {
-	for _, a := range addresses {
-		path, unix := strings.CutPrefix(a, "unix:")
+	for _, a := range cfg.listen {
 		var l net.Listener
-		if unix {
-			// A socket file that nobody answers on is left over from a crash.
-			if c, err := net.Dial("unix", path); err == nil {
-				c.Close()
-				return nil, fmt.Errorf("listening: another program answers on %s", path)
-			} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&os.ModeSocket != 0 {
-				os.Remove(path)
-			}
-			if l, err = net.Listen("unix", path); err == nil {
-				err = os.Chmod(path, 0o660) // for the proxy's group
-			}
+		if path, unix := strings.CutPrefix(a, "unix:"); unix {
+			l, err = listenUnix(path)
 		} else {
 			l, err = net.Listen("tcp", a)
 		}
@@ -362,22 +301,20 @@ func listen(addresses []string) (list []net.Listener, err error) {
 	return list, nil
 }
 
-// activated takes over LISTEN_FDS sockets from descriptor 3 on, if they are meant for this process.
-func activated() (list []net.Listener, err error) {
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil
+// listenUnix replaces a socket file that nobody answers on: it is left over from a crash.
+func listenUnix(path string) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another program answers on %s", path)
 	}
-	for fd := 3; fd < 3+n; fd++ {
-		f := os.NewFile(uintptr(fd), "LISTEN_FD_"+strconv.Itoa(fd))
-		l, err := net.FileListener(f) // a duplicate, closed on exec
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("taking over socket %d: %w", fd, err)
-		}
-		list = append(list, l)
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		os.Remove(path)
 	}
-	return list, nil
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o660) // for the proxy's group
+	}
+	return l, err
 }
 
 // notifySystemd sends a state to the service manager, where there is one.
@@ -392,11 +329,9 @@ func notifySystemd(state string) {
 	}
 }
 
-// wakeable are the listeners of TCP and Unix sockets.
-type wakeable interface{ SetDeadline(time.Time) error }
-
-// watchdogLoop pings systemd at half its patience, as long as the writer moves and the doors accept.
-func (s *server) watchdogLoop(ctx context.Context, d *doors, l net.Listener) {
+// watchdogLoop pings systemd at half its patience, as long as the writer moves and the doors accept. Our unit has no
+// network in which to dial ourselves: a deadline wakes who accepts.
+func (d *doors) watchdogLoop(ctx context.Context, l net.Listener) {
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if pid := os.Getenv("WATCHDOG_PID"); err != nil || usec <= 0 || pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return
@@ -408,48 +343,36 @@ func (s *server) watchdogLoop(ctx context.Context, d *doors, l net.Listener) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		before := d.accepted.Load()
-		// Our unit has no network in which to dial ourselves: a deadline wakes who accepts, and that counts as somebody.
-		if waking, ok := l.(wakeable); ok {
-			waking.SetDeadline(time.Now())
-		}
-		for range 100 { // a second for that
-			if d.accepted.Load() != before {
-				break
+			l.(wakeable).SetDeadline(time.Now())
+		case <-d.awake:
+			if d.store.healthy() {
+				notifySystemd("WATCHDOG=1")
 			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		if s.store.healthy() && d.accepted.Load() != before {
-			notifySystemd("WATCHDOG=1")
 		}
 	}
 }
 
-// sweepLoop removes what is due, each SWEEP and within a second when there is garbage, and waits twice as long as
-// each step took, so that the writer belongs to others for two thirds of the time. A clock that jumps must not delete
-// everything: when it is far from the latest content at the start, or moves by a day more or less than the time that
-// passes, the sweep waits.
+// sweepLoop removes what is due, each SWEEP and a second after there is garbage, and waits twice as long as each step
+// took, so that the writer belongs to others for two thirds of the time. A clock that jumps must not delete everything:
+// when it is far from the latest content at the start, or moves by a day more or less than the time that passes, the
+// sweep waits.
 func (s *server) sweepLoop(ctx context.Context) {
 	wall, began := s.now().Unix(), time.Now()
 	st, err := s.store.stats()
 	wrong := err == nil && st.lastChange != 0 &&
 		(wall < st.lastChange-86400 || wall > st.lastChange+int64(s.cfg.maxExpiry/time.Second))
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for soon, more := true, false; ; {
+	for wait, idle := time.Duration(0), false; ; {
 		kick := s.store.kick
-		if soon {
+		if !idle { // nothing shortens a pause, and more garbage does not prolong the wait for it
 			kick = nil
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-kick:
-			timer.Reset(min(kickedAfter, s.cfg.sweep))
-			soon = true
+			wait, idle = min(kickedAfter, s.cfg.sweep), false
 			continue
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 		now := s.now().Unix()
 		jump := now - wall - int64(time.Since(began)/time.Second)
@@ -457,20 +380,17 @@ func (s *server) sweepLoop(ctx context.Context) {
 		if wrong || jump < -86400 || jump > 86400 {
 			s.log.Warn("the clock looks wrong: nothing is removed for a while", "wait", clockPause,
 				"now", time.Unix(now, 0).UTC())
-			wrong, soon = false, true
-			timer.Reset(clockPause)
+			wrong, wait, idle = false, clockPause, false
 			continue
 		}
-		var pastes, shorts int
-		if pastes, shorts, more, err = s.store.sweep(now); err != nil && ctx.Err() == nil {
+		pastes, shorts, more, err := s.store.sweep(now)
+		if err != nil && ctx.Err() == nil {
 			s.log.Warn("the sweep goes on later", "error", err)
 		}
 		s.metrics.pastes.expired.Add(uint64(pastes))
 		s.metrics.shorts.expired.Add(uint64(shorts))
-		if soon = more; more {
-			timer.Reset(max(5*time.Millisecond, 2*time.Since(began)))
-		} else {
-			timer.Reset(s.cfg.sweep)
+		if wait, idle = s.cfg.sweep, !more; more {
+			wait = max(5*time.Millisecond, 2*time.Since(began))
 		}
 	}
 }

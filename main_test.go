@@ -28,38 +28,28 @@ import (
 
 // manager plays systemd: it owns listening sockets and the socket of notifications.
 type manager struct {
-	t      testing.TB
-	dir    string
-	notify *net.UnixConn
-	files  []*os.File // of the listening sockets
-	url    string
-	unix   string
-	states chan string
+	t         testing.TB
+	dir       string
+	notify    string     // the socket's name
+	files     []*os.File // of the listening sockets
+	url, unix string
+	states    chan string
 }
 
 // newManager listens on a TCP and a Unix socket; notify is the name of the notification socket, "@..." for an
 // abstract one.
 func newManager(t testing.TB, notify string) *manager {
 	t.Helper()
-	m := &manager{t: t, dir: t.TempDir(), states: make(chan string, 10_000)}
+	m := &manager{t: t, dir: t.TempDir(), notify: notify, states: make(chan string, 10_000)}
 	m.unix = filepath.Join(m.dir, "http.sock")
-	for _, a := range [][2]string{{"tcp", "127.0.0.1:0"}, {"unix", m.unix}} {
-		l := must(net.Listen(a[0], a[1]))
-		m.files = append(m.files, must(l.(interface{ File() (*os.File, error) }).File()))
-		if a[0] == "tcp" {
-			m.url = "http://" + l.Addr().String()
-		}
-		t.Cleanup(func() { l.Close() })
-	}
-	m.notify = must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"}))
-	t.Cleanup(func() { m.notify.Close() })
+	tcp, unix := must(net.Listen("tcp", "127.0.0.1:0")), must(net.Listen("unix", m.unix))
+	m.url = "http://" + tcp.Addr().String()
+	m.files = []*os.File{must(tcp.(*net.TCPListener).File()), must(unix.(*net.UnixListener).File())}
+	told := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"}))
+	t.Cleanup(func() { tcp.Close(); unix.Close(); told.Close() })
 	go func() {
 		b := make([]byte, 4096)
-		for {
-			n, err := m.notify.Read(b)
-			if err != nil {
-				return
-			}
+		for n, err := told.Read(b); err == nil; n, err = told.Read(b) {
 			for line := range strings.SplitSeq(string(b[:n]), "\n") {
 				m.states <- line
 			}
@@ -74,7 +64,7 @@ func (m *manager) start(logs io.Writer, env ...string) *exec.Cmd {
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" serve`, must(os.Executable()))
 	cmd.Dir = m.dir
 	cmd.Env = append(append(environment([]string{"LISTEN=127.0.0.1:1"}), "RUN_AS_FLASKPASTE=1", "LISTEN_FDS=2",
-		"NOTIFY_SOCKET="+m.notify.LocalAddr().String()), env...)
+		"NOTIFY_SOCKET="+m.notify), env...)
 	cmd.ExtraFiles = m.files
 	cmd.Stderr = logs
 	if err := cmd.Start(); err != nil {
@@ -119,12 +109,12 @@ func TestActivationAndRestart(t *testing.T) {
 	if !strings.Contains(waitLog(&process{logs: logs}, ignored), ignored) { // what was written is read a moment later
 		t.Errorf("LISTEN beside sockets: %s", logs)
 	}
-	var sent, restarts atomic.Int64
+	var sent atomic.Int64
 	var done atomic.Bool
 	var load sync.WaitGroup
 	for i := range 6 {
 		load.Go(func() {
-			// a connection for each request: one that is kept open may be closed by either side, which is HTTP's own race
+			// One that is kept open may be closed by either side, which is HTTP's own race.
 			transport := &http.Transport{DisableKeepAlives: true}
 			url := m.url
 			if i%3 == 0 {
@@ -146,10 +136,8 @@ func TestActivationAndRestart(t *testing.T) {
 	}
 	for range 3 {
 		cmd.Process.Signal(syscall.SIGHUP)
-		for before := sent.Load(); sent.Load() < before+50; time.Sleep(time.Millisecond) {
-			if t.Failed() {
-				break
-			}
+		for before := sent.Load(); sent.Load() < before+50 && !t.Failed(); {
+			time.Sleep(time.Millisecond)
 		}
 		cmd.Process.Signal(syscall.SIGTERM)
 		m.expect("STOPPING=1")
@@ -158,11 +146,9 @@ func TestActivationAndRestart(t *testing.T) {
 		}
 		cmd = m.start(logs)
 		m.expect("READY=1")
-		restarts.Add(1)
 	}
 	done.Store(true)
 	load.Wait()
-	t.Logf("%d restarts, %d requests", restarts.Load(), sent.Load())
 }
 
 // TestWatchdog: it is fed while the writer moves and the doors accept, and only then.
@@ -215,24 +201,27 @@ func TestStartErrors(t *testing.T) {
 	other := launch(t, dir, "DATABASE=taken.db", "LISTEN=127.0.0.1:0,unix:taken.sock")
 	writeFiles(t, dir, map[string][]byte{"foreign.db": []byte(strings.Repeat("text", 1000))})
 	for _, tc := range []struct {
-		name, env string
-		code      int
-		says      string
+		env  string
+		code int
+		says string
 	}{
-		{"a bad value", "MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"no such setting", "TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT"},
-		{"another server's", "DATABASE=taken.db", exitFailed, "another server uses the database"}, {"no database", "DATABASE=foreign.db", exitFailed, "not a flaskpaste database"},
-		{"address in use", "LISTEN=" + strings.TrimPrefix(other.url, "http://"), exitFailed, "address already in use"}, {"socket in use", "LISTEN=unix:taken.sock", exitFailed, "another program answers"},
+		{"MAX_ANON=x", exitConfig, "FLASKPASTE_MAX_ANON"}, {"TLS_CERT=x", exitConfig, "FLASKPASTE_TLS_CERT"},
+		{"DATABASE=taken.db", exitFailed, "another server uses the database"},
+		{"DATABASE=foreign.db", exitFailed, "not a flaskpaste database"},
+		{"LISTEN=" + strings.TrimPrefix(other.url, "http://"), exitFailed, "address already in use"},
+		{"LISTEN=unix:taken.sock", exitFailed, "another program answers"},
 	} {
 		for _, form := range []string{"text", "json"} {
 			p := tryLaunch(t, dir, "LOG="+form, tc.env)
-			log := p.logs.String()
-			var line struct{ Level, Error string }
-			ok := strings.HasPrefix(log, "flaskpaste: ") && strings.Contains(log, tc.says)
-			if form == "json" {
-				ok = json.Unmarshal([]byte(log), &line) == nil && line.Level == "ERROR" && strings.Contains(line.Error, tc.says)
+			log, said := p.logs.String(), ""
+			if line := (struct{ Level, Error string }{}); form == "text" {
+				said, _ = strings.CutPrefix(log, "flaskpaste: ")
+			} else if json.Unmarshal([]byte(log), &line) == nil && line.Level == "ERROR" {
+				said = line.Error
 			}
-			if !ok || p.url != "" || p.cmd.ProcessState.ExitCode() != tc.code || strings.Count(log, "\n") != 1 {
-				t.Errorf("%s, %s: %v: %s", tc.name, form, p.cmd.ProcessState, log)
+			if !strings.Contains(said, tc.says) || p.url != "" || p.cmd.ProcessState.ExitCode() != tc.code ||
+				strings.Count(log, "\n") != 1 {
+				t.Errorf("%s, %s: %v: %s", tc.env, form, p.cmd.ProcessState, log)
 			}
 		}
 	}
@@ -248,9 +237,10 @@ func TestStartErrors(t *testing.T) {
 // exception.
 func TestJournal(t *testing.T) {
 	dir := t.TempDir()
-	serve := func(until string, env ...string) string {
+	serve := func(env ...string) string {
 		t.Helper()
-		r, w := must2(os.Pipe())
+		r, w, err := os.Pipe()
+		must(0, err)
 		info := must(w.Stat()).Sys().(*syscall.Stat_t)
 		cmd := program(dir, append(environment(append([]string{"LISTEN=unix:" + filepath.Join(dir, "s"),
 			"POW_DIFFICULTY=4"}, env...)),
@@ -274,7 +264,7 @@ func TestJournal(t *testing.T) {
 		cmd.Wait()
 		return all.String()
 	}
-	log := serve("listening")
+	log := serve()
 	for _, want := range []string{`(?m)^<6>\{"time":"[^"]*","level":"INFO","msg":"listening"`,
 		`(?m)^<6>.*"msg":"request".*"route":"GET /\{\$\}"`,
 		`(?m)^<4>.*"msg":"audit","audit":true,"event":"certificate_refused"`, `(?m)^<6>.*"msg":"stopping"`} {
@@ -282,25 +272,24 @@ func TestJournal(t *testing.T) {
 			t.Errorf("no line %s", want)
 		}
 	}
-	for line := range strings.Lines(log + serve("", "MAX_ANON=x")) {
+	for line := range strings.Lines(log) {
 		if !regexp.MustCompile(`^<[3467]>\{.*\}\n$`).MatchString(line) {
 			t.Errorf("line %q", line)
 		}
 	}
-	if log := serve("", "MAX_ANON=x"); !strings.HasPrefix(log, `<3>{`) || !strings.Contains(log, "FLASKPASTE_MAX_ANON") {
-		t.Errorf("a failed start: %s", log)
-	}
-	if log := serve("", "MAX_ANON=x", "LOG=text"); !strings.HasPrefix(log, "<3>flaskpaste: FLASKPASTE_MAX_ANON") {
-		t.Errorf("a failed start as text: %s", log)
+	for form, want := range map[string]string{"json": `^<3>\{.*FLASKPASTE_MAX_ANON.*\}\n$`,
+		"text": "^<3>flaskpaste: FLASKPASTE_MAX_ANON.*\n$"} {
+		if log := serve("MAX_ANON=x", "LOG="+form); !regexp.MustCompile(want).MatchString(log) {
+			t.Errorf("a failed start: %s", log)
+		}
 	}
 	var out bytes.Buffer // elsewhere the variable of another process means nothing
-	newLog([]string{"JOURNAL_STREAM=1:1"}, 0, &out).Warn("x")
+	t.Setenv("JOURNAL_STREAM", "1:1")
+	newLog(false, 0, &out).Warn("x")
 	if !strings.HasPrefix(out.String(), "time=") {
 		t.Errorf("no journal: %s", &out)
 	}
 }
-
-func must2[A, B any](a A, b B, err error) (A, B) { return a, must(b, err) }
 
 // TestStop: whatever is in the way of a stop, it ends within 25 s, and nothing that was acknowledged is lost.
 func TestStop(t *testing.T) {
@@ -316,16 +305,7 @@ func TestStop(t *testing.T) {
 		{"a long sweep", 0, false, 20, []string{"SWEEP=1s"}, expireMany},
 		{"a full queue", 0, true, 0, []string{"MAX_CONNECTIONS=10000", "MAX_UPLOADS=10000"}, lockOut},
 		{"a stuck reader", 0, true, 20, nil, stuckReader},
-		{"a stuck reader and a second signal", -1, false, 20, nil, func(t *testing.T, p *process, ts *testServer) func() {
-			undo := stuckReader(t, p, ts)
-			go func() {
-				waitLog(p, "msg=stopping")
-				for p.cmd.Process.Signal(syscall.SIGTERM) == nil {
-					time.Sleep(10 * time.Millisecond)
-				}
-			}()
-			return undo
-		}},
+		{"a stuck reader and a second signal", -1, false, 20, nil, twoSignals},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -337,31 +317,24 @@ func TestStop(t *testing.T) {
 			p := launch(t, dir, env...)
 			ts := &testServer{t: t, url: p.url, dir: dir}
 			undo := tc.do(t, p, ts)
-			var mu sync.Mutex
-			var acknowledged []string
-			busy := make(chan bool)
-			if tc.load == 0 {
-				close(busy)
-			}
+			acknowledged := make(chan string, 4*5000)
 			var load sync.WaitGroup
 			for range 4 {
 				load.Go(func() {
-					for n := 0; n < 5000; n++ {
+					for range 5000 {
 						a, err := ts.try("POST", "/", strings.NewReader("load"))
 						if err != nil {
 							return // the doors are closed
 						}
 						if a.StatusCode == 201 {
-							mu.Lock()
-							if acknowledged = append(acknowledged, a.field("id")); len(acknowledged) == tc.load {
-								close(busy)
-							}
-							mu.Unlock()
+							acknowledged <- a.field("id")
 						}
 					}
 				})
 			}
-			<-busy
+			for len(acknowledged) < tc.load {
+				time.Sleep(time.Millisecond)
+			}
 			began := time.Now()
 			code := p.stop()
 			if took := time.Since(began); took > 25*time.Second || code != tc.code {
@@ -369,11 +342,11 @@ func TestStop(t *testing.T) {
 			}
 			undo()
 			load.Wait()
+			close(acknowledged)
 			again := &testServer{t: t, url: launch(t, dir, append(env, "SWEEP=1h")...).url}
-			for _, id := range acknowledged {
+			for id := range acknowledged {
 				again.get("/"+id+"/raw").want(200, "")
 			}
-			t.Logf("%d acknowledged", len(acknowledged))
 		})
 	}
 }
@@ -383,8 +356,8 @@ func expireMany(t *testing.T, p *process, ts *testServer) func() {
 	db := must(sql.Open("sqlite", dsn(filepath.Join(ts.dir, "flaskpaste.db"), "rw")))
 	defer db.Close()
 	ts.create("one")
-	must(db.Exec(`INSERT INTO pastes SELECT content + n, printf('%016x', n), size, mime, sha256, created_at, modified_at, 1,
-		life, owner, burn, password, proof, token, name FROM pastes,
+	must(db.Exec(`INSERT INTO pastes SELECT content + n, printf('%016x', n), size, mime, sha256, created_at,
+		modified_at, 1, life, owner, burn, password, proof, token, name FROM pastes,
 		(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) SELECT n FROM c)`))
 	return func() {}
 }
@@ -414,4 +387,15 @@ func stuckReader(t *testing.T, p *process, ts *testServer) func() {
 		must(conn.Read(make([]byte, 100)))
 	}
 	return func() {}
+}
+
+// twoSignals is stuckReader whose patience ends.
+func twoSignals(t *testing.T, p *process, ts *testServer) func() {
+	go func() {
+		waitLog(p, "msg=stopping")
+		for p.cmd.Process.Signal(syscall.SIGTERM) == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	return stuckReader(t, p, ts)
 }

@@ -9,6 +9,7 @@ package main
 // 0600 file, or to standard output where that is asked for.
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,10 +20,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,31 +33,33 @@ import (
 // command is one of the operator's: how many words it takes, how they are called and, as its usage names them, the
 // options.
 type command struct {
-	name                string
-	words               int
-	usage, sample, help string
-	run                 func(*operator, []string) error
+	name        string
+	words       int
+	usage, help string
+	run         func(*operator, []string) error
 }
 
 func commands() []command {
 	return []command{
-		{"serve", 0, "", "", "start the server (the default)", (*operator).serve},
-		{"check", 0, "", "", "look for what is wrong, and say what to do: settings, database, permissions, space,\n" +
+		{"serve", 0, "", "start the server (the default)", (*operator).serve},
+		{"check", 0, "", "look for what is wrong, and say what to do: settings, database, permissions, space,\n" +
 			"certificates; exit 1 on findings; changes nothing", (*operator).check},
-		{"backup", 1, "FILE|-", "/var/backups/paste.db", "copy the database while it is in use, to a new file or (-) to\n" +
+		{"backup", 1, "FILE|-", "copy the database while it is in use, to a new file or (-) to\n" +
 			"standard output; without pastes that burn", (*operator).backup},
-		{"healthcheck", 0, "", "", "exit 0 if the server of these settings is healthy", (*operator).healthcheck},
-		{"pki init", 0, "", "", "make the CA, and the database if there is none; FLASKPASTE_PKI_CA_PASSWORD seals its key",
+		{"healthcheck", 0, "", "exit 0 if the server of these settings is healthy", (*operator).healthcheck},
+		{"pki init", 0, "", "make the CA, and the database if there is none; FLASKPASTE_PKI_CA_PASSWORD seals its key",
 			(*operator).init},
-		{"pki issue", 1, "NAME [--admin] [--days N] [-o FILE|-]", "alice --admin",
+		{"pki issue", 1, "NAME [--admin] [--days N] [-o FILE|-]",
 			"make key and certificate, vouched for: one PEM file for curl --cert (NAME.pem)", (*operator).issue},
-		{"pki list", 0, "", "", "all certificates, the newest first", (*operator).list},
-		{"pki revoke", 1, "SERIAL [--reason NAME]", "58:4e:0a... --reason keyCompromise",
-			"revoke a certificate and all its renewals; reasons are RFC 5280's:\n" + revocationReasons, (*operator).revoke},
-		{"pki admin", 2, "SERIAL on|off", "58:4e:0a... on", "give or take the rights of an admin, for all renewals too",
-			(*operator).admin},
+		{"pki list", 0, "", "all certificates, the newest first", (*operator).list},
+		{"pki revoke", 1, "SERIAL [--reason NAME]",
+			"revoke a certificate and all its renewals; reasons are RFC 5280's:\n" + revocationReasons,
+			(*operator).revoke},
+		{"pki admin", 2, "SERIAL on|off", "give or take an admin's rights, for all renewals too", (*operator).admin},
 	}
 }
+
+const certDaysUnset = math.MinInt // no --days: the setting's
 
 // operator is one run of a command.
 type operator struct {
@@ -65,106 +70,94 @@ type operator struct {
 
 	cfg *config
 	log *slog.Logger
-	st  *store // of the pki commands
+	st  *store // of backup and the pki commands
 
 	asAdmin      bool
 	days         int
 	reason, file string
+
+	found int // by check
 }
 
 // operate does one command, serve if none is named.
-func (o *operator) operate(args []string) (err error) {
-	var words []string
-	var env string
-	var askVersion bool
-	options := flag.NewFlagSet("flaskpaste", flag.ContinueOnError)
+func (o *operator) operate(args []string) error {
+	options := flag.NewFlagSet("", flag.ContinueOnError)
 	options.SetOutput(io.Discard)
-	options.StringVar(&env, "env", "", "")
-	options.BoolVar(&askVersion, "version", false, "")
+	env, askVersion := options.String("env", "", ""), options.Bool("version", false, "")
 	options.BoolVar(&o.asAdmin, "admin", false, "")
-	options.IntVar(&o.days, "days", 0, "")
+	options.IntVar(&o.days, "days", certDaysUnset, "")
 	options.StringVar(&o.reason, "reason", "unspecified", "")
 	options.StringVar(&o.file, "o", "", "")
-	for rest := args; ; rest = options.Args()[1:] { // before and behind the words
-		if err = options.Parse(rest); err != nil || options.NArg() == 0 {
-			break
-		}
+	var words []string
+	err := options.Parse(args)
+	for err == nil && options.NArg() > 0 { // options stand before and behind the words
 		words = append(words, options.Arg(0))
+		err = options.Parse(options.Args()[1:])
 	}
 	if len(words) > 0 && words[0] == "help" {
 		words, err = words[1:], flag.ErrHelp
 	}
-	if askVersion || len(words) == 1 && words[0] == "version" {
+	n, group := min(1, len(words)), ""
+	if n == 1 && words[0] == "pki" {
+		n, group = min(2, len(words)), "pki "
+	}
+	name, words := strings.Join(words[:n], " "), words[n:]
+	switch {
+	case *askVersion || name == "version":
 		fmt.Fprintln(o.out, "flaskpaste "+version)
 		return nil
-	}
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(o.out, help(strings.Join(words, " ")))
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(o.out, help(name))
 		return nil
 	}
-	if len(words) == 0 {
-		words = []string{"serve"}
+	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == name || n == 0 && c.name == "serve" })
+	if i < 0 {
+		return exitError{fmt.Errorf("unknown command %q: see flaskpaste %s--help", name, group), exitUsage}
 	}
-	c, group := command{}, words[0]
-	for _, c = range commands() {
-		n := strings.Count(c.name, " ") + 1
-		if len(words) >= n && strings.Join(words[:n], " ") == c.name {
-			words = words[n:]
-			break
-		}
-		c = command{}
-	}
-	usage := func(format string, args ...any) error {
-		see := "flaskpaste " + c.name
-		if c.name == "" && group == "pki" {
-			see = "flaskpaste pki"
-		}
-		return exitError{fmt.Errorf(format+": see %s --help", append(args, strings.TrimSpace(see))...), exitUsage}
-	}
+	c := commands()[i]
 	o.serving = c.name == "serve"
-	switch {
-	case c.name == "":
-		return usage("unknown command %q", strings.Join(words, " "))
-	case o.serving && (err != nil || len(words) > 0):
-		return usage("settings come from the environment, as in FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve")
-	case err != nil:
-		return usage("%w", err)
-	case len(words) != c.words || c.words > 0 && words[0] == "":
-		return usage("usage: flaskpaste %s %s", c.name, c.usage)
-	}
-	daysGiven := false
 	options.Visit(func(f *flag.Flag) {
-		daysGiven = daysGiven || f.Name == "days"
 		if f.Name != "env" && !strings.Contains(c.usage, "-"+f.Name) {
-			err = usage("%s does not take -%s", c.name, f.Name)
+			err = fmt.Errorf("%s does not take -%s", c.name, f.Name)
 		}
 	})
-	if err == nil && env != "" {
-		var lines []string
-		if lines, err = readEnvFile(env); err != nil {
-			err = exitError{err, exitConfig}
-		}
-		o.environ = append(o.environ[:len(o.environ):len(o.environ)], lines...)
+	switch {
+	case o.serving && (err != nil || len(words) > 0):
+		err = errors.New("settings come from the environment, as in FLASKPASTE_LISTEN=127.0.0.1:8080 flaskpaste serve")
+	case err == nil && (len(words) != c.words || c.words > 0 && words[0] == ""):
+		err = fmt.Errorf("usage: flaskpaste %s %s", c.name, c.usage)
 	}
 	if err != nil {
-		return err
+		return exitError{fmt.Errorf("%w: see flaskpaste %s --help", err, c.name), exitUsage}
 	}
-	if o.cfg, err = loadConfig(o.environ); err != nil {
+	var lines []string
+	if *env != "" {
+		lines, err = readEnvFile(*env)
+	}
+	if err == nil {
+		o.environ = slices.Concat(o.environ, lines)
+		o.cfg, err = loadConfig(o.environ)
+	}
+	if err != nil {
 		return exitError{err, exitConfig}
 	}
-	level := min(o.cfg.logLevel, slog.LevelInfo) // what an operator does is always told
-	if o.serving {
-		level = o.cfg.logLevel
+	level := o.cfg.logLevel
+	if !o.serving {
+		level = min(level, slog.LevelInfo) // what an operator does is always told
 	}
-	o.log = newLog(o.environ, level, o.stderr)
-	if !daysGiven {
-		o.days = int(o.cfg.certDays)
-	}
-	if !strings.HasPrefix(c.name, "pki ") {
-		return c.run(o, words)
+	o.log = newLog(o.cfg.log == "json", level, o.stderr)
+	if o.serving || group != "" {
+		for _, w := range o.cfg.warnings {
+			o.log.Warn(w)
+		}
 	}
 	mode := openBeside
-	if c.name == "pki init" {
+	switch c.name {
+	case "serve", "check", "healthcheck":
+		return c.run(o, words)
+	case "backup":
+		mode = openReading
+	case "pki init":
 		if o.cfg.caPassword == "" { // before a database is made
 			return errNoPassword
 		}
@@ -178,37 +171,30 @@ func (o *operator) operate(args []string) (err error) {
 	return errors.Join(c.run(o, words), o.st.close())
 }
 
-// help is that of the commands whose name begins with name, of all if there is none.
+// help is that of the commands whose name begins with name; of all, the client's too, if there is none.
 func help(name string) string {
-	matches := func(c command) bool { return c.name == name || strings.HasPrefix(c.name, name+" ") }
-	text, sample, all := "usage:\n", "pki issue alice --admin", true
-	for _, c := range commands() {
-		all = all && !matches(c)
-	}
-	for _, c := range commands() {
-		if all || matches(c) {
-			text += "  " + strings.TrimSpace("flaskpaste "+c.name+" "+c.usage) + "\n      " +
-				strings.ReplaceAll(c.help, "\n", "\n      ") + "\n"
-		}
-		if matches(c) {
-			sample = strings.TrimSpace(c.name + " " + c.sample)
-		}
-	}
 	if name == "serve" {
-		text = configHelp()
+		return configHelp()
 	}
-	if all {
-		text += "\nThe same program is the client, as fpaste, or as flaskpaste with one of these commands;\n" +
+	list := slices.DeleteFunc(commands(), func(c command) bool { return !strings.HasPrefix(c.name+" ", name+" ") })
+	text, client := "usage:\n", ""
+	if len(list) == 0 {
+		list = commands()
+		client = "\nThe same program is the client, as fpaste, or as flaskpaste with one of these commands;\n" +
 			"fpaste COMMAND --help tells more:\n\n"
 		for _, c := range clientCommands() {
-			text += fmt.Sprintf("  %-13s %s\n", c.name, c.brief)
+			client += fmt.Sprintf("  %-13s %s\n", c.name, c.brief)
 		}
 	}
-	return text + "\n--env FILE reads settings from a file of NAME=value lines, as systemd's EnvironmentFile= does.\n" +
-		"example: flaskpaste --env /etc/flaskpaste/env " + sample + "\n"
+	for _, c := range list {
+		text += fmt.Sprintf("  %s\n      %s\n", strings.TrimSpace("flaskpaste "+c.name+" "+c.usage),
+			strings.ReplaceAll(c.help, "\n", "\n      "))
+	}
+	return text + client + "\n--env FILE reads settings from a file of NAME=value lines, as systemd's " +
+		"EnvironmentFile= does:\nflaskpaste --env /etc/flaskpaste/env " + list[0].name + "\n"
 }
 
-// open opens the database of a server that may be running.
+// open opens the database, whose server may be running.
 func (o *operator) open(mode openMode) (*store, error) {
 	st, err := openStore(storeOptions{path: o.cfg.database, mode: mode, full: o.cfg.sync == "full",
 		log: slog.New(slog.DiscardHandler), fatal: func(error) {}})
@@ -220,108 +206,102 @@ func (o *operator) open(mode openMode) (*store, error) {
 
 // ---- check, backup, healthcheck ----
 
-// check prints what it finds in plain words.
+// finding prints what is wrong, in plain words.
+func (o *operator) finding(format string, args ...any) {
+	o.found++
+	fmt.Fprintf(o.out, format+"\n", args...)
+}
+
+// check looks at everything and changes nothing.
 func (o *operator) check([]string) error {
-	cfg, found := o.cfg, o.cfg.warnings
+	cfg := o.cfg
+	for _, w := range cfg.warnings {
+		o.finding("%s", w)
+	}
 	for _, path := range []string{cfg.database, cfg.database + "-wal", cfg.database + "-shm"} {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-			found = append(found, fmt.Sprintf("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm()))
+			o.finding("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm())
 		}
 	}
 	if free := freeSpace(filepath.Dir(cfg.database)); free > 0 && free < cfg.minFree {
-		found = append(found, fmt.Sprintf("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be "+
-			"stored: make room", free>>20, cfg.minFree>>20))
+		o.finding("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored: make room",
+			free>>20, cfg.minFree>>20)
 	}
 	st, err := o.open(openReading)
 	if err == nil {
-		lines, integrityErr := st.integrity()
+		lines, damage := st.integrity()
 		for _, line := range lines {
 			if *line != "ok" {
-				found = append(found, "the database is damaged, restore a backup: "+*line)
+				o.finding("the database is damaged, restore a backup: %s", *line)
 			}
 		}
-		found = append(found, checkCerts(cfg, st, o.now)...)
-		err = errors.Join(integrityErr, st.close())
+		err = errors.Join(damage, o.checkCerts(st), st.close())
 	}
 	if err != nil {
-		found = append(found, err.Error())
+		o.finding("%v", err)
 	}
-	for _, line := range found {
-		fmt.Fprintln(o.out, line)
-	}
-	if len(found) > 0 {
-		return exitError{fmt.Errorf("check found %d to mend", len(found)), exitFailed}
+	if o.found > 0 {
+		return fmt.Errorf("check found %d to mend", o.found)
 	}
 	fmt.Fprintln(o.out, "all is well")
 	return nil
 }
 
-// checkCerts says what is wrong with the CA of a database, with the password that opens it, or will soon be with an
-// admin's certificate.
-func checkCerts(cfg *config, st *store, now time.Time) (found []string) {
+// checkCerts says what is wrong with the CA, with the password that opens it, or will soon be with an admin's
+// certificate.
+func (o *operator) checkCerts(st *store) error {
+	if o.cfg.pkiEnabled == "1" && o.cfg.caPassword == "" {
+		o.finding("%v", errNoPassword)
+	}
 	der, sealed, err := st.authority()
-	if err != nil {
-		return []string{err.Error()}
-	}
-	if cfg.pkiEnabled == "1" && cfg.caPassword == "" {
-		found = append(found, errNoPassword.Error())
-	}
-	if der == nil {
-		return found
+	if err != nil || der == nil {
+		return err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return append(found, "the CA's certificate can't be read, restore a backup: "+err.Error())
+		return fmt.Errorf("the CA's certificate can't be read, restore a backup: %w", err)
 	}
-	if cfg.caPassword != "" {
-		if _, err := openCAKey(sealed, string(cfg.caPassword), cert); err != nil {
-			found = append(found, err.Error())
+	if o.cfg.caPassword != "" {
+		if _, err := openCAKey(sealed, string(o.cfg.caPassword), cert); err != nil {
+			o.finding("%v", err)
 		}
 	}
-	if now.Before(cert.NotBefore) {
-		found = append(found, "the CA is not valid yet, only from "+day(cert.NotBefore.Unix())+": is the clock right?")
-	} else if cert.NotAfter.Sub(now) < 90*24*time.Hour {
-		found = append(found, "the CA ends on "+day(cert.NotAfter.Unix())+", and all its certificates with it: "+
-			"make a new one (see Rotate in the documentation)")
+	switch {
+	case o.now.Before(cert.NotBefore):
+		o.finding("the CA is not valid yet, only from %s: is the clock right?", day(cert.NotBefore.Unix()))
+	case cert.NotAfter.Sub(o.now) < 90*24*time.Hour:
+		o.finding("the CA ends on %s, and all its certificates with it: make a new one (see Rotate in the "+
+			"documentation)", day(cert.NotAfter.Unix()))
 	}
 	list, err := st.certificates("", -1)
-	if err != nil {
-		return append(found, err.Error())
-	}
-	last := map[string]*certificate{} // of each admin, the one that ends last
+	seen := map[string]bool{} // owners: of each the newest certificate counts, which comes first
 	for _, c := range list {
-		if c.admin && c.revoked == 0 && (last[c.owner] == nil || last[c.owner].expires < c.expires) {
-			last[c.owner] = c
+		if !c.admin || c.revoked != 0 || seen[c.owner] {
+			continue
+		}
+		seen[c.owner] = true
+		if left := c.expires - o.now.Unix(); left > 0 && left < 14*86400 {
+			o.finding("the certificate of the admin %s ends on %s: fpaste renew, or flaskpaste pki issue", c.name,
+				day(c.expires))
 		}
 	}
-	for _, c := range list {
-		if left := c.expires - now.Unix(); last[c.owner] == c && left > 0 && left < 14*86400 {
-			found = append(found, "the certificate of the admin "+c.name+" ends on "+day(c.expires)+
-				": fpaste renew, or flaskpaste pki issue")
-		}
-	}
-	return found
+	return err
 }
 
 // day is how people read a time.
 func day(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.DateOnly) }
 
-// backup copies the database to a file, or to standard output.
+// backup copies the database to a file, or by way of one beside it to standard output.
 func (o *operator) backup(words []string) error {
-	path := words[0]
-	st, err := o.open(openReading)
-	if err != nil {
+	path, piped := words[0], words[0] == "-"
+	if piped {
+		path = fmt.Sprintf("%s.copy-%d", o.st.path, os.Getpid())
+		defer os.Remove(path)
+	}
+	if err := o.st.backup(path); err != nil || !piped {
 		return err
 	}
-	if path != "-" {
-		return errors.Join(st.backup(path), st.close())
-	}
-	copied := fmt.Sprintf("%s.copy-%d", st.path, os.Getpid())
-	defer os.Remove(copied)
-	if err := errors.Join(st.backup(copied), st.close()); err != nil {
-		return err
-	}
-	f, err := os.Open(copied)
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -357,15 +337,7 @@ func (o *operator) audit(event, object string) {
 	o.log.Info("audit", "audit", true, "event", event, "outcome", "ok", "object", object, "request_id", "operator")
 }
 
-// warnings says what is weak in the settings, to who works with the CA's password.
-func (o *operator) warnings() {
-	for _, w := range o.cfg.warnings {
-		o.log.Warn(w)
-	}
-}
-
 func (o *operator) init([]string) error {
-	o.warnings()
 	if cert, _, err := o.st.authority(); err != nil || cert != nil {
 		return errors.Join(err, errCAExists)
 	}
@@ -381,10 +353,12 @@ func (o *operator) init([]string) error {
 }
 
 func (o *operator) issue(words []string) error {
-	o.warnings()
 	name := words[0]
 	if !certName.MatchString(name) {
 		return errCSRName
+	}
+	if o.days == certDaysUnset {
+		o.days = int(o.cfg.certDays)
 	}
 	ca, err := openAuthority(o.st, o.cfg.caPassword, false, o.now)
 	if err != nil {
@@ -399,56 +373,39 @@ func (o *operator) issue(words []string) error {
 	if err != nil {
 		return err
 	}
-	path := o.file
-	if path == "" {
-		path = strings.ReplaceAll(name, " ", "_") + ".pem"
+	path := cmp.Or(o.file, strings.ReplaceAll(name, " ", "_")+".pem")
+	bundle, told := o.out, io.Discard
+	if path != "-" {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_SYNC, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("%s exists: choose another file with -o FILE", path)
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		bundle, told = f, o.out
 	}
-	told := o.out
-	if path == "-" {
-		told = io.Discard
-		if err = o.st.addCertificate(c, "", ""); err == nil {
-			err = writeBundle(o.out, key, der)
-		}
-	} else if err = o.keep(path, key, der); err == nil {
-		if err = o.st.addCertificate(c, "", ""); err != nil {
-			os.Remove(path) // never trusted
-		}
+	if err = o.st.addCertificate(c, "", ""); err == nil {
+		err = writeBundle(bundle, key, der)
 	}
 	if err != nil {
+		if path != "-" {
+			os.Remove(path) // never trusted, or not whole
+		}
 		return fmt.Errorf("issuing a certificate: %w", err)
 	}
 	o.audit(map[bool]string{false: "issue", true: "issue_admin"}[c.admin], c.serial)
-	base := "https://YOUR-SERVER"
-	if o.cfg.publicURL != "" {
-		base = o.cfg.publicURL
-	}
+	base := cmp.Or(o.cfg.publicURL, "https://YOUR-SERVER") + o.cfg.prefix
 	fmt.Fprintf(told, "%s: key and certificate of %s, serial %s, until %s\necho hello | curl --cert %s -T - %s/\n",
-		path, name, c.serial, day(c.expires), shellWord(path), base+o.cfg.prefix)
+		path, name, c.serial, day(c.expires), shellWord(path), base)
 	return nil
-}
-
-// keep writes key and certificate to a new file, which others can't read.
-func (o *operator) keep(path string, key *ecdsa.PrivateKey, der []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%s exists: choose another file with -o FILE", path)
-	}
-	if err != nil {
-		return err
-	}
-	if err = errors.Join(writeBundle(f, key, der), f.Sync(), f.Close()); err != nil {
-		os.Remove(path)
-	}
-	return err
 }
 
 // shellWord quotes a file name for a POSIX shell, and keeps curl from reading a colon in it as the start of a password.
 func shellWord(path string) string {
-	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/@") == "" && path[0] != '-' {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/@") == "" {
 		return path
-	}
-	if path[0] == '-' {
-		path = "./" + path
 	}
 	return "'" + strings.NewReplacer(`\`, `\\`, ":", `\:`, "'", `'\''`).Replace(path) + "'"
 }
@@ -460,19 +417,19 @@ func (o *operator) list([]string) error {
 	}
 	const form = "%-32s  %-8s %-8s %-10s  %-16s  %s\n"
 	_, err = fmt.Fprintf(o.out, form, "SERIAL", "STATE", "RIGHTS", "ENDS", "OWNER", "NAME")
-	for i := 0; i < len(list) && err == nil; i++ {
-		c, state, right := list[i], "valid", "enrolled"
+	for _, c := range list {
+		state, right := "valid", "enrolled"
 		switch {
 		case c.revoked != 0:
 			state = "revoked:" + c.reason
 		case c.expires <= o.now.Unix():
 			state = "expired"
 		}
-		if c.vouched {
-			right = "vouched"
-		}
-		if c.admin {
+		switch {
+		case c.admin:
 			right = "admin"
+		case c.vouched:
+			right = "vouched"
 		}
 		_, err = fmt.Fprintf(o.out, form, c.serial, state, right, day(c.expires), c.owner[:16], c.name)
 	}
