@@ -1015,7 +1015,7 @@ func TestRenewal(t *testing.T) {
 				if c.want == 0 {
 					break
 				}
-				ts.write("UPDATE total SET pastes = pastes") // behind the renewal
+				ts.write("UPDATE garbage SET due = due") // behind the renewal
 				shown := ts.get("/"+p.ID).want(200, "").number("expires_at")
 				if file := ts.number("SELECT expires_at FROM pastes WHERE id = ?", p.ID); shown != born+c.want ||
 					file != shown {

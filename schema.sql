@@ -38,11 +38,6 @@ CREATE TABLE garbage (
 ) STRICT;
 CREATE INDEX garbage_due ON garbage (due);
 
--- How many rows pastes has, kept by each commit that changes it, so that nobody counts them. (A trigger on each insertion costs
--- more than 5 % of a creation.)
-CREATE TABLE total (pastes INTEGER NOT NULL) STRICT;
-INSERT INTO total VALUES (0);
-
 CREATE TRIGGER paste_deleted AFTER DELETE ON pastes BEGIN
   INSERT INTO garbage VALUES (OLD.content, 0);
 END;
