@@ -99,7 +99,7 @@ func (a *answer) says(text string) {
 // write changes the database behind the server's back.
 func (ts *testServer) write(query string, args ...any) {
 	ts.t.Helper()
-	if err := ts.store.do(0, func(w *writeTx) error { _, err := w.exec(query, args...); return err }); err != nil {
+	if err := ts.store.do(0, statement(query, args...)); err != nil {
 		ts.t.Fatalf("%s: %v", query, err)
 	}
 }

@@ -1,15 +1,12 @@
 package main
 
 // store.go owns the database file: opening it, every SQL statement, the writer, contents in chunks, the cache of hot
-// pastes, renewals, lists, the sweep, backups, certificates. It takes and returns values and knows neither HTTP,
-// settings nor metrics.
+// pastes, renewals, lists, the sweep, backups, certificates. It knows neither HTTP, settings nor metrics.
 //
 // Invariants:
-//   - One goroutine (writeLoop) writes; it commits whatever waits as one group. An operation is answered after its
-//     commit.
+//   - One goroutine (writeLoop) writes; it commits whatever waits as one group, and answers after the commit.
 //   - A read writes nothing, but for a renewal once in a hundredth of a paste's life, which nobody waits for.
-//   - A content is rows of chunkSize bytes under a content number that is used once; a replaced content has another
-//     number.
+//   - A content is rows of chunkSize bytes under a number that is used once; a replaced content has another one.
 //   - What no row names any more is garbage with a due time, so that nothing is ever repaired (schema.sql).
 //   - No byte of content lies on a b-tree page (padFor), so that secure_delete leaves nothing of it behind.
 //   - sql.ErrNoRows never leaves this file; "not there" is errNotFound, and no other error may be taken for it.
@@ -69,7 +66,6 @@ var (
 	errForeign   = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
 	errCorrupt   = errors.New("the database is damaged")          // truncated, or a page can't be read
 	errInUse     = errors.New("another server uses the database") // its lock is held
-	errStarted   = errors.New("a server was started meanwhile, what was read is worth nothing: try again")
 	errLineFull  = errors.New("the owner has too many valid certificates")
 	errCAExists  = errors.New("the database has a CA already")
 	errNotRights = errors.New("the certificate has lost its rights meanwhile")
@@ -83,8 +79,7 @@ var sqliteErrors = map[int]error{5: errBusy, 6: errBusy, 11: errCorrupt, 13: err
 //go:embed schema.sql
 var schema string
 
-// paste is a row of the table of that name. Times are Unix seconds. It is shared with the cache: never changed once
-// read.
+// paste is a row of its table. Times are Unix seconds. It is shared with the cache: never changed once read.
 type paste struct {
 	content, size              int64
 	id, mime                   string
@@ -134,8 +129,8 @@ type storeOptions struct {
 type store struct {
 	storeOptions
 	lock    *os.File
-	alone   bool                      // only read, and nobody wrote when it was opened
-	r, w, l *pool                     // readers, the writer's one connection, the lists' one
+	alone   bool                      // we don't write, and nobody did when it was opened
+	r, w    *pool                     // readers, one of them for lists, and the writer's one connection
 	content atomic.Int64              // last content number given out
 	pastes  atomic.Int64              // rows, counted once: no other process adds or removes one
 	stuck   atomic.Pointer[time.Time] // when the writer took up work that it has not finished yet
@@ -151,8 +146,7 @@ type store struct {
 	done   chan struct{} // writeLoop has ended
 }
 
-// pool is connections to the database with the statements that were prepared on them: preparing costs more than
-// running.
+// pool is connections to the database with the statements prepared on them: preparing costs more than running.
 type pool struct {
 	*sql.DB
 	prepared sync.Map // query -> *sql.Stmt
@@ -211,20 +205,19 @@ func dsn(path, mode string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
 }
 
-func openPool(dsn string, connections int) (*pool, error) {
-	db, err := sql.Open("sqlite", dsn)
+// connect opens so many connections. Where nobody writes SQLite is told so: it would make a log otherwise.
+func (s *store) connect(connections int, mode string, pragmas ...string) (*pool, error) {
+	name := dsn(s.path, mode, pragmas...)
+	if s.alone {
+		name += "&immutable=1"
+	}
+	db, err := sql.Open("sqlite", name)
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	return &pool{DB: db}, nil
-}
-
-// openReader opens connections that change nothing, not even by recovery. Where nobody writes SQLite is told so: it
-// would make a log otherwise.
-func (s *store) openReader(connections int) (*pool, error) {
-	return openPool(dsn(s.path, "ro")+map[bool]string{true: "&immutable=1"}[s.alone], connections)
 }
 
 // nobodyWrites tells by the log: even an empty one is a server's, or what a kill left.
@@ -274,20 +267,18 @@ func (s *store) open() (err error) {
 	}
 	s.alone = s.nobodyWrites()
 	version, err := s.inspect()
-	if err == nil && version == 0 && s.mode != openServing {
-		err = fmt.Errorf("%w: %s is empty: start the server once", errNoStore, s.path)
-	}
-	if err == nil && s.mode != openReading {
-		s.alone = false
-		err = s.openWriter(version == 0)
-	}
-	if err == nil {
-		s.r, err = s.openReader(runtime.NumCPU())
-	}
-	if err == nil {
-		s.l, err = s.openReader(1)
-	}
 	if err != nil {
+		return err
+	}
+	if version == 0 && s.mode != openServing {
+		return fmt.Errorf("%w: %s is empty: start the server once", errNoStore, s.path)
+	}
+	if s.mode != openReading {
+		if err = s.openWriter(version == 0); err != nil {
+			return err
+		}
+	}
+	if s.r, err = s.connect(runtime.NumCPU()+1, "ro"); err != nil {
 		return err
 	}
 	var content, pastes int64
@@ -319,10 +310,11 @@ func (s *store) inspect() (version int, err error) {
 		return 0, fmt.Errorf("it was put in the place of another one, whose write-ahead log still lies there: "+
 			"to keep the restored one, remove %s-wal and %s-shm", s.path, s.path)
 	}
-	if want := int64(binary.BigEndian.Uint32(h[28:])) * int64(binary.BigEndian.Uint16(h[16:])); log == 0 && size < want {
+	want := int64(binary.BigEndian.Uint32(h[28:])) * int64(binary.BigEndian.Uint16(h[16:])) // pages of so many bytes
+	if log == 0 && size < want {
 		return 0, fmt.Errorf("%w: %s is truncated: %d of %d bytes", errCorrupt, s.path, size, want)
 	}
-	db, err := s.openReader(1)
+	db, err := s.connect(1, "ro")
 	if err != nil {
 		return 0, err
 	}
@@ -345,14 +337,15 @@ func (s *store) openWriter(empty bool) (err error) {
 		return err
 	}
 	level := map[bool]string{true: "2", false: "1"}[s.full]
-	if s.w, err = openPool(dsn(s.path, "rw", "synchronous("+level+")", "secure_delete(ON)", "foreign_keys(1)",
-		"cache_size(-8192)", "wal_autocheckpoint(1000)", "journal_size_limit(16777216)"), 1); err != nil {
+	s.alone = false
+	if s.w, err = s.connect(1, "rw", "synchronous("+level+")", "secure_delete(ON)", "foreign_keys(1)",
+		"cache_size(-8192)", "wal_autocheckpoint(1000)", "journal_size_limit(16777216)"); err != nil {
 		return err
 	}
 	if empty {
 		if _, err = s.w.Exec(fmt.Sprintf("PRAGMA page_size = %d; PRAGMA auto_vacuum = INCREMENTAL;"+
-			"PRAGMA application_id = %d; PRAGMA journal_mode = WAL; BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d; COMMIT",
-			pageSize, applicationID, schema, schemaVersion)); err != nil {
+			"PRAGMA application_id = %d; PRAGMA journal_mode = WAL; BEGIN IMMEDIATE;\n%s\nPRAGMA user_version = %d;"+
+			"COMMIT", pageSize, applicationID, schema, schemaVersion)); err != nil {
 			return err
 		}
 	}
@@ -384,7 +377,7 @@ func (s *store) close() error {
 }
 
 func (s *store) release() (err error) {
-	for _, p := range []*pool{s.r, s.l, s.w} {
+	for _, p := range []*pool{s.r, s.w} {
 		if p != nil {
 			err = errors.Join(err, p.Close())
 		}
@@ -438,7 +431,7 @@ func (s *store) healthy() bool {
 type operation struct {
 	run  func(*writeTx) error
 	size int        // chunk bytes that it brings
-	err  error      // a refusal, when it had written nothing
+	err  error      // a refusal
 	done chan error // has room for one
 }
 
@@ -446,26 +439,35 @@ type operation struct {
 // nothing.
 type writeTx struct {
 	*pool
-	s          *store
-	used, free int64 // bytes of used pages and of free disk, with what this group has added; used -1: not asked yet
-	pastes     int64 // rows that this group has added
-	wrote      bool  // the running operation has changed something, or may have
-	truncate   bool  // the write-ahead log, after the commit
+	err      error // of the first statement that failed; those behind it do nothing
+	used     int64 // bytes of used pages, with what this group has added; -1: not asked yet
+	pastes   int64 // rows that this group has added
+	wrote    bool  // the running operation has changed something, or may have
+	truncate bool  // the write-ahead log, after the commit
 }
 
 // exec runs a statement and returns the number of rows that it changed. What a failed one did, SQLite has undone.
-func (t *writeTx) exec(query string, args ...any) (n int64, err error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return 0, err
+func (t *writeTx) exec(query string, args ...any) (n int64) {
+	if t.err != nil {
+		return 0
+	}
+	var st *sql.Stmt
+	if st, t.err = t.stmt(query); t.err != nil {
+		return 0
 	}
 	res, err := st.Exec(args...)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		n, err = res.RowsAffected()
 	}
-	n, err = res.RowsAffected()
-	t.wrote = t.wrote || n > 0
-	return n, err
+	t.err, t.wrote = err, t.wrote || n > 0
+	return n
+}
+
+// get reads one row into dest.
+func (t *writeTx) get(query string, args []any, dest ...any) {
+	if t.err == nil {
+		t.err = t.row(query, args, dest...)
+	}
 }
 
 // do hands an operation to the writer and waits for its commit. The caller's leaving changes nothing: what was accepted
@@ -494,6 +496,14 @@ func (s *store) post(size int, run func(*writeTx) error) (done chan error, err e
 	}
 }
 
+// statement is an operation of one.
+func statement(query string, args ...any) func(*writeTx) error {
+	return func(t *writeTx) error {
+		t.exec(query, args...)
+		return nil
+	}
+}
+
 // writeLoop commits in groups without a timer: while one commit waits for the disk, the next group gathers.
 func (s *store) writeLoop() {
 	defer close(s.done)
@@ -514,7 +524,7 @@ func (s *store) writeLoop() {
 // database does, each runs alone, so that nobody fails by another's doing.
 func (s *store) commit(batch []*operation) {
 	began := time.Now()
-	t := &writeTx{pool: s.w, s: s, used: -1}
+	t := &writeTx{pool: s.w, used: -1}
 	err := t.attempt(batch)
 	if err != nil && len(batch) > 1 && !errors.Is(storeError(err), errBusy) { // who holds the lock does for each
 		for i := range batch {
@@ -530,29 +540,28 @@ func (s *store) commit(batch []*operation) {
 		s.committed(len(batch), time.Since(began))
 	}
 	for _, op := range batch {
-		op.done <- cmp.Or(err, s.failed(op.err))
+		op.done <- cmp.Or(err, op.err)
 	}
 	for errors.Is(err, errBusy) && len(s.ops) > 0 { // who held the lock held it while these waited
 		(<-s.ops).done <- err
 	}
 }
 
-// attempt runs a group up to its COMMIT; err has undone all.
-func (t *writeTx) attempt(batch []*operation) (err error) {
-	if _, err = t.exec("BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	for _, op := range batch {
+// attempt runs a group up to its COMMIT. A refusal by an operation that has written nothing is its own; err has undone
+// all.
+func (t *writeTx) attempt(batch []*operation) error {
+	t.exec("BEGIN IMMEDIATE")
+	for i := 0; i < len(batch) && t.err == nil; i++ {
 		t.wrote = false
-		if op.err = op.run(t); op.err != nil && (t.wrote || sqliteCode(op.err) != 0) {
-			err = op.err
-			break
+		err := batch[i].run(t)
+		batch[i].err = cmp.Or(t.err, err)
+		if t.err = batch[i].err; !t.wrote && sqliteCode(t.err) == 0 {
+			t.err = nil
 		}
 	}
-	if err == nil {
-		_, err = t.exec("COMMIT")
-	}
-	if err != nil {
+	t.exec("COMMIT")
+	err := t.err
+	if t.err = nil; err != nil {
 		t.exec("ROLLBACK") // fails when SQLite has already done so
 	}
 	return err
@@ -618,46 +627,41 @@ func (s *store) newUpload(limit int64) *upload {
 	return &upload{s: s, content: s.content.Add(1), limit: limit}
 }
 
-// put stores the next chunk, unless used pages would come to more than the limit or the disk to less than the reserve:
-// errFull.
-func (u *upload) put(t *writeTx, data []byte) (err error) {
+// put stores the next chunk, if any, and takes the content off the garbage. errFull: used pages would come to more than
+// the limit, or the disk to less than the reserve. errGone: the sweep has begun with the chunks before.
+func (u *upload) put(t *writeTx, data []byte) error {
+	if u.seq > 0 && t.exec("DELETE FROM garbage WHERE content = ? AND due > 0", u.content) == 0 {
+		return errGone
+	}
+	if len(data) == 0 {
+		return nil
+	}
 	if u.s.damaged.Load() {
 		return errCorrupt
 	}
 	if t.used < 0 {
-		t.free = freeSpace(u.s.path)
-		if err := t.row(usedQuery, nil, &t.used); err != nil {
-			return err
-		}
+		t.get(usedQuery, nil, &t.used)
 	}
 	pad := padFor(len(data))
 	size := int64(len(data)+pad) / (pageSize - 4) * pageSize // overflow pages: what deleting it gives back
-	if t.used+size > u.limit || t.free-size < u.s.reserve {
+	if t.used += size; t.used > u.limit || freeSpace(u.s.path)-size < u.s.reserve {
+		t.used -= size
 		return errFull
 	}
-	t.used, t.free = t.used+size, t.free-size
-	_, err = t.exec("INSERT INTO chunks (key, pad, data) VALUES (?, zeroblob(?), ?)", u.content<<20|u.seq, pad, data)
-	return err
+	t.exec("INSERT INTO chunks (key, pad, data) VALUES (?, zeroblob(?), ?)", u.content<<20|u.seq, pad, data)
+	return nil
 }
 
-// add stores one full chunk; now is Unix seconds. With the first, the content is garbage that is due when no upload can
-// last any longer. errGone: that was so long ago that the sweep has begun with it.
+// add stores one full chunk; now is Unix seconds. From then on the content is garbage that is due when no upload can
+// last any longer.
 func (u *upload) add(chunk []byte, now int64) error {
 	err := u.s.do(len(chunk), func(t *writeTx) error {
-		if u.seq > 0 {
-			n, err := t.exec("UPDATE garbage SET due = due WHERE content = ? AND due > 0", u.content)
-			if err != nil || n == 0 {
-				return cmp.Or(err, errGone)
-			}
+		if err := u.put(t, chunk); err != nil {
+			return err
 		}
-		err := u.put(t, chunk)
-		if err == nil && u.seq == 0 {
-			_, err = t.exec("INSERT INTO garbage VALUES (?, ?)", u.content, now+u.s.linger)
-		}
-		if err == nil { // who may leave garbage removes what is there, twice as much: uploads never outrun the sweep
-			err = t.sweepGarbage(0, 4, 2*chunkSize)
-		}
-		return err
+		t.exec("INSERT INTO garbage VALUES (?, ?)", u.content, now+u.s.linger)
+		t.sweepGarbage(0, 4, 2*chunkSize) // twice what it may leave behind: uploads never outrun the sweep
+		return nil
 	})
 	if err == nil {
 		u.seq++
@@ -674,11 +678,8 @@ func (u *upload) abort() {
 
 // discard makes garbage due now. When the queue is full it falls due by itself.
 func (s *store) discard(content int64) {
-	s.post(0, func(t *writeTx) error {
-		_, err := t.exec("UPDATE garbage SET due = 0 WHERE content = ?", content)
-		s.wake()
-		return err
-	})
+	s.post(0, statement("UPDATE garbage SET due = 0 WHERE content = ?", content))
+	s.wake()
 }
 
 func (s *store) wake() {
@@ -686,21 +687,6 @@ func (s *store) wake() {
 	case s.kick <- struct{}{}:
 	default:
 	}
-}
-
-// settle writes the last chunk of a content and takes it off the garbage: its paste is in the same operation. errGone
-// as add.
-func (u *upload) settle(t *writeTx, last []byte) error {
-	if u.seq > 0 {
-		n, err := t.exec("DELETE FROM garbage WHERE content = ? AND due > 0", u.content)
-		if err != nil || n == 0 {
-			return cmp.Or(err, errGone)
-		}
-	}
-	if len(last) == 0 {
-		return nil
-	}
-	return u.put(t, last)
 }
 
 // ---- pastes ----
@@ -714,27 +700,20 @@ const (
 // fields are those of pasteColumns, to read or to write.
 func (p *paste) fields() []any {
 	return append(make([]any, 0, 16), &p.content, &p.size, &p.id, &p.mime, &p.sha256, &p.created, &p.modified,
-		&p.expires, &p.life, &p.owner, &p.burn, &p.password, &p.proof, &p.token, &p.name) // and room for one more
+		&p.expires, &p.life, &p.owner, &p.burn, &p.password, &p.proof, &p.token, &p.name) // and room for the content
 }
 
 // create stores p with the content of u, whose last (or only) chunk is last. errTaken: the id exists.
 func (s *store) create(p *paste, u *upload, last []byte) error {
 	p.content = u.content
 	return s.do(len(last), func(t *writeTx) error {
-		err := u.settle(t, last)
-		if err == nil {
-			t.pastes++
-			_, err = t.exec("INSERT INTO pastes ("+pasteColumns+") VALUES "+pasteValues, p.fields()...)
+		if err := u.put(t, last); err != nil {
+			return err
 		}
-		return err
+		t.exec("INSERT INTO pastes ("+pasteColumns+") VALUES "+pasteValues, p.fields()...)
+		t.pastes++
+		return nil
 	})
-}
-
-// find returns the row of id that lives at now.
-func (p *pool) find(id string, now int64) (*paste, error) {
-	row := new(paste)
-	return row, p.row("SELECT "+pasteColumns+" FROM pastes WHERE id = ? AND expires_at > ?", []any{id, now},
-		row.fields()...)
 }
 
 // alter lets f change the row of id that lives at now, as it is in the moment of writing: the last one to write wins.
@@ -742,11 +721,11 @@ func (p *pool) find(id string, now int64) (*paste, error) {
 func (s *store) alter(id string, now int64, size int, f func(*writeTx, *paste) error) error {
 	defer s.dropped(id)
 	return s.do(size, func(t *writeTx) error {
-		p, err := t.find(id, now)
-		if err == nil {
-			err = f(t, p)
+		p, _, err := t.find(id, now, false)
+		if err != nil {
+			return err
 		}
-		return err
+		return f(t, p)
 	})
 }
 
@@ -762,10 +741,11 @@ func (s *store) change(id string, now int64, u *upload, last []byte, apply func(
 		err := apply(p)
 		if err == nil && u != nil {
 			p.content = u.content
-			err = u.settle(t, last)
+			err = u.put(t, last)
 		}
 		if err == nil {
-			_, err = t.exec("UPDATE pastes SET ("+pasteColumns+") = "+pasteValues+" WHERE id = ?", append(p.fields(), id)...)
+			t.exec("UPDATE pastes SET ("+pasteColumns+") = "+pasteValues+" WHERE id = ?",
+				append(p.fields(), id)...)
 		}
 		return err
 	})
@@ -778,28 +758,23 @@ func (s *store) remove(id string, now int64, allowed func(*paste) error) error {
 		if err := allowed(p); err != nil {
 			return err
 		}
-		return t.delete(id)
+		t.pastes -= t.exec("DELETE FROM pastes WHERE id = ?", id)
+		return nil
 	})
 }
 
-func (t *writeTx) delete(id string) error {
-	t.pastes--
-	_, err := t.exec("DELETE FROM pastes WHERE id = ?", id)
-	return err
-}
-
-// claim burns a paste for its one reader: who finds it in the writer is that. What he has not read yet stays until
+// claim burns a paste for its one reader: a single statement decides who that is. What he has not read yet stays until
 // discard, or until it falls due.
 func (s *store) claim(p *paste, now int64) error {
-	return s.alter(p.id, now, 0, func(t *writeTx, found *paste) error {
-		if found.content != p.content {
+	defer s.dropped(p.id)
+	return s.do(0, func(t *writeTx) error {
+		if t.exec("DELETE FROM pastes WHERE id = ? AND content = ? AND expires_at > ?", p.id, p.content, now) == 0 {
 			return errNotFound
 		}
-		err := t.delete(p.id)
-		if err == nil && p.size > chunkSize {
-			_, err = t.exec("UPDATE garbage SET due = ? WHERE content = ?", now+s.linger, p.content)
+		if t.pastes--; p.size > chunkSize {
+			t.exec("UPDATE garbage SET due = ? WHERE content = ?", now+s.linger, p.content)
 		}
-		return err
+		return nil
 	})
 }
 
@@ -810,46 +785,45 @@ func (s *store) renew(p *paste, now int64) {
 	if p.life == 0 || expires-p.expires < max(1, p.life/100) {
 		return
 	}
-	if _, err := s.post(0, func(t *writeTx) error {
-		_, err := t.exec("UPDATE pastes SET expires_at = ? WHERE id = ? AND life = ? AND expires_at BETWEEN ? AND ?",
-			expires, p.id, p.life, now+1, expires)
-		return err
-	}); err == nil {
+	if _, err := s.post(0, statement(`UPDATE pastes SET expires_at = ?1 WHERE id = ?2 AND life = ?3
+		AND expires_at BETWEEN ?4 AND ?1`, expires, p.id, p.life, now+1)); err == nil {
 		s.cache.renew(p, expires)
 	}
 }
 
 // ---- reading ----
 
+// find returns the row of id that lives at now; with content also the first chunk, of the same moment.
+func (p *pool) find(id string, now int64, content bool) (*paste, []byte, error) {
+	found, first := &paste{memo: new(memo)}, []byte(nil)
+	err := p.row("SELECT "+pasteColumns+`, iif(?3, (SELECT data FROM chunks WHERE key = content << 20), NULL)
+		FROM pastes WHERE id = ?1 AND expires_at > ?2`, []any{id, now, content}, append(found.fields(), &first)...)
+	return found, first, err
+}
+
 // one reads one row with a reader; errNotFound without one.
 func (s *store) one(query string, args []any, dest ...any) error {
 	return s.failed(s.r.row(query, args, dest...))
 }
-
-// cached returns the row of id and its content if the cache has them. Nobody may change either.
-func (s *store) cached(id string, now int64) (*paste, []byte) { return s.cache.get(id, now) }
 
 // show returns the row of id that lives at now.
 func (s *store) show(id string, now int64) (*paste, error) {
 	if p, _ := s.cached(id, now); p != nil {
 		return p, nil
 	}
-	p, err := s.r.find(id, now)
+	p, _, err := s.r.find(id, now, false)
 	return p, s.failed(err)
 }
 
-// get is show with the first chunk, of one moment: all of a content that is no longer. Small open ones go into the
-// cache.
+// get is show with the first chunk: all of a content that is no longer. Small open ones go into the cache.
 func (s *store) get(id string, now int64) (*paste, []byte, error) {
 	if p, body := s.cached(id, now); p != nil {
 		return p, body, nil
 	}
 	drops := s.cache.drops.Load()
-	p, first := &paste{memo: new(memo)}, []byte(nil)
-	err := s.one("SELECT "+pasteColumns+`, (SELECT data FROM chunks WHERE key = content << 20) FROM pastes
-		WHERE id = ? AND expires_at > ?`, []any{id, now}, append(p.fields(), &first)...)
+	p, first, err := s.r.find(id, now, true)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, s.failed(err)
 	}
 	sum := p.sha256
 	if p.size <= chunkSize {
@@ -903,9 +877,9 @@ func (r *reader) ReadAt(b []byte, off int64) (n int, err error) {
 		}
 	}
 	if n < len(b) {
-		return n, cmp.Or(r.err, io.EOF)
+		err = cmp.Or(r.err, io.EOF)
 	}
-	return n, nil
+	return n, err
 }
 
 func (r *reader) load(seq int64) error {
@@ -915,19 +889,20 @@ func (r *reader) load(seq int64) error {
 	r.seq = seq
 	err := r.s.one("SELECT data FROM chunks WHERE key = ?", []any{r.p.content<<20 | seq}, &r.buf)
 	if errors.Is(err, errNotFound) {
-		err = errGone
+		return errGone
 	}
-	if err == nil && int64(len(r.buf)) != min(chunkSize, r.p.size-seq*chunkSize) {
-		err = errDamaged
+	if err != nil {
+		return err
 	}
-	if err == nil && seq == r.next {
+	if seq == r.next {
 		r.hash.Write(r.buf)
 		r.next++
-		if r.next*chunkSize >= r.p.size && !bytes.Equal(r.hash.Sum(nil), r.p.sha256) {
-			err = errDamaged
-		}
 	}
-	return err
+	if int64(len(r.buf)) != min(chunkSize, r.p.size-seq*chunkSize) ||
+		r.next*chunkSize >= r.p.size && !bytes.Equal(r.hash.Sum(nil), r.p.sha256) {
+		return errDamaged
+	}
+	return nil
 }
 
 // listQuery selects pastes. Zero values: no such condition.
@@ -943,7 +918,7 @@ type listQuery struct {
 }
 
 // list returns a page, the latest content first, and the cursor of the next page, 0 at the end. It looks at listRows
-// rows at most, on a connection of its own: no client decides how long a read holds the log or a reader.
+// rows at most, one list at a time: no client decides how long a read holds the log, or how many readers.
 func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err error) {
 	s.listing.Lock()
 	defer s.listing.Unlock()
@@ -954,7 +929,7 @@ func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err er
 	window += " ORDER BY content DESC LIMIT "
 	args := []any{cmp.Or(q.cursor, 1<<62), q.owner, q.shorts, listRows, now, q.after, cmp.Or(q.until, 1<<62), q.text,
 		cmp.Or(q.mime, "*") + ";*", q.limit + 1} // a type has no other character that means something to GLOB
-	found, err = collect(s.l, (*paste).fields, "SELECT "+pasteColumns+" FROM (SELECT *"+window+`?4)
+	found, err = collect(s.r, (*paste).fields, "SELECT "+pasteColumns+" FROM (SELECT *"+window+`?4)
 		WHERE (id > 's') = ?3 AND expires_at > ?5 AND created_at > ?6 AND created_at < ?7
 		AND (instr(lower(name), lower(?8)) OR instr(id, lower(?8))) AND mime || ';' GLOB ?9
 		ORDER BY content DESC LIMIT ?10`, args...)
@@ -962,7 +937,7 @@ func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err er
 		return found[:q.limit], found[q.limit-1].content, nil
 	}
 	if err == nil {
-		err = s.l.row("SELECT content"+window+"1 OFFSET ?4 - 1", args, &next)
+		err = s.r.row("SELECT content"+window+"1 OFFSET ?4 - 1", args, &next)
 	}
 	if errors.Is(err, errNotFound) {
 		err = nil
@@ -997,32 +972,25 @@ func (s *store) stats() (v storeStats, err error) {
 // after each of them, so that nobody can starve one by feeding another.
 func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 	var ids []*string
-	err = s.do(0, func(t *writeTx) (err error) {
-		t.wrote = true
-		if ids, err = collect(t.pool, oneText, `DELETE FROM pastes WHERE content IN (SELECT content FROM pastes
-			WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING id`, now, sweepRows); err != nil {
-			return err
-		}
+	err = s.do(0, func(t *writeTx) error {
+		ids = t.texts(`DELETE FROM pastes WHERE content IN (SELECT content FROM pastes
+			WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING id`, now, sweepRows)
 		t.pastes -= int64(len(ids))
-		if err = t.sweepGarbage(now, sweepChunks, batchBytes); err != nil {
-			return err
-		}
+		t.sweepGarbage(now, sweepChunks, batchBytes)
 		// Whole lines only: an expired certificate that nobody knew any more would be a pseudonym again, with the
 		// line's owner id.
-		certs, err := t.exec(`DELETE FROM certs WHERE sha256 IN (SELECT sha256 FROM certs c WHERE vouched = 0
+		certs := t.exec(`DELETE FROM certs WHERE sha256 IN (SELECT sha256 FROM certs c WHERE vouched = 0
 			AND expires_at <= ?1 AND NOT EXISTS (SELECT 1 FROM certs o WHERE o.owner = c.owner AND o.expires_at > ?1)
 			LIMIT ?2)`, now-max(certMemory, s.maxLife), sweepRows)
-		if err != nil {
-			return err
-		}
 		var free int64
-		if err = t.row(`SELECT EXISTS (SELECT 1 FROM garbage WHERE due <= ?), freelist_count FROM pragma_freelist_count`,
-			[]any{now}, &more, &free); err == nil && free > freePages {
-			_, err = t.exec("PRAGMA incremental_vacuum(128)")
+		t.get(`SELECT EXISTS (SELECT 1 FROM garbage WHERE due <= ?), freelist_count FROM pragma_freelist_count`,
+			[]any{now}, &more, &free)
+		if free > freePages {
+			t.exec("PRAGMA incremental_vacuum(128)")
 		}
 		more = more || len(ids) == sweepRows || certs == sweepRows || free > freePages
 		t.truncate = s.checkpoint && !more
-		return err
+		return nil
 	})
 	if err != nil { // and nothing is gone
 		return 0, 0, false, err
@@ -1036,24 +1004,26 @@ func (s *store) sweep(now int64) (pastes, shorts int, more bool, err error) {
 	return len(ids) - shorts, shorts, more, nil
 }
 
+// texts runs a statement that changes rows and returns one column of each.
+func (t *writeTx) texts(query string, args ...any) (list []*string) {
+	if t.err == nil {
+		t.wrote = true
+		list, t.err = collect(t.pool, oneText, query, args...)
+	}
+	return list
+}
+
 // sweepGarbage removes some chunks of garbage that is due, of so many bytes at most. Due 0 says that it has begun: an
 // upload that is still under way, since the clock went on without it, must not become a paste with holes.
-func (t *writeTx) sweepGarbage(now int64, chunks int, most int64) error {
-	for _, query := range []string{
-		`UPDATE garbage SET due = 0 WHERE content IN
-			(SELECT content FROM garbage WHERE due BETWEEN 1 AND ?1 ORDER BY due LIMIT ?2)`,
-		`DELETE FROM chunks WHERE key IN (SELECT key FROM (SELECT key, sum(size) OVER (ORDER BY key) AS until FROM
-			(SELECT c.key, length(c.data) AS size FROM garbage g
-			JOIN chunks c ON c.key BETWEEN g.content << 20 AND (g.content << 20) + 1048575
-			WHERE g.due = 0 ORDER BY g.content, c.key LIMIT ?2)) WHERE until <= ?3)`,
-		`DELETE FROM garbage WHERE content IN (SELECT content FROM garbage WHERE due = 0 ORDER BY content LIMIT ?2)
-			AND NOT EXISTS (SELECT 1 FROM chunks WHERE key BETWEEN content << 20 AND (content << 20) + 1048575)`,
-	} {
-		if _, err := t.exec(query, now, chunks, most); err != nil {
-			return err
-		}
-	}
-	return nil
+func (t *writeTx) sweepGarbage(now int64, chunks int, most int64) {
+	t.exec(`UPDATE garbage SET due = 0 WHERE content IN
+		(SELECT content FROM garbage WHERE due BETWEEN 1 AND ? ORDER BY due LIMIT ?)`, now, chunks)
+	t.exec(`DELETE FROM chunks WHERE key IN (SELECT key FROM (SELECT key, sum(size) OVER (ORDER BY key) AS until FROM
+		(SELECT c.key, length(c.data) AS size FROM garbage g
+		JOIN chunks c ON c.key BETWEEN g.content << 20 AND (g.content << 20) + 1048575
+		WHERE g.due = 0 ORDER BY g.content, c.key LIMIT ?)) WHERE until <= ?)`, chunks, most)
+	t.exec(`DELETE FROM garbage WHERE content IN (SELECT content FROM garbage WHERE due = 0 ORDER BY content LIMIT ?)
+		AND NOT EXISTS (SELECT 1 FROM chunks WHERE key BETWEEN content << 20 AND (content << 20) + 1048575)`, chunks)
 }
 
 // ---- backup and check ----
@@ -1061,7 +1031,7 @@ func (t *writeTx) sweepGarbage(now int64, chunks int, most int64) error {
 // undisturbed returns err, or what is wrong with what was read when SQLite had been told that nobody writes.
 func (s *store) undisturbed(err error) error {
 	if s.alone && !s.nobodyWrites() {
-		return errStarted
+		return errors.New("a server was started meanwhile, what was read is worth nothing: try again")
 	}
 	return storeError(err)
 }
@@ -1079,7 +1049,7 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	_, err = s.l.Exec("VACUUM INTO ?", part)
+	_, err = s.r.Exec("VACUUM INTO ?", part)
 	if err = s.undisturbed(err); err != nil {
 		return err
 	}
@@ -1129,8 +1099,7 @@ func (c *certificate) fields() []any {
 }
 
 // certificate returns the row whose column (sha256, sha1 or serial) has this value; errNotFound without one. It is
-// asked for each request that shows a certificate and never cached: a revocation in another process holds from the next
-// one.
+// asked for each request that shows a certificate and never cached: a revocation in another process holds at once.
 func (s *store) certificate(column, value string) (*certificate, error) {
 	c := new(certificate)
 	return c, s.one("SELECT "+certColumns+" FROM certs WHERE "+column+" = ?", []any{value}, c.fields()...)
@@ -1141,43 +1110,40 @@ func (s *store) certificate(column, value string) (*certificate, error) {
 // line as it is then, never from the caller: c.owner, and for a renewal c.vouched and c.admin, are filled in. admin is
 // the SHA-256 of the admin who vouches and must still be one (errNotRights), or "".
 func (s *store) addCertificate(c *certificate, parent, admin string) error {
-	return s.do(0, func(t *writeTx) (err error) {
+	return s.do(0, func(t *writeTx) error {
 		var n, most int64
-		var refusal error // when n has come to that
+		var refusal error // when n has come to the most
 		switch c.owner = c.sha256; {
 		case parent != "":
 			most, refusal = lineMost, errLineFull
-			err = t.row(`SELECT owner, vouched, admin, (SELECT count(*) FROM certs o WHERE o.owner = c.owner
+			t.get(`SELECT owner, vouched, admin, (SELECT count(*) FROM certs o WHERE o.owner = c.owner
 				AND o.expires_at > ?) FROM certs c WHERE sha256 = ? AND revoked_at = 0 AND expires_at > ?`,
 				[]any{c.issued, parent, c.issued - certMemory}, &c.owner, &c.vouched, &c.admin, &n)
 		case admin != "":
 			most, refusal = 1, errNotRights
-			err = t.row("SELECT NOT EXISTS (SELECT 1 FROM certs WHERE sha256 = ? AND admin = 1 AND revoked_at = 0)",
+			t.get("SELECT NOT EXISTS (SELECT 1 FROM certs WHERE sha256 = ? AND admin = 1 AND revoked_at = 0)",
 				[]any{admin}, &n)
 		case !c.vouched:
 			most, refusal = enrolledMost, errFull
-			err = t.row("SELECT count(*) FROM certs WHERE vouched = 0", nil, &n)
+			t.get("SELECT count(*) FROM certs WHERE vouched = 0", nil, &n)
 		}
-		if err == nil && n >= most {
-			err = refusal
+		if n >= most && refusal != nil {
+			return refusal
 		}
-		if err == nil {
-			_, err = t.exec("INSERT INTO certs ("+certColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", c.fields()...)
-		}
-		return err
+		t.exec("INSERT INTO certs ("+certColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", c.fields()...)
+		return nil
 	})
 }
 
 // changeLine changes all certificates of the line of a serial that are not revoked, and returns their serials; none if
 // all are.
 func (s *store) changeLine(set, serial string, args ...any) (serials []*string, err error) {
-	err = s.do(0, func(t *writeTx) (err error) {
-		t.wrote = true
-		if _, err = t.exec("UPDATE authority SET crl_due = 0"); err == nil {
-			serials, err = collect(t.pool, oneText, "UPDATE certs SET "+set+` WHERE revoked_at = 0
-				AND owner = (SELECT owner FROM certs WHERE serial = ?1) RETURNING serial`, append([]any{serial}, args...)...)
-		}
-		return err
+	err = s.do(0, func(t *writeTx) error {
+		serials = t.texts("UPDATE certs SET "+set+` WHERE revoked_at = 0
+			AND owner = (SELECT owner FROM certs WHERE serial = ?1) RETURNING serial`,
+			append([]any{serial}, args...)...)
+		t.exec("UPDATE authority SET crl_due = 0")
+		return nil
 	})
 	return serials, err
 }
@@ -1206,31 +1172,27 @@ func (s *store) authority() (cert, key []byte, err error) {
 
 // setAuthority stores a CA where there is none: else errTaken.
 func (s *store) setAuthority(cert, key []byte) error {
-	return s.do(0, func(t *writeTx) error {
-		_, err := t.exec("INSERT INTO authority VALUES (1, ?, ?, NULL, 0)", cert, key)
-		return err
-	})
+	return s.do(0, statement("INSERT INTO authority VALUES (1, ?, ?, NULL, 0)", cert, key))
 }
 
 // crl returns the last revocation list (DER). One that is due, by age or a revocation, sign makes anew of the last one
 // and of what is revoked and did not end before since, in one transaction with both.
-func (s *store) crl(now, since, until int64, sign func([]byte, []*certificate) ([]byte, error)) (der []byte, err error) {
+func (s *store) crl(now, since, until int64, sign func([]byte, []*certificate) ([]byte, error)) (
+	der []byte, err error) {
 	const query = "SELECT crl, crl_due FROM authority"
 	var due int64
 	if err = s.one(query, nil, &der, &due); err != nil || der != nil && now < due && due <= until {
 		return der, err
 	}
 	err = s.do(0, func(t *writeTx) error {
+		t.get(query, nil, &der, &due)
 		revoked, err := collect(t.pool, (*certificate).fields, "SELECT "+certColumns+
 			" FROM certs WHERE revoked_at <> 0 AND expires_at > ? ORDER BY revoked_at, serial", since)
-		if err == nil {
-			err = t.row(query, nil, &der, &due)
-		}
 		if err == nil {
 			der, err = sign(der, revoked)
 		}
 		if err == nil {
-			_, err = t.exec("UPDATE authority SET crl = ?, crl_due = ?", der, until)
+			t.exec("UPDATE authority SET crl = ?, crl_due = ?", der, until)
 		}
 		return err
 	})
@@ -1259,7 +1221,9 @@ type hotEntry struct {
 // size is what an entry takes, with some bytes for the row, its keys and links.
 func (e *hotEntry) size() int64 { return int64(len(e.body)) + 1024 }
 
-func (c *hotCache) get(id string, now int64) (*paste, []byte) {
+// cached returns the row of id and its content if the cache has them. Nobody may change either.
+func (s *store) cached(id string, now int64) (*paste, []byte) {
+	c := &s.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if el := c.m[id]; el != nil {

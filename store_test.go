@@ -304,15 +304,13 @@ func TestGroupCommit(t *testing.T) {
 	}{
 		{"before its first write", func(*writeTx) error { return refused }},
 		{"after a write", func(w *writeTx) error {
-			_, err := w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
-			return errors.Join(err, refused)
+			w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			return refused
 		}},
 		{"by a constraint after a write", func(w *writeTx) error {
-			_, err := w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
-			if err == nil {
-				_, err = w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
-			}
-			return err
+			w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			w.exec("INSERT INTO garbage VALUES (1 << 40, 1 << 40)")
+			return nil
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
