@@ -368,7 +368,7 @@ func (o *operator) warnings() {
 func (o *operator) init([]string) error {
 	o.warnings()
 	if cert, _, err := o.st.authority(); err != nil || cert != nil {
-		return errors.Join(err, errCAExists)
+		return errors.Join(err, errors.New("the database has a CA already"))
 	}
 	ca, err := openAuthority(o.st, o.cfg.caPassword, true, o.now)
 	if err != nil {

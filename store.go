@@ -63,11 +63,9 @@ var (
 	errTaken     = errors.New("there is one already")          // create: draw another id
 	errNoStore   = errors.New("no database")                   // when not serving
 	errClosed    = errors.New("the store is closed")
-	errForeign   = errors.New("not a flaskpaste database")        // another application_id or no SQLite file
-	errCorrupt   = errors.New("the database is damaged")          // truncated, or a page can't be read
-	errInUse     = errors.New("another server uses the database") // its lock is held
+	errForeign   = errors.New("not a flaskpaste database") // another application_id or no SQLite file
+	errCorrupt   = errors.New("the database is damaged")   // truncated, or a page can't be read
 	errLineFull  = errors.New("the owner has too many valid certificates")
-	errCAExists  = errors.New("the database has a CA already")
 	errNotRights = errors.New("the certificate has lost its rights meanwhile")
 )
 
@@ -290,8 +288,8 @@ func (s *store) open() (err error) {
 	return err
 }
 
-// inspect looks at the file before SQLite may write to it, and returns its version (0: without tables). The header is
-// the first 100 bytes (SQLite file format, section 1.3).
+// inspect looks at the file before SQLite may write to it (file format, section 1.3), and returns its version, 0
+// without tables.
 func (s *store) inspect() (version int, err error) {
 	f, err := os.Open(s.path)
 	if err != nil {
@@ -308,7 +306,7 @@ func (s *store) inspect() (version int, err error) {
 	}
 	if log > 0 && h[18] == 1 && h[19] == 1 { // a backup, in rollback mode: the log belongs to what it replaced
 		return 0, fmt.Errorf("it was put in the place of another one, whose write-ahead log still lies there: "+
-			"to keep the restored one, remove %s-wal and %s-shm", s.path, s.path)
+			"to keep the restored one, remove %[1]s-wal and %[1]s-shm", s.path)
 	}
 	want := int64(binary.BigEndian.Uint32(h[28:])) * int64(binary.BigEndian.Uint16(h[16:])) // pages of so many bytes
 	if log == 0 && size < want {
@@ -365,13 +363,12 @@ func (s *store) openWriter(empty bool) (err error) {
 // close drains the writer and lets go of the file. The last connection to it empties the write-ahead log.
 func (s *store) close() error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
-		s.mu.Unlock()
 		return errClosed
 	}
 	s.closed = true
 	close(s.ops)
-	s.mu.Unlock()
 	<-s.done
 	return s.release()
 }
@@ -435,8 +432,7 @@ type operation struct {
 	done chan error // has room for one
 }
 
-// writeTx is what an operation writes with; of the writer goroutine. An operation may run twice: it must remember
-// nothing.
+// writeTx is what an operation writes with. An operation may run twice: it must remember nothing.
 type writeTx struct {
 	*pool
 	err      error // of the first statement that failed; those behind it do nothing
@@ -547,8 +543,7 @@ func (s *store) commit(batch []*operation) {
 	}
 }
 
-// attempt runs a group up to its COMMIT. A refusal by an operation that has written nothing is its own; err has undone
-// all.
+// attempt runs a group up to its COMMIT. Only who had written nothing may be refused without undoing all.
 func (t *writeTx) attempt(batch []*operation) error {
 	t.exec("BEGIN IMMEDIATE")
 	for i := 0; i < len(batch) && t.err == nil; i++ {
@@ -582,7 +577,7 @@ func (s *store) ended(err error) error {
 }
 
 // cutLog moves the write-ahead log into the file and cuts it to nothing, behind a commit, when the sweep wants it or it
-// has grown: readers that take turns never let SQLite begin it anew. A reader in its way that is no list is no error and
+// has grown: readers that take turns never let SQLite begin it anew. A reader in its way, but for a list, is no error and
 // not waited for long, since all writing waits with it: a copy that is being made may hold the log for minutes.
 func (s *store) cutLog(wanted bool) {
 	name := s.path + "-wal"
@@ -601,8 +596,7 @@ func (s *store) cutLog(wanted bool) {
 
 // padFor returns how many zeros go before n bytes of content in a chunk's record, so that the part that SQLite keeps on
 // the b-tree page (file format, section 1.6: M bytes, or M + (P-M) mod (U-4) where that fits) is all padding. Records
-// on b-tree pages are copied about when pages are rebuilt, and those copies outlive secure_delete; overflow pages are
-// not.
+// on b-tree pages are copied when pages are rebuilt, and those copies outlive secure_delete; overflow pages are not.
 func padFor(n int) int {
 	const u = pageSize
 	const m = (u-12)*32/255 - 23
@@ -825,12 +819,8 @@ func (s *store) get(id string, now int64) (*paste, []byte, error) {
 	if err != nil {
 		return nil, nil, s.failed(err)
 	}
-	sum := p.sha256
-	if p.size <= chunkSize {
-		whole := sha256.Sum256(first)
-		sum = whole[:]
-	}
-	if int64(len(first)) != min(p.size, chunkSize) || !bytes.Equal(sum, p.sha256) {
+	sum := sha256.Sum256(first)
+	if int64(len(first)) != min(p.size, chunkSize) || p.size <= chunkSize && !bytes.Equal(sum[:], p.sha256) {
 		return nil, nil, errDamaged
 	}
 	if p.size <= hotSize && p.open() {
@@ -937,10 +927,7 @@ func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err er
 		return found[:q.limit], found[q.limit-1].content, nil
 	}
 	if err == nil {
-		err = s.r.row("SELECT content"+window+"1 OFFSET ?4 - 1", args, &next)
-	}
-	if errors.Is(err, errNotFound) {
-		err = nil
+		err = s.r.row("SELECT coalesce((SELECT content"+window+"1 OFFSET ?4 - 1), 0)", args, &next)
 	}
 	return found, next, s.failed(err)
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// lockFile takes an exclusive lock that ends with the process; errInUse when another one has it. No link is followed.
+// lockFile takes an exclusive lock that ends with the process, unless another one has it. No link is followed.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -26,7 +26,7 @@ func lockFile(path string) (*os.File, error) {
 	}
 	f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s is locked", errInUse, path)
+		return nil, fmt.Errorf("another server uses the database: %s is locked", path)
 	}
 	return nil, fmt.Errorf("locking %s: %w: does the file system have locks? A database needs them", path, err)
 }
