@@ -171,7 +171,7 @@ func newTestServer(t testing.TB, dir string, offset time.Duration, env ...string
 	ts := &testServer{t: t, dir: dir, clock: &clock{offset: offset}, logs: new(lockedBuffer)}
 	log := slog.New(slog.NewTextHandler(ts.logs, &slog.HandlerOptions{Level: cfg.logLevel}))
 	st, err := openStore(storeOptions{path: cfg.database, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
-		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second),
+		cacheSize: cfg.cache, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second),
 		linger: int64((cfg.transferTimeout + time.Minute) / time.Second), log: log, fatal: func(err error) { panic(err) }})
 	if err != nil {
 		t.Fatal(err)

@@ -115,7 +115,6 @@ type storeOptions struct {
 	full       bool  // synchronous=FULL
 	checkpoint bool  // ours to do; false: an outer replicator's
 	cacheSize  int64 // bytes
-	quota      int64 // bytes that used pages may come to
 	reserve    int64 // bytes of disk that uploads leave free
 	linger     int64 // seconds for which an upload, or the one reader of a burning paste, may need chunks of no row
 	maxLife    int64 // seconds after creation beyond which no read renews
