@@ -434,11 +434,11 @@ type operation struct {
 // writeTx is what an operation writes with. An operation may run twice: it must remember nothing.
 type writeTx struct {
 	*pool
-	err      error // of the first statement that failed; those behind it do nothing
-	used     int64 // bytes of used pages, with what this group has added; -1: not asked yet
-	pastes   int64 // rows that this group has added
-	wrote    bool  // the running operation has changed something, or may have
-	truncate bool  // the write-ahead log, after the commit
+	err        error // of the first statement that failed; those behind it do nothing
+	used, free int64 // bytes of used pages and of free disk, with what this group has added; used -1: not asked yet
+	pastes     int64 // rows that this group has added
+	wrote      bool  // the running operation has changed something, or may have
+	truncate   bool  // the write-ahead log, after the commit
 }
 
 // exec runs a statement and returns the number of rows that it changed. What a failed one did, SQLite has undone.
@@ -633,14 +633,15 @@ func (u *upload) put(t *writeTx, data []byte) error {
 		return errCorrupt
 	}
 	if t.used < 0 {
+		t.free = freeSpace(u.s.path)
 		t.get(usedQuery, nil, &t.used)
 	}
 	pad := padFor(len(data))
 	size := int64(len(data)+pad) / (pageSize - 4) * pageSize // overflow pages: what deleting it gives back
-	if t.used += size; t.used > u.limit || freeSpace(u.s.path)-size < u.s.reserve {
-		t.used -= size
+	if t.used+size > u.limit || t.free-size < u.s.reserve {
 		return errFull
 	}
+	t.used, t.free = t.used+size, t.free-size
 	t.exec("INSERT INTO chunks (key, pad, data) VALUES (?, zeroblob(?), ?)", u.content<<20|u.seq, pad, data)
 	return nil
 }
