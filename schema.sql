@@ -29,8 +29,8 @@ CREATE TABLE chunks (
   data BLOB NOT NULL
 ) STRICT;
 
--- Contents that no row of pastes names. The sweep removes one, a few chunks at a time, once due has passed: at once what
--- was deleted or replaced, after the longest transfer what an upload or the one reader of a burning paste may still use.
+-- Contents that no row of pastes names. The sweep removes them, chunk by chunk, once due has passed: at once what
+-- was deleted or replaced, after the longest transfer what an upload or the one reader of a burning paste may need.
 -- So a crash leaves nothing to repair: what was half done falls due by itself. Due 0: the sweep may have begun with it.
 CREATE TABLE garbage (
   content INTEGER PRIMARY KEY,

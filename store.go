@@ -251,7 +251,7 @@ func (s *store) open() (err error) {
 	}
 	file, err := filepath.EvalSymlinks(s.path) // one file, one lock, one log, whatever it is called
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w at %s", errNoStore, s.path)
+		err = fmt.Errorf("%w at %s", errNoStore, s.path)
 	}
 	if err != nil {
 		return err
@@ -446,11 +446,11 @@ func (t *writeTx) exec(query string, args ...any) (n int64) {
 	if t.err != nil {
 		return 0
 	}
-	var st *sql.Stmt
-	if st, t.err = t.stmt(query); t.err != nil {
-		return 0
+	st, err := t.stmt(query)
+	var res sql.Result
+	if err == nil {
+		res, err = st.Exec(args...)
 	}
-	res, err := st.Exec(args...)
 	if err == nil {
 		n, err = res.RowsAffected()
 	}
@@ -576,8 +576,8 @@ func (s *store) ended(err error) error {
 }
 
 // cutLog moves the write-ahead log into the file and cuts it to nothing, behind a commit, when the sweep wants it or it
-// has grown: readers that take turns never let SQLite begin it anew. A reader in its way, but for a list, is no error and
-// not waited for long, since all writing waits with it: a copy that is being made may hold the log for minutes.
+// has grown: readers that take turns never let SQLite begin it anew. A reader in its way that is no list is no error,
+// nor waited for long, since all writing waits with it: a copy that is being made may hold the log for minutes.
 func (s *store) cutLog(wanted bool) {
 	name := s.path + "-wal"
 	if !wanted && !(s.checkpoint && fileSize(name) > s.cutAt) {
