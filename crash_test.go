@@ -66,7 +66,8 @@ func newOracle(t testing.TB, dir string, env ...string) *oracle {
 	return &oracle{dir: dir, things: map[string]*thing{}, tried: tally{valid: 1, revoked: 1}, told: tally{},
 		no: tally{}, request: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
 		env: slices.Concat(proxied, []string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=a password of the CA",
-			"REGISTRATION=open", "REGISTER_POW=0", "RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512", "SWEEP=1s"}, env)}
+			"REGISTRATION=open", "REGISTER_POW=0", "RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512",
+			"SWEEP=1s"}, env)}
 }
 
 // launch starts the real server, and returns what requests are sent with.
