@@ -241,11 +241,11 @@ func (s *store) open() (err error) {
 	}
 	if s.mode == openServing {
 		if err = os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-			return err
+			return fmt.Errorf("making the database's folder: %w", err)
 		}
 		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600) // so that a link to nothing leads to a file
 		if err != nil {
-			return err
+			return fmt.Errorf("creating the database: %w", err)
 		}
 		f.Close()
 	}
@@ -322,7 +322,8 @@ func (s *store) inspect() (version int, err error) {
 	if err == nil && id != applicationID {
 		err = fmt.Errorf("%w: %s", errForeign, s.path)
 	} else if err == nil && version > schemaVersion {
-		err = fmt.Errorf("%s is of a newer flaskpaste: version %d, this one knows %d", s.path, version, schemaVersion)
+		err = fmt.Errorf("database of a newer flaskpaste: %s has version %d, this program knows %d", s.path, version,
+			schemaVersion)
 	}
 	return version, err
 }

@@ -149,11 +149,11 @@ func TestRefusedDatabases(t *testing.T) {
 			return b
 		}), "damaged"},
 		{"pages of another size", save(func(b []byte) []byte { b[16] = 0x10; return b }), ""},
-		{"a newer version", save(func(b []byte) []byte { b[63] = 99; return b }), "newer"},
+		{"a newer version", save(func(b []byte) []byte { b[63] = 99; return b }), "database of a newer flaskpaste"},
 		{"a newer version, known from the log alone", func(dir string) {
 			os.Remove(dir)
 			os.CopyFS(dir, os.DirFS(newer))
-		}, "newer"},
+		}, "database of a newer flaskpaste"},
 		{"a backup beside the log of what it replaced", func(dir string) {
 			os.Remove(dir)
 			os.CopyFS(dir, os.DirFS(newer))
