@@ -63,10 +63,11 @@ func newOracle(t testing.TB, dir string, env ...string) *oracle {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	wanted := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x"}}
 	der := must(x509.CreateCertificateRequest(rand.Reader, wanted, key))
-	return &oracle{dir: dir, things: map[string]*thing{}, tried: tally{valid: 1, revoked: 1}, told: tally{}, no: tally{},
-		request: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
-		env: slices.Concat(proxied, []string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=a password of the CA", "REGISTRATION=open",
-			"REGISTER_POW=0", "RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512", "SWEEP=1s"}, env)}
+	return &oracle{dir: dir, things: map[string]*thing{}, tried: tally{valid: 1, revoked: 1}, told: tally{},
+		no: tally{}, request: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
+		env: slices.Concat(proxied, []string{"PKI_ENABLED=1", "PKI_CA_PASSWORD=a password of the CA",
+			"REGISTRATION=open", "REGISTER_POW=0", "RATE_REGISTER=0", "DATABASE=" + database(dir), "MAX_UPLOADS=512",
+			"SWEEP=1s"}, env)}
 }
 
 // launch starts the real server, and returns what requests are sent with.
@@ -151,7 +152,8 @@ func (o *oracle) use(ts *testServer, x *thing, update bool, size int) (known boo
 	case x.kind == "burn":
 		was := x.may[0]
 		a, sure := o.ask(ts, "burn", x, gone, "GET", x.key+"/raw", nil)
-		if known = sure; a != nil && a.StatusCode == 200 && int64(len(a.body)) == a.ContentLength && sum256(a.body) != was {
+		whole := a != nil && a.StatusCode == 200 && int64(len(a.body)) == a.ContentLength
+		if known = sure; whole && sum256(a.body) != was {
 			ts.t.Errorf("%s: burned with another content", x.key)
 		}
 	case update && x.kind == "paste":
@@ -281,9 +283,9 @@ func (o *oracle) stored(t testing.TB) map[string]string {
 	for what, query := range map[string]string{
 		"chunks that nobody knows": `SELECT key, '' FROM chunks WHERE key >> 20 NOT IN
 			(SELECT content FROM pastes UNION SELECT content FROM garbage)`,
-		"garbage that is a paste":     "SELECT content, '' FROM garbage WHERE content IN (SELECT content FROM pastes)",
-		"pastes counted and not here": "SELECT pastes, '' FROM total WHERE pastes <> (SELECT count(*) FROM pastes)",
-		"integrity":                   "SELECT integrity_check, '' FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+		"garbage that is a paste": "SELECT content, '' FROM garbage WHERE content IN (SELECT content FROM pastes)",
+		"no integrity": `SELECT integrity_check, '' FROM pragma_integrity_check
+			WHERE integrity_check <> 'ok'`,
 	} {
 		each(query, func(key string, _ []byte) { t.Errorf("%s: %s", what, key) })
 	}

@@ -119,7 +119,8 @@ func TestFaultDisk(t *testing.T) {
 	o := newOracle(t, t.TempDir(), "SWEEP=1h")
 	p, ts := o.launch(t)
 	for _, c := range []struct{ calls, errno string }{
-		{"pwrite64", "EDQUOT"}, {"pwrite64", "ENOSPC"}, {"pwrite64", "EFBIG"}, {"pwrite64", "EIO"}, {"fdatasync", "EIO"},
+		{"pwrite64", "EDQUOT"}, {"pwrite64", "ENOSPC"}, {"pwrite64", "EFBIG"}, {"pwrite64", "EIO"},
+		{"fdatasync", "EIO"},
 	} {
 		o.check(ts)
 		o.stock(ts)
@@ -133,7 +134,8 @@ func TestFaultDisk(t *testing.T) {
 			}
 			_, ts = o.launch(t)
 		} else if !alive || o.told.String() != told || o.no["storage_full"] != no+9 || len(o.no) != 1 {
-			t.Errorf("%s: served on %v; acknowledged %v after %s; refused %v: %s", c.errno, alive, o.told, told, o.no, p.logs)
+			t.Errorf("%s: served on %v; acknowledged %v after %s; refused %v: %s", c.errno, alive, o.told, told, o.no,
+				p.logs)
 		}
 		o.check(ts)
 	}
@@ -204,8 +206,8 @@ func TestFaultLock(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if says := string(out); !errors.As(err, &exit) || exit.ExitCode() != exitFailed ||
-		!strings.Contains(says, "file system") || !strings.Contains(says, dir) || strings.Contains(says, "another server") ||
-		strings.Count(says, "\n") != 1 {
+		!strings.Contains(says, "file system") || !strings.Contains(says, dir) ||
+		strings.Contains(says, "another server") || strings.Count(says, "\n") != 1 {
 		t.Errorf("%v: %s", err, says)
 	}
 	if n := fileSize(database(dir)); n != 0 {

@@ -130,7 +130,7 @@ func (o *operator) serve([]string) error {
 	notifySystemd("STATUS=opening the database")
 	var srv *server
 	st, err := openStore(storeOptions{path: cfg.database, full: cfg.sync == "full", checkpoint: cfg.checkpoint == "on",
-		cacheSize: cfg.cache, quota: cfg.maxStorage, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second),
+		cacheSize: cfg.cache, reserve: cfg.minFree, maxLife: int64(cfg.maxExpiry / time.Second),
 		linger: int64((cfg.transferTimeout + time.Minute) / time.Second), log: log,
 		committed: func(n int, took time.Duration) {
 			if srv != nil {

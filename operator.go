@@ -339,7 +339,7 @@ func (o *operator) audit(event, object string) {
 
 func (o *operator) init([]string) error {
 	if cert, _, err := o.st.authority(); err != nil || cert != nil {
-		return errors.Join(err, errCAExists)
+		return errors.Join(err, errors.New("the database has a CA already"))
 	}
 	ca, err := openAuthority(o.st, o.cfg.caPassword, true, o.now)
 	if err != nil {

@@ -99,7 +99,7 @@ func (a *answer) says(text string) {
 // write changes the database behind the server's back.
 func (ts *testServer) write(query string, args ...any) {
 	ts.t.Helper()
-	if err := ts.store.do(0, func(w *writeTx) error { _, err := w.exec(query, args...); return err }); err != nil {
+	if err := ts.store.do(0, statement(query, args...)); err != nil {
 		ts.t.Fatalf("%s: %v", query, err)
 	}
 }
@@ -1015,7 +1015,7 @@ func TestRenewal(t *testing.T) {
 				if c.want == 0 {
 					break
 				}
-				ts.write("UPDATE total SET pastes = pastes") // behind the renewal
+				ts.write("UPDATE garbage SET due = due") // behind the renewal
 				shown := ts.get("/"+p.ID).want(200, "").number("expires_at")
 				if file := ts.number("SELECT expires_at FROM pastes WHERE id = ?", p.ID); shown != born+c.want ||
 					file != shown {

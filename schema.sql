@@ -2,7 +2,7 @@
 
 -- A paste, or a short URL: that is a paste whose id begins with s/ and whose content is the target.
 CREATE TABLE pastes (
-  content     INTEGER PRIMARY KEY,      -- content number: which chunks. A newer content has a higher one: the order of lists
+  content     INTEGER PRIMARY KEY,      -- which chunks. A newer content has a higher number: the order of lists
   id          TEXT    NOT NULL UNIQUE,  -- lower-case hex, or s/ and base62
   size        INTEGER NOT NULL,         -- bytes of content
   mime        TEXT    NOT NULL,
@@ -19,29 +19,24 @@ CREATE TABLE pastes (
   name        TEXT    NOT NULL          -- display name
 ) STRICT;
 CREATE INDEX pastes_expiry ON pastes (expires_at);
-CREATE INDEX pastes_owner ON pastes (owner, id > 's'); -- equal keys lie in the order of content: a list reads it backwards
+CREATE INDEX pastes_owner ON pastes (owner, id > 's'); -- equal keys in the order of content: a list reads back
 
--- key = content << 20 | sequence from 0. pad is zeros that fill the part of a record which SQLite keeps on the b-tree page, so
--- that content lies on overflow pages alone: those are zeroed when freed, never rebuilt (store.go, padFor).
+-- key = content << 20 | sequence from 0. pad is zeros that fill the part of a record which SQLite keeps on the b-tree
+-- page, so that content lies on overflow pages alone: those are zeroed when freed, never rebuilt (store.go, padFor).
 CREATE TABLE chunks (
   key  INTEGER PRIMARY KEY,
   pad  BLOB NOT NULL,
   data BLOB NOT NULL
 ) STRICT;
 
--- Contents that no row of pastes names. The sweep removes one, a few chunks at a time, once due has passed: at once what was
--- deleted or replaced, after the longest transfer what an upload or the one reader of a burning paste may still use. So a
--- crash leaves nothing to repair: what was half done falls due by itself. Due 0: the sweep may have begun with it.
+-- Contents that no row of pastes names. The sweep removes them, chunk by chunk, once due has passed: at once what
+-- was deleted or replaced, after the longest transfer what an upload or the one reader of a burning paste may need.
+-- So a crash leaves nothing to repair: what was half done falls due by itself. Due 0: the sweep may have begun with it.
 CREATE TABLE garbage (
   content INTEGER PRIMARY KEY,
   due     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX garbage_due ON garbage (due);
-
--- How many rows pastes has, kept by each commit that changes it, so that nobody counts them. (A trigger on each insertion costs
--- more than 5 % of a creation.)
-CREATE TABLE total (pastes INTEGER NOT NULL) STRICT;
-INSERT INTO total VALUES (0);
 
 CREATE TRIGGER paste_deleted AFTER DELETE ON pastes BEGIN
   INSERT INTO garbage VALUES (OLD.content, 0);
