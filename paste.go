@@ -476,12 +476,13 @@ func (p *paste) etag() string { return `"` + hex.EncodeToString(p.sha256) + `"` 
 
 // send answers the content of p, whose first chunk is first.
 func (q *request) send(p *paste, first []byte) error {
-	h, rd := q.w.Header(), q.s.store.reader(p, first)
+	h := q.w.Header()
 	h["Content-Type"], h["Content-Disposition"] = []string{p.mime}, []string{disposition(p.mime)}
 	if p.open() {
 		h["Etag"], h["Cache-Control"] = []string{p.etag()}, hRevalidate
 		for name := range q.r.Header {
 			if name == "Range" || strings.HasPrefix(name, "If-") {
+				rd := q.s.store.reader(p, first)
 				err := q.serveContent(time.Unix(p.modified, 0), io.NewSectionReader(rd, 0, p.size))
 				return cmp.Or(err, rd.err)
 			}
@@ -494,10 +495,12 @@ func (q *request) send(p *paste, first []byte) error {
 	if q.r.Method == "HEAD" {
 		return nil
 	}
-	q.w.Write(first) // most reads end here: nothing is copied
-	if n := int64(len(first)); n < p.size {
-		io.Copy(q.w, io.NewSectionReader(rd, n, p.size-n))
+	if int64(len(first)) == p.size { // most reads
+		q.w.Write(first)
+		return nil
 	}
+	rd := q.s.store.reader(p, first)
+	io.Copy(q.w, io.NewSectionReader(rd, 0, p.size))
 	return rd.err
 }
 
