@@ -9,7 +9,6 @@ package main
 
 import (
 	"cmp"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -31,9 +30,6 @@ import (
 const (
 	listMost    = 200
 	listDefault = 50
-	tokenSize   = 32 // bytes of a delete token
-	idSize      = 8  // bytes of an id
-	idTries     = 8  // ids drawn for one creation
 )
 
 // ---- creating and changing ----
@@ -118,24 +114,16 @@ func (s *server) save(q *request, id string) error {
 	return q.writeJSON(200, q.answer(p, q.mine(p)))
 }
 
-func newPasteID() string {
-	var b [idSize]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
+func newPasteID() string { return hex.EncodeToString(random(8)) }
 
 // storeNew draws id and delete token, stores p with the content of in, and begins the header of the answer.
 func (s *server) storeNew(in *intake, p *paste, draw func() string) (token string, err error) {
-	var raw [tokenSize]byte
-	rand.Read(raw[:])
-	token = base64.RawURLEncoding.EncodeToString(raw[:])
+	token = base64.RawURLEncoding.EncodeToString(random(32))
 	sum := sha256.Sum256([]byte(token))
 	p.token = sum[:]
-	for range idTries {
+	for err = errTaken; errors.Is(err, errTaken); {
 		p.id = draw()
-		if err = s.store.create(p, in.up, in.buf); !errors.Is(err, errTaken) {
-			break
-		}
+		err = s.store.create(p, in.up, in.buf)
 	}
 	if err == nil {
 		in.keep()
@@ -213,12 +201,8 @@ func (q *request) precondition(p *paste) error {
 		tag = p.etag()
 	}
 	has := func(name string, tags ...string) bool {
-		for v := range strings.SplitSeq(strings.Join(q.r.Header[name], ","), ",") {
-			if slices.Contains(tags, strings.TrimSpace(v)) {
-				return true
-			}
-		}
-		return false
+		list := strings.Split(strings.Join(q.r.Header[name], ","), ",")
+		return slices.ContainsFunc(list, func(v string) bool { return slices.Contains(tags, strings.TrimSpace(v)) })
 	}
 	matched := has("If-Match", "*", tag)
 	if q.r.Header["If-Match"] == nil { // only then the date counts
@@ -474,12 +458,26 @@ func (s *server) checkPassword(q *request, p *paste) error {
 // etag is the strong one of an open content.
 func (p *paste) etag() string { return `"` + hex.EncodeToString(p.sha256) + `"` }
 
+// contentHeader is what every answer with a content has in its header, made once for what is in the cache.
+type contentHeader struct{ kind, disposition, length, etag, modified []string }
+
+func (p *paste) header() *contentHeader {
+	if p.memo == nil {
+		p.memo = new(memo)
+	}
+	p.memo.once.Do(func() {
+		p.memo.v = &contentHeader{[]string{p.mime}, []string{disposition(p.mime)},
+			[]string{strconv.FormatInt(p.size, 10)}, []string{p.etag()}, []string{httpDate(p.modified)}}
+	})
+	return p.memo.v.(*contentHeader)
+}
+
 // send answers the content of p, whose first chunk is first.
 func (q *request) send(p *paste, first []byte) error {
-	h := q.w.Header()
-	h["Content-Type"], h["Content-Disposition"] = []string{p.mime}, []string{disposition(p.mime)}
+	h, c := q.w.Header(), p.header()
+	h["Content-Type"], h["Content-Disposition"] = c.kind, c.disposition
 	if p.open() {
-		h["Etag"], h["Cache-Control"] = []string{p.etag()}, hRevalidate
+		h["Etag"], h["Cache-Control"] = c.etag, hRevalidate
 		for name := range q.r.Header {
 			if name == "Range" || strings.HasPrefix(name, "If-") {
 				rd := q.s.store.reader(p, first)
@@ -487,9 +485,9 @@ func (q *request) send(p *paste, first []byte) error {
 				return cmp.Or(err, rd.err)
 			}
 		}
-		h["Last-Modified"], h["Accept-Ranges"] = []string{httpDate(p.modified)}, hBytes
+		h["Last-Modified"], h["Accept-Ranges"] = c.modified, hBytes
 	}
-	h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}
+	h["Content-Length"] = c.length
 	q.closeUnread()
 	q.w.WriteHeader(200)
 	if q.r.Method == "HEAD" {

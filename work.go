@@ -41,7 +41,14 @@ func (s *server) startWork() {
 	s.lists = newSlots(16, 1, 4, 64)
 	s.flood = newAntiflood(int(cfg.powDifficulty), int(cfg.floodMax), int(cfg.floodThreshold))
 	s.work = newChallenges()
-	rand.Read(s.dedupKey[:])
+	s.dedupKey = [32]byte(random(32))
+}
+
+// random returns n bytes.
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: it ends the process instead
+	return b
 }
 
 // ---- permits ----
@@ -71,16 +78,16 @@ func (s *server) admit(q *request) (*permit, error) {
 		return p, nil
 	}
 	var err error
-	if p.nonce, err = s.spendWork(q, purposeCreate, s.flood.least(q.start)); err == nil {
-		p.worked = true
-		return p, nil
-	}
+	p.nonce, err = s.spendWork(q, purposeCreate, s.flood.least(q.start))
+	p.worked = err == nil
 	free := s.limiter.free(q.key, s.flood.elevated(q.start))
 	if errors.Is(err, errPowMissing) && s.limiter.take(free, q.start).allowed {
-		p.taken = append(p.taken, free)
-		return p, nil
+		p.taken, err = append(p.taken, free), nil
 	}
-	return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	if err != nil {
+		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	}
+	return p, nil
 }
 
 // countDuplicate takes one of the times that a client may store the same content.
@@ -214,8 +221,7 @@ func (s *server) passwordKey(q *request, pass string) ([]byte, error) {
 	if pass == "" {
 		return nil, nil
 	}
-	salt := make([]byte, 32)
-	rand.Read(salt)
+	salt := random(32)
 	key, err := s.derive(q, pass, salt)
 	return append(salt, key...), err
 }
@@ -239,10 +245,7 @@ func (s *server) derive(q *request, pass string, salt []byte) ([]byte, error) {
 // ---- tiers ----
 
 func (s *server) maxSize(t tier) int64 {
-	if t == anonymous {
-		return s.cfg.maxAnon
-	}
-	return s.cfg.maxAuth
+	return [...]int64{s.cfg.maxAnon, s.cfg.maxAuth, s.cfg.maxAuth, s.cfg.maxAuth}[t]
 }
 
 // life is how long a paste lives without an asked-for expiry, from its last read.
