@@ -659,14 +659,12 @@ func TestUploadSlots(t *testing.T) {
 func TestSlotUntilTheAnswer(t *testing.T) {
 	ts := behindProxy(t, "MAX_UPLOADS=16")
 	release := ts.block()
-	var wg sync.WaitGroup
-	for i := range 2 {
-		wg.Go(func() { ts.post(fmt.Sprint("content ", i), asVisitor(1)...).want(201, "") })
-	}
-	ts.uploading(2)
-	ts.post("a third", asVisitor(1)...).want(429, "too_many_transfers")
-	release()
-	wg.Wait()
+	go func() {
+		defer release()
+		ts.uploading(2)
+		ts.post("a third", asVisitor(1)...).want(429, "too_many_transfers")
+	}()
+	together(2, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), asVisitor(1)...) })
 	ts.stored(2)
 }
 
@@ -680,21 +678,17 @@ func TestDownloadSlots(t *testing.T) {
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", large.Raw, strings.Join(asVisitor(1), "\r\n"))
 	}
 	ts.settled("download slots", 2, func() int64 { return int64(ts.downloads.inUse()) })
-	for _, c := range []struct {
-		method, path string
-		who, status  int
-	}{
-		{"GET", large.Raw, 1, 429}, {"GET", "/client", 1, 429}, {"HEAD", large.Raw, 1, 200}, {"GET", small.Raw, 1, 200},
-		{"GET", large.URL, 1, 200},
-		{"GET", large.Raw, 2, 200}, {"HEAD", "/client", 2, 200},
-	} {
-		a := ts.do(c.method, c.path, nil, asVisitor(c.who)...)
-		if a.StatusCode != c.status || c.status == 429 &&
-			(a.retryAfter() != 5 || a.field("code") != "too_many_transfers" ||
-				a.Header.Get("Etag") != "") {
-			t.Errorf("%s %s by %d: %d %v %.200s", c.method, c.path, c.who, a.StatusCode, a.Header, a.body)
+	for _, path := range []string{large.Raw, "/client"} {
+		a := ts.get(path, asVisitor(1)...).want(429, "too_many_transfers")
+		if a.retryAfter() != 5 || a.Header.Get("Etag") != "" {
+			t.Errorf("%s: %v", path, a.Header)
 		}
 	}
+	for _, request := range []string{"HEAD " + large.Raw, "GET " + small.Raw, "GET " + large.URL} {
+		ts.send(request, nil, asVisitor(1)...).want(200, "")
+	}
+	ts.get(large.Raw, asVisitor(2)...).want(200, "")
+	ts.do("HEAD", "/client", nil, asVisitor(2)...).want(200, "")
 }
 
 // TestDerivations: cores minus one at once, eight wait, and more are told to come back; one at a time for a client, and
@@ -730,11 +724,11 @@ func TestDerivations(t *testing.T) {
 		ts.settled(c.name+": derivations that wait", int64(c.wait), waits)
 		ts.clock.advance(time.Hour)
 		for range 4 { // the next one is told at once, and charged nothing
-			if a := ts.get(locked.Raw, from(c.who(9), "X-Paste-Password: pw")...).want(503,
-				"busy"); a.retryAfter() == 0 {
+			h := from(c.who(9), "X-Paste-Password: pw")
+			if a := ts.get(locked.Raw, h...).want(503, "busy"); a.retryAfter() == 0 {
 				t.Error("no Retry-After")
 			}
-			ts.post("x", from(c.who(9), "X-Paste-Password: pw")...).want(503, "busy")
+			ts.post("x", h...).want(503, "busy")
 			ts.get(locked.Raw, from(c.who(9))...).want(401, "password_required")
 			ts.get(open.Raw, from(c.who(9))...).want(200, "")
 			ts.get("/health").want(200, "")
