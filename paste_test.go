@@ -917,7 +917,7 @@ func TestRenewal(t *testing.T) {
 			} {
 				ts.clock.advance(time.Duration(born+c.after-ts.clock.now().Unix()) * time.Second)
 				ts.send(c.request, nil, c.header).want(c.status, "")
-				ts.write("UPDATE total SET pastes = pastes") // behind the renewal
+				ts.write("UPDATE garbage SET due = due") // behind the renewal
 				shown := ts.get("/"+p.ID).want(200, "").number("expires_at") - born
 				file := ts.number("SELECT expires_at FROM pastes WHERE id = ?", p.ID) - born
 				if shown != c.want || file != shown {
