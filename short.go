@@ -196,11 +196,10 @@ func (s *server) createShort(q *request) error {
 		return refuse(400, "empty_content", "there is no URL in the body",
 			"curl -d https://example.org/ "+q.baseURL()+"/s")
 	}
-	p := &paste{created: q.now, modified: q.now, owner: q.who.owner, size: in.size, sha256: in.sum[:],
-		mime: "text/uri-list"}
+	o.declared = "text/uri-list"
+	p := &paste{created: q.now, owner: q.who.owner}
 	sum := sha256.Sum256([]byte("short\x00" + target)) // never equal to a paste of the same text
-	if err := cmp.Or(o.expiryOnly(), in.permit.countDuplicate(sum[:], in.size),
-		s.apply(q, p, o, nil, s.now().Unix())); err != nil {
+	if err := cmp.Or(o.expiryOnly(), in.permit.countDuplicate(sum[:], in.size), s.apply(q, p, o, in, nil)); err != nil {
 		return err
 	}
 	p.life = 0 // not renewed
@@ -209,10 +208,6 @@ func (s *server) createShort(q *request) error {
 		return err
 	}
 	s.metrics.shorts.created.Add(1)
-	h := q.w.Header()
-	h["Location"] = []string{s.cfg.prefix + "/" + p.id}
-	h["X-Delete-Token"] = []string{token}
-	q.sunset(p)
 	a := q.shortAnswer(p, target, true)
 	if q.wantsText(false) {
 		return q.writeText(201, a.Link+"\n")

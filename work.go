@@ -1,11 +1,11 @@
 package main
 
-// work.go is what a creation costs and passes: the permit (a free creation or a proof of work, the count of duplicates, bytes), the
-// challenges, and the derivation of passwords.
+// work.go is what a creation costs and passes: the permit (a free creation or a proof of work, the count of duplicates,
+// bytes), the challenges, and the derivation of passwords.
 //
-// Everything is taken before the store is asked, in memory, and kept or given back in one place (permit.release), so that a
-// creation that fails costs nothing, and two at once can't spend the same thing. Derivations take a slot: a tenth of a second of
-// one core that strangers can ask for. (RFC 8018 PBKDF2, OWASP Password Storage)
+// Everything is taken before the store is asked, in memory, and kept or given back in one place (permit.release), so
+// that a creation that fails costs nothing, and two at once can't spend the same thing. Derivations take a slot: each
+// is a tenth of a second of one core that strangers can ask for. (RFC 8018 PBKDF2, OWASP Password Storage)
 
 import (
 	"crypto/hmac"
@@ -41,19 +41,34 @@ func (s *server) startWork() {
 	s.lists = newSlots(16, 1, 4, 64)
 	s.flood = newAntiflood(int(cfg.powDifficulty), int(cfg.floodMax), int(cfg.floodThreshold))
 	s.work = newChallenges()
-	rand.Read(s.dedupKey[:])
+	s.dedupKey = [32]byte(random(32))
+}
+
+// random returns n bytes.
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: it ends the process instead
+	return b
 }
 
 // ---- permits ----
 
-// permit is what one creation has taken so far.
+// permit is what one creation has taken so far and gives back if it fails.
 type permit struct {
 	q      *request
 	taken  []due    // of limits: a free creation first
 	nonce  [16]byte // of the work
 	worked bool     // nonce is spent
 	bytes  int64    // charged and not stored yet
-	kept   bool
+}
+
+// mayCreate asks for the certificate that the operator demands.
+func (s *server) mayCreate(q *request) error {
+	if s.cfg.requireCert == "any" && q.tier == anonymous || s.cfg.requireCert == "trusted" && q.tier < trusted {
+		return refuse(401, "certificate_required", "creating needs a client certificate",
+			"ask the operator for one; with curl: --cert FILE, with fpaste: fpaste register NAME")
+	}
+	return nil
 }
 
 // admit asks for the work of a creation, or takes one of the client's free ones.
@@ -63,16 +78,16 @@ func (s *server) admit(q *request) (*permit, error) {
 		return p, nil
 	}
 	var err error
-	if p.nonce, err = s.spendWork(q, purposeCreate, s.flood.least(q.start)); err == nil {
-		p.worked = true
-		return p, nil
-	}
+	p.nonce, err = s.spendWork(q, purposeCreate, s.flood.least(q.start))
+	p.worked = err == nil
 	free := s.limiter.free(q.key, s.flood.elevated(q.start))
 	if errors.Is(err, errPowMissing) && s.limiter.take(free, q.start).allowed {
-		p.taken = append(p.taken, free)
-		return p, nil
+		p.taken, err = append(p.taken, free), nil
 	}
-	return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	if err != nil {
+		return nil, s.powRefused(q, purposeCreate, s.flood.difficulty(q.start), err)
+	}
+	return p, nil
 }
 
 // countDuplicate takes one of the times that a client may store the same content.
@@ -88,9 +103,10 @@ func (p *permit) countDuplicate(sum []byte, size int64) error {
 	d := s.limiter.take(x, s.now())
 	if !d.allowed {
 		wait := max(1, seconds(d.retryAfter))
-		return &apiError{status: 429, Code: "duplicate_content", Text: fmt.Sprintf("you have stored this content %d times", d.limit),
-			Hint: "use the link that you have, or wait " + timeWords(wait), retry: int(wait),
-			Count: d.limit, Window: int64(s.cfg.dedupWindow / time.Second)}
+		e := refuse(429, "duplicate_content", fmt.Sprintf("you have stored this content %d times", d.limit),
+			"use the link that you have, or wait "+timeWords(wait)).after(int(wait))
+		e.Count, e.Window = d.limit, int64(s.cfg.dedupWindow/time.Second)
+		return e
 	}
 	p.taken = append(p.taken, x)
 	return nil
@@ -99,20 +115,18 @@ func (p *permit) countDuplicate(sum []byte, size int64) error {
 // keep uses the permit up: the creation counts for the anti-flood, in the order in which they are made.
 func (p *permit) keep() {
 	s := p.q.s
-	p.kept = true
 	if p.worked {
 		s.metrics.workSolved.Add(1)
 	}
 	if !p.q.who.vouched {
 		s.flood.note(p.q.key, s.now())
 	}
+	*p = permit{q: p.q}
 }
 
-// release gives back what a failed creation took. Who made us store a chunk has had its price: work or the free creation stay taken.
+// release gives back what a failed creation took. Who made us store a chunk has had its price: work or the free
+// creation stay taken.
 func (p *permit) release(stored bool) {
-	if p.kept {
-		return
-	}
 	s, q := p.q.s, p.q
 	for _, x := range p.taken {
 		if x.class != rateFree || !stored {
@@ -127,14 +141,15 @@ func (p *permit) release(stored bool) {
 
 // ---- proof of work ----
 
-// spendWork verifies the proof in the request's headers, each of which may stand there once, and spends it, for as long as an
-// upload that came with it may last.
+// spendWork verifies the proof in the request's headers, each of which may stand there once, and spends it, for as long
+// as an upload that came with it may last.
 func (s *server) spendWork(q *request, purpose string, least int) (nonce [16]byte, err error) {
 	token, solution := q.r.Header["X-Pow-Token"], q.r.Header["X-Pow-Solution"]
 	if len(token) > 1 || len(solution) > 1 {
 		return nonce, errPowMalformed
 	}
-	nonce, expires, err := s.work.verify(purpose, strings.Join(token, ""), strings.Join(solution, ""), least, time.Unix(q.now, 0))
+	nonce, expires, err := s.work.verify(purpose, strings.Join(token, ""), strings.Join(solution, ""), least,
+		time.Unix(q.now, 0))
 	if err == nil {
 		err = s.work.spend(nonce, expires+seconds(s.cfg.transferTimeout+time.Minute), q.now)
 	}
@@ -144,26 +159,25 @@ func (s *server) spendWork(q *request, purpose string, least int) (nonce [16]byt
 // powRefused answers a missing or bad proof with a fresh challenge and the ways on.
 func (s *server) powRefused(q *request, purpose string, difficulty int, why error) error {
 	if errors.Is(why, errPowFull) {
-		return &apiError{status: 503, Code: "busy", Text: why.Error(), retry: 60}
+		return refuse(503, "busy", why.Error(), "").after(60)
 	}
-	e := &apiError{status: 400, Code: "pow_required", Text: why.Error(), Challenge: s.challenge(q, purpose, difficulty)}
-	base := q.baseURL()
-	ways := "use fpaste, which does it by itself (" + base + "/client)"
+	e := refuse(400, "pow_required", why.Error(), "")
+	e.Challenge = s.challenge(q, purpose, difficulty)
+	ways := "use fpaste, which does it by itself (" + q.baseURL() + "/client)"
 	if !errors.Is(why, errPowMissing) {
 		e.Code = "pow_failed"
 		s.metrics.workFailed.Add(1)
 	}
-	if purpose == purposeCreate && s.cfg.powFree > 0 {
-		if d := s.limiter.ask(s.limiter.free(q.key, s.flood.elevated(q.start)), q.start); !d.allowed {
+	if purpose == purposeCreate {
+		d := s.limiter.ask(s.limiter.free(q.key, s.flood.elevated(q.start)), q.start)
+		if s.cfg.powFree > 0 && !d.allowed {
 			e.retry = int(max(1, seconds(d.retryAfter)))
 			ways += ", wait " + timeWords(int64(e.retry)) + " for a free creation"
 		}
+		ways += ", or use a certificate that the operator issued" // who is vouched for never needs work
 	}
-	if purpose == purposeCreate { // who is vouched for never needs work
-		ways += ", or use a certificate that the operator issued"
-	}
-	e.Hint = ways + "; by hand: X-PoW-Token: the token, X-PoW-Solution: an N for which SHA-256 of nonce:N begins with difficulty zero bits" +
-		q.proxyHint()
+	e.Hint = ways + "; by hand: X-PoW-Token: the token, X-PoW-Solution: an N for which SHA-256 of nonce:N begins " +
+		"with difficulty zero bits" + q.proxyHint()
 	return e
 }
 
@@ -203,10 +217,12 @@ func (s *server) showChallenge(q *request) error {
 
 // ---- passwords ----
 
-// passwordKey derives what is stored for a password: salt | key.
+// passwordKey derives what is stored for a password: salt | key; nil for none.
 func (s *server) passwordKey(q *request, pass string) ([]byte, error) {
-	salt := make([]byte, 32)
-	rand.Read(salt)
+	if pass == "" {
+		return nil, nil
+	}
+	salt := random(32)
 	key, err := s.derive(q, pass, salt)
 	return append(salt, key...), err
 }
@@ -227,47 +243,22 @@ func (s *server) derive(q *request, pass string, salt []byte) ([]byte, error) {
 	return pbkdf2.Key(sha256.New, pass, salt, kdfRounds, 32)
 }
 
-// mayCreate asks for the certificate that the operator demands.
-func (s *server) mayCreate(q *request) error {
-	if s.cfg.requireCert == "any" && q.tier == anonymous || s.cfg.requireCert == "trusted" && q.tier < trusted {
-		return refuse(401, "certificate_required", "creating needs a client certificate",
-			"ask the operator for one; with curl: --cert FILE, with fpaste: fpaste register NAME")
-	}
-	return nil
-}
-
 // ---- tiers ----
 
 func (s *server) maxSize(t tier) int64 {
-	if t == anonymous {
-		return s.cfg.maxAnon
-	}
-	return s.cfg.maxAuth
+	return [...]int64{s.cfg.maxAnon, s.cfg.maxAuth, s.cfg.maxAuth, s.cfg.maxAuth}[t]
 }
 
 // life is how long a paste lives without an asked-for expiry, from its last read.
 func (s *server) life(t tier) time.Duration {
-	d := s.cfg.expiryTrusted
-	switch t {
-	case anonymous:
-		d = s.cfg.expiryAnon
-	case untrusted:
-		d = s.cfg.expiryUntrusted
-	}
-	return min(d, s.cfg.maxExpiry)
+	c := s.cfg
+	return min([...]time.Duration{c.expiryAnon, c.expiryUntrusted, c.expiryTrusted, c.expiryTrusted}[t], c.maxExpiry)
 }
 
 // longest is the longest life that may be asked for; an operator's longer default life raises it.
 func (s *server) longest(t tier) time.Duration {
-	const day = 24 * time.Hour
-	d := 90 * day
-	switch t {
-	case anonymous:
-		d = 7 * day
-	case untrusted:
-		d = 49 * day
-	}
-	return min(max(d, s.life(t)), s.cfg.maxExpiry)
+	days := [...]time.Duration{anonymous: 7, untrusted: 49, trusted: 90, admin: 90}[t]
+	return min(max(days*24*time.Hour, s.life(t)), s.cfg.maxExpiry)
 }
 
 // quota is what the database may hold while this caller adds to it.

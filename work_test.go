@@ -1,24 +1,21 @@
 package main
 
 // What a client may take (api.md sections 3, 6 and 7), over the wire: rates, misses and credentials, bytes, proof of
-// work, the
-// anti-flood, duplicates, slots, derivations. A table's row says what was there, what is sent, and how it is
-// answered;
-// and nothing may come of what is refused: nothing stored, nothing spent, nobody else kept out.
+// work, the anti-flood, duplicates, slots, derivations. A table's row says what was there, what is sent, and how it is
+// answered; and nothing may come of what is refused: nothing stored, nothing spent, nobody else kept out.
 //
 // All clients are 127.0.0.1, a trusted proxy that names them. The clock stands, and moves by the test's hand.
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"net/netip"
-	"regexp"
-
 	"fmt"
 	"io"
 	"net"
-
+	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +24,7 @@ import (
 	"time"
 )
 
-// as returns the headers of client n, for n under 65,536.
+// asVisitor returns the headers of client n, for n under 65,536.
 func asVisitor(n int, more ...string) []string {
 	return append(from(fmt.Sprintf("198.18.%d.%d", n>>8, n&255)), more...)
 }
@@ -42,9 +39,7 @@ func behindProxy(t testing.TB, env ...string) *testServer {
 	return ts
 }
 
-// The certificates of the tables below, by their SHA-1: two of one owner, one of an admin, one of an owner who
-// enrolled, or is
-// vouched for.
+// Certificates by their SHA-1: two of one owner, one of an admin, one of an owner who enrolled, or is vouched for.
 const (
 	certFirst    = "1111111111111111111111111111111111111111"
 	certSecond   = "2222222222222222222222222222222222222222"
@@ -56,15 +51,10 @@ const (
 // certified puts these certificates into the table.
 func (ts *testServer) certified() *testServer {
 	ts.t.Helper()
-	for _, c := range [][2]string{{certFirst, "owner"}, {certSecond, "owner"}, {certOfAdmin, "admin"}, {certEnrolled,
-		"enrolled"}, {certVouched, "vouched"}} {
-		if err := ts.store.do(0, func(w *writeTx) error {
-			w.exec("INSERT INTO certs VALUES (?1, ?2, substr(?1, 1, 32), ?3, 'name', 1, 1 << 40, 0, '', ?4, ?5)",
-				sum256(c[0]), c[0], sum256(c[1]), c[1] == "vouched", c[1] == "admin")
-			return nil
-		}); err != nil {
-			ts.t.Fatal(err)
-		}
+	for cert, owner := range map[string]string{certFirst: "owner", certSecond: "owner", certOfAdmin: "admin",
+		certEnrolled: "enrolled", certVouched: "vouched"} {
+		ts.write("INSERT INTO certs VALUES (?1, ?2, substr(?1, 1, 32), ?3, 'name', 1, 1 << 40, 0, '', ?4, ?5)",
+			sum256(cert), cert, sum256(owner), owner == "vouched", owner == "admin")
 	}
 	return ts
 }
@@ -95,268 +85,192 @@ func together(n int, f func(i int) *answer) map[int]int {
 	return statuses
 }
 
+// uploading waits until so many upload slots are taken.
+func (ts *testServer) uploading(n int) {
+	ts.t.Helper()
+	ts.settled("upload slots", int64(n), func() int64 { return int64(ts.uploads.inUse()) })
+}
+
 // hold begins an upload, sends a byte of it and waits until the server has taken a slot for it.
 func (ts *testServer) hold(headers ...string) net.Conn {
 	ts.t.Helper()
-	taken := int64(ts.uploads.inUse())
+	taken := ts.uploads.inUse()
 	c := ts.dial()
 	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n%s\r\n\r\nx", strings.Join(headers, "\r\n"))
-	ts.settled("upload slots", taken+1, func() int64 { return int64(ts.uploads.inUse()) })
+	ts.uploading(taken + 1)
 	return c
 }
 
 // ---- rates ----
 
-// clients are the names in the tables.
+// clients are the names in the table of rates.
 var clients = map[string][]string{
-	"a": from("192.0.2.1"), "a on a port": from("192.0.2.1:4711"), "a mapped": from("::ffff:192.0.2.1"),
-	"b":   from("192.0.2.2"),
-	"net": from("2001:db8:1:1::1"), "its neighbour": from("2001:db8:1:1:ffff::9"),
-	"a pseudonym": withCert(certAlice, "X-Forwarded-For: 192.0.2.1"), "another": withCert(certMallory,
-		"X-Forwarded-For: 192.0.2.1"),
-	"owner": withCert(certFirst, "X-Forwarded-For: 192.0.2.1"), "owner elsewhere": withCert(certFirst,
-		"X-Forwarded-For: 192.0.2.2"),
-	"by the second": withCert(certSecond, "X-Forwarded-For: 2001:db8::1"), "admin": withCert(certOfAdmin,
-		"X-Forwarded-For: 192.0.2.1"),
+	"a": from("192.0.2.1"), "a:4711": from("192.0.2.1:4711"), "a mapped": from("::ffff:192.0.2.1"),
+	"b": from("192.0.2.2"), "a in gzip": from("192.0.2.1", "Content-Encoding: gzip"),
+	"a for ever": from("192.0.2.1", "X-Expiry: never"),
+	"net":        from("2001:db8:1:1::1"), "its neighbour": from("2001:db8:1:1:ffff::9"),
+	"a pseudonym":     withCert(certAlice, "X-Forwarded-For: 192.0.2.1"),
+	"another":         withCert(certMallory, "X-Forwarded-For: 192.0.2.1"),
+	"owner":           withCert(certFirst, "X-Forwarded-For: 192.0.2.1"),
+	"owner elsewhere": withCert(certFirst, "X-Forwarded-For: 192.0.2.2"),
+	"by the second":   withCert(certSecond, "X-Forwarded-For: 2001:db8::1"),
+	"admin":           withCert(certOfAdmin, "X-Forwarded-For: 192.0.2.1"),
 }
 
-// step is requests that follow one another in a row of the table below.
-type step struct {
-	after     time.Duration // the clock moves before
-	who       string        // of clients
-	send      string        // NEW is the id of a fresh paste by somebody else
-	header    string
-	times     int // 0 is 1; the last answer is looked at, those before have its status
-	status    int
-	code      string
-	remaining string // X-RateLimit-Remaining, "" where nothing is limited
-	retry     int    // seconds
-}
-
+// TestRates: a step is a time that passes, or who sends what: the status, X-RateLimit-Remaining where there is one, and
+// Retry-After; then how many times, of which the last is looked at. NEW is the id of a fresh paste by somebody else.
 func TestRates(t *testing.T) {
-	const limited = "rate_limited"
-	for _, c := range []struct {
-		name, env string
-		steps     []step
-	}{
-		{"creations of every kind, and Retry-After is true", "RATE_CREATE=3/m", []step{
-			{who: "a", send: "POST /", status: 201, remaining: "2"},
-			{who: "a", send: "PUT /name.txt", status: 201, remaining: "1"},
-			{who: "a", send: "POST /s", status: 201, remaining: "0"},
-			{who: "a", send: "PUT /", status: 429, code: limited, remaining: "0", retry: 20},
-			{who: "a", send: "GET /", status: 200},
-			{who: "b", send: "POST /", status: 201, remaining: "2"},
-			{who: "a", send: "POST /", after: 19 * time.Second, status: 429, code: limited, remaining: "0", retry: 1},
-			{who: "a", send: "POST /", after: time.Second, status: 201, remaining: "0"},
-			{who: "a", send: "POST /", status: 429, code: limited, remaining: "0", retry: 20},
-		}},
-		{"changes, deletions and the client are creations", "RATE_CREATE=3/m", []step{
-			{who: "a", send: "PUT /NEW", status: 401, code: "authentication_required", remaining: "2"},
-			{who: "a", send: "DELETE /NEW", status: 401, code: "authentication_required", remaining: "1"},
-			{who: "a", send: "HEAD /client", status: 200, remaining: "0"},
-			{who: "a", send: "HEAD /client", status: 429, remaining: "0", retry: 20},
-			{who: "a", send: "DELETE /NEW", status: 429, code: limited, remaining: "0", retry: 20},
-		}},
-		{"reads, before 401 and 404; health never", "RATE_READ=3/m", []step{
-			{who: "a", send: "GET /NEW", status: 200, remaining: "2"},
-			{who: "a", send: "HEAD /NEW/raw", status: 200, remaining: "1"},
-			{who: "a", send: "GET /pastes", status: 401, code: "authentication_required", remaining: "0"},
-			{who: "a", send: "GET /pastes", status: 429, code: limited, remaining: "0", retry: 20},
-			{who: "a", send: "GET /no/such/route/at/all", status: 429, code: limited, remaining: "0", retry: 20},
-			{who: "a", send: "GET /health", times: 20, status: 200},
-			{who: "a", send: "POST /", status: 201},
-		}},
-		{"before 405", "RATE_READ=2/m", []step{
-			{who: "a", send: "BREW /", times: 2, status: 405, code: "method_not_allowed", remaining: "0"},
-			{who: "a", send: "PATCH /NEW", status: 429, code: limited, remaining: "0", retry: 30},
-		}},
-		{"before 415 and options", "RATE_CREATE=2/m", []step{
-			{who: "a", send: "POST /", header: "Content-Encoding: gzip", times: 2, status: 415, code: "unsupported_encoding", remaining: "0"},
-			{who: "a", send: "POST /", header: "Content-Encoding: gzip", status: 429, code: limited, remaining: "0", retry: 30},
-			{who: "a", send: "POST /?expiry=1h", status: 429, code: limited, remaining: "0", retry: 30},
-			{who: "a", send: "POST /", header: "X-Expiry: never", status: 429, code: limited, remaining: "0", retry: 30},
-		}},
-		{"an address is one client, whatever its port, spelling or self-signed certificate", "RATE_CREATE=2/m", []step{
-			{who: "a on a port", send: "POST /", status: 201, remaining: "1"},
-			{who: "a mapped", send: "POST /", status: 201, remaining: "0"},
-			{who: "a", send: "POST /", status: 429, code: limited, remaining: "0", retry: 30},
-			{who: "a pseudonym", send: "POST /", status: 429, code: limited, remaining: "0", retry: 30},
-			{who: "another", send: "POST /", status: 429, code: limited, remaining: "0", retry: 30},
-			{who: "b", send: "POST /", status: 201, remaining: "1"},
-		}},
-		{"a /64 is one client", "RATE_CREATE=2/m", []step{
-			{who: "net", send: "POST /", times: 2, status: 201, remaining: "0"},
-			{who: "its neighbour", send: "POST /", status: 429, code: limited, remaining: "0", retry: 30},
-		}},
-		{"an owner has five times as much, wherever and with whichever certificate", "RATE_CREATE=2/m", []step{
-			{who: "a", send: "POST /", times: 2, status: 201, remaining: "0"},
-			{who: "owner", send: "POST /", status: 201, remaining: "9"},
-			{who: "owner elsewhere", send: "POST /", times: 4, status: 201, remaining: "5"},
-			{who: "by the second", send: "POST /", times: 5, status: 201, remaining: "0"},
-			{who: "owner", send: "POST /", status: 429, code: limited, remaining: "0", retry: 6},
-			{who: "b", send: "POST /", status: 201, remaining: "1"},
-		}},
-		{"and of reads", "RATE_READ=2/m", []step{
-			{who: "owner", send: "GET /", times: 10, status: 200, remaining: "0"},
-			{who: "owner", send: "GET /", status: 429, code: limited, remaining: "0", retry: 6},
-		}},
-		{"but not of misses", "RATE_MISS=2/m", []step{
-			{who: "owner", send: "GET /0123456789abcdef", times: 2, status: 404, code: "not_found"},
-			{who: "owner", send: "GET /NEW", status: 429, code: limited, retry: 30},
-		}},
-		{"an admin's deletions are not counted, all else is", "RATE_CREATE=1/m", []step{
-			{who: "admin", send: "DELETE /NEW", times: 12, status: 200},
-			{who: "admin", send: "POST /", times: 5, status: 201, remaining: "0"},
-			{who: "admin", send: "POST /", status: 429, code: limited, remaining: "0", retry: 12},
-			{who: "admin", send: "DELETE /NEW", status: 200},
-		}},
-		{"0 is no limit", "RATE_READ=0", []step{{who: "a", send: "GET /", times: 50, status: 200}}},
+	for _, c := range []struct{ name, env, steps string }{
+		{"creations of every kind, and Retry-After is true", "RATE_CREATE=3/m", `a, POST /, 201 2;
+			a, PUT /name.txt, 201 1; a, POST /s, 201 0; a, PUT /, 429 0 20; a, GET /, 200; b, POST /, 201 2; 19s;
+			a, POST /, 429 0 1; 1s; a, POST /, 201 0; a, POST /, 429 0 20`},
+		{"changes, deletions and the client are creations", "RATE_CREATE=3/m", `a, PUT /NEW, 401 2;
+			a, DELETE /NEW, 401 1; a, HEAD /client, 200 0; a, HEAD /client, 429 0 20; a, DELETE /NEW, 429 0 20`},
+		{"reads, before 401 and 404; health never", "RATE_READ=3/m", `a, GET /NEW, 200 2; a, HEAD /NEW/raw, 200 1;
+			a, GET /pastes, 401 0; a, GET /pastes, 429 0 20; a, GET /no/such/route/at/all, 429 0 20;
+			a, GET /health, 200, 20; a, POST /, 201`},
+		{"before 405", "RATE_READ=2/m", `a, BREW /, 405 0, 2; a, PATCH /NEW, 429 0 30`},
+		{"before 415 and options", "RATE_CREATE=2/m", `a in gzip, POST /, 415 0, 2; a in gzip, POST /, 429 0 30;
+			a, POST /?expiry=1h, 429 0 30; a for ever, POST /, 429 0 30`},
+		{"an address is one client, whatever its port, spelling or self-signed certificate", "RATE_CREATE=2/m",
+			`a:4711, POST /, 201 1; a mapped, POST /, 201 0; a, POST /, 429 0 30; a pseudonym, POST /, 429 0 30;
+			another, POST /, 429 0 30; b, POST /, 201 1`},
+		{"a /64 is one client", "RATE_CREATE=2/m", `net, POST /, 201 0, 2; its neighbour, POST /, 429 0 30`},
+		{"an owner has five times as much, wherever and with whichever certificate", "RATE_CREATE=2/m",
+			`a, POST /, 201 0, 2; owner, POST /, 201 9; owner elsewhere, POST /, 201 5, 4;
+			by the second, POST /, 201 0, 5; owner, POST /, 429 0 6; b, POST /, 201 1`},
+		{"and of reads", "RATE_READ=2/m", `owner, GET /, 200 0, 10; owner, GET /, 429 0 6`},
+		{"but not of misses", "RATE_MISS=2/m", `owner, GET /0123456789abcdef, 404, 2; owner, GET /NEW, 429 - 30`},
+		{"an admin's deletions are not counted, all else is", "RATE_CREATE=1/m", `admin, DELETE /NEW, 200, 12;
+			admin, POST /, 201 0, 5; admin, POST /, 429 0 12; admin, DELETE /NEW, 200`},
+		{"0 is no limit", "RATE_READ=0", `a, GET /, 200, 50`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ts := behindProxy(t, c.env).certified()
-			for i, s := range c.steps {
-				ts.clock.advance(s.after)
-				for n := range max(1, s.times) {
-					ts.takes(fmt.Sprintf("step %d, time %d", i+1, n+1), s, n+1 >= s.times)
+			for step := range strings.SplitSeq(c.steps, ";") {
+				parts := strings.Split(strings.TrimSpace(step), ", ")
+				if len(parts) == 1 {
+					ts.clock.advance(must(time.ParseDuration(parts[0])))
+					continue
+				}
+				want, times := strings.Fields(parts[2]), 1
+				want = append(want, []string{"-", "0"}[len(want)-1:]...)
+				if len(parts) == 4 {
+					times = must(strconv.Atoi(parts[3]))
+				}
+				for n := range times {
+					ts.takes(parts[0], parts[1], want, n+1 == times)
 				}
 			}
 		})
 	}
 }
 
-// takes sends a step once and looks at the answer, at what remains only if it is the last time.
-func (ts *testServer) takes(name string, s step, last bool) {
+// takes sends a request once and looks at the answer, at what remains only if it is the last time.
+func (ts *testServer) takes(who, send string, want []string, last bool) {
 	ts.t.Helper()
-	method, path, _ := strings.Cut(s.send, " ")
-	if before, after, ok := strings.Cut(path, "NEW"); ok {
-		path = before + ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID + after
+	if before, after, ok := strings.Cut(send, "NEW"); ok {
+		send = before + ts.create(fresh(26), asVisitor(int(ts.store.content.Load()))...).ID + after
 	}
 	var body io.Reader
-	if path == "/s" {
-		body = strings.NewReader("https://example.org/")
-	} else if method == "POST" || method == "PUT" {
+	if strings.HasPrefix(send, "P") {
 		body = strings.NewReader(fresh(26))
 	}
-	headers := slices.Clone(clients[s.who])
-	if s.header != "" {
-		headers = append(headers, s.header)
+	if send == "POST /s" {
+		body = strings.NewReader("https://example.org/")
 	}
 	before := ts.pastes()
-	a := ts.do(method, path, body, headers...)
-	if a.StatusCode != s.status || method != "HEAD" && a.field("code") != s.code || a.retryAfter() != s.retry {
-		ts.t.Fatalf("%s, %s: %d, Retry-After %d, %s", name, s.send, a.StatusCode, a.retryAfter(), a.body)
+	a := ts.send(send, body, clients[who]...)
+	h := a.Header
+	remaining := cmp.Or(h.Get("X-RateLimit-Remaining"), "-")
+	if fmt.Sprint(a.StatusCode) != want[0] || fmt.Sprint(a.retryAfter()) != want[2] || last && remaining != want[1] ||
+		a.StatusCode == 429 && a.field("code") != "rate_limited" && !strings.HasPrefix(send, "HEAD") {
+		ts.t.Fatalf("%s, %s: %d, %s remaining, Retry-After %d, %s; want %s", who, send, a.StatusCode, remaining,
+			a.retryAfter(), a.body, want)
 	}
 	if made := ts.pastes() - before; (a.StatusCode == 201) != (made == 1) || a.StatusCode >= 400 && made != 0 {
-		ts.t.Errorf("%s, %s: %d, and %d pastes more", name, s.send, a.StatusCode, made)
-	}
-	h := a.Header
-	if got := h.Get("X-RateLimit-Remaining"); last && got != s.remaining {
-		ts.t.Errorf("%s, %s: %q remaining, want %q", name, s.send, got, s.remaining)
+		ts.t.Errorf("%s: %d, and %d pastes more", send, a.StatusCode, made)
 	}
 	reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
-	now, isLimited := ts.now().Unix(), s.remaining != ""
-	if isLimited != (h.Get("X-RateLimit-Limit") != "") || isLimited != (err == nil) || isLimited && (reset < now ||
-		reset > now+61) {
-		ts.t.Errorf("%s, %s: %v", name, s.send, h)
+	now, limited := ts.now().Unix(), remaining != "-"
+	if limited != (h.Get("X-RateLimit-Limit") != "") || limited != (err == nil) || limited &&
+		(reset < now || reset > now+61) {
+		ts.t.Errorf("%s: %v", send, h)
 	}
 }
 
 // ---- misses and credentials ----
 
 // TestEmptyAllowanceIsNoOracle: misses and failed credentials are asked for before the lookup. Who has none left is
-// answered the same
-// whether the paste is there or not; what needs neither goes on, and nobody else is kept out.
+// answered the same whether the paste is there or not; what needs neither goes on, and nobody else is kept out.
 func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 	ts := behindProxy(t, "RATE_MISS=2/m", "RATE_AUTH=1/m")
 	const absent = "0123456789abcdef"
 	open, burned := ts.create("open"), ts.create("burned", "X-Burn-After-Read: true")
-	locked := ts.create("locked", "X-Paste-Password: pw")
-	// SHA-256 of 32 bytes 0x11.
-	sealed := ts.create("sealed", "X-Read-Proof-SHA256: 02d449a31fbb267c8f352e9968a79e3e5fc95c1bbeaa502fd6454ebde5a4bedc")
-	expired := ts.create("expired", "X-Expiry: 1s")
-	deleted := ts.create("deleted")
+	locked, sealed := ts.create("locked", "X-Paste-Password: pw"), ts.create("sealed", proofGiven)
+	expired, deleted := ts.create("expired", "X-Expiry: 1s"), ts.create("deleted")
 	ts.do("DELETE", "/"+deleted.ID, nil, asVisitor(99, "X-Delete-Token: "+deleted.DeleteToken)...).want(200, "")
 	ts.get("/"+burned.ID+"/raw").want(200, "")
 	short := ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
 	ts.clock.advance(2 * time.Second)
-	const pw, proof, tok = "X-Paste-Password: no",
-		"X-Read-Proof: 2222222222222222222222222222222222222222222222222222222222222222", "X-Delete-Token: no"
-	for i, c := range []struct {
-		name, method, path, there, header string
-		status                            int // of the last answer before the allowance is empty
-		code                              string
-	}{
-		{"metadata", "GET", "/ID", open.ID, "", 404, "not_found"},
-		{"content", "GET", "/ID/raw", open.ID, "", 404, "not_found"},
-		{"HEAD", "HEAD", "/ID", open.ID, "", 404, ""},
-		{"content by name", "GET", "/ID/raw/name", open.ID, "", 404, "not_found"},
-		{"as text", "GET", "/ID", open.ID, "Accept: text/plain", 404, ""},
-		{"deletion", "DELETE", "/ID", open.ID, "", 404, "not_found"},
-		{"change", "PUT", "/ID", open.ID, "", 404, "not_found"},
-		{"short URL", "GET", "/s/ID", short, "", 404, "not_found"},
-		{"its target", "GET", "/s/ID/info", short, "", 404, "not_found"},
-		{"its deletion", "DELETE", "/s/ID", short, "", 404, "not_found"},
-		{"password", "GET", "/ID/raw", locked.ID, pw, 403, "password_wrong"},
-		{"Basic", "GET", "/ID/raw", locked.ID, "Authorization: Basic Om5v", 403, "password_wrong"},
-		{"HEAD with a password", "HEAD", "/ID/raw", locked.ID, pw, 403, ""},
-		{"an endless password", "GET", "/ID/raw", locked.ID, "X-Paste-Password: " + strings.Repeat("x", 2000), 403, "password_wrong"},
-		{"read proof", "GET", "/ID/raw", sealed.ID, proof, 403, "read_proof_required"},
-		{"token", "DELETE", "/ID", open.ID, tok, 403, "not_owner"},
-		{"token of a change", "PUT", "/ID", open.ID, tok, 403, "not_owner"},
-		{"token of a short URL", "DELETE", "/s/ID", short, tok, 403, "not_owner"},
+	pw, proof, tok := "X-Paste-Password: no", "X-Read-Proof: "+strings.Repeat("2", 64), "X-Delete-Token: no"
+	for i, c := range [][4]string{ // request, what is there, header, the code of the last answer before it is empty
+		{"GET /ID", open.ID, "", "not_found"}, {"GET /ID/raw", open.ID, "", "not_found"},
+		{"HEAD /ID", open.ID, "", "not_found"}, {"GET /ID/raw/name", open.ID, "", "not_found"},
+		{"GET /ID", open.ID, "Accept: text/plain", "not_found"}, {"DELETE /ID", open.ID, "", "not_found"},
+		{"PUT /ID", open.ID, "", "not_found"}, {"GET /s/ID", short, "", "not_found"},
+		{"GET /s/ID/info", short, "", "not_found"}, {"DELETE /s/ID", short, "", "not_found"},
+		{"GET /ID/raw", locked.ID, pw, "password_wrong"},
+		{"GET /ID/raw", locked.ID, "Authorization: Basic Om5v", "password_wrong"},
+		{"HEAD /ID/raw", locked.ID, pw, "password_wrong"},
+		{"GET /ID/raw", locked.ID, "X-Paste-Password: " + strings.Repeat("x", 2000), "password_wrong"},
+		{"GET /ID/raw", sealed.ID, proof, "read_proof_required"}, {"DELETE /ID", open.ID, tok, "not_owner"},
+		{"PUT /ID", open.ID, tok, "not_owner"}, {"DELETE /s/ID", short, tok, "not_owner"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			ts, headers := ts.in(t), asVisitor(i, "X-Request-ID: same")
-			if c.header != "" {
-				headers = append(headers, c.header)
-			}
+		t.Run(c[0]+" "+c[3], func(t *testing.T) {
+			ts := ts.in(t)
 			ask := func(id string) *answer {
-				var body io.Reader
-				if c.method == "PUT" {
-					body = strings.NewReader("new")
-				}
-				return ts.do(c.method, strings.Replace(c.path, "ID", id, 1), body, headers...)
+				h := asVisitor(i, "X-Request-ID: same", cmp.Or(c[2], "Accept: */*"))
+				return ts.send(strings.Replace(c[0], "ID", id, 1), strings.NewReader("new"), h...)
 			}
-			if c.status == 404 {
-				first, others := ask(absent[:len(c.there)]), []string{deleted.ID, burned.ID, expired.ID}[i%3]
-				if strings.HasPrefix(c.path, "/s/") {
-					others = "00000000"
+			if c[3] == "not_found" {
+				was := []string{deleted.ID, burned.ID, expired.ID}[i%3]
+				if strings.Contains(c[0], "/s/") {
+					was = "00000000"
 				}
-				if next := ask(others).want(404, c.code); next.body != first.body || next.StatusCode != first.StatusCode {
-					t.Errorf("404 of what never was: %s\nof what was: %s", first.body, next.body)
+				if never, gone := ask(absent[:len(c[1])]).want(404, ""),
+					ask(was).want(404, ""); never.body != gone.body {
+					t.Errorf("404 of what never was: %s\nof what was: %s", never.body, gone.body)
 				}
-			} else {
-				ask(c.there).want(c.status, c.code)
+			} else if a := ask(c[1]).want(403, ""); a.body != "" && a.field("code") != c[3] {
+				t.Errorf("%s", a.body)
 			}
-			missing, there := ask(absent[:len(c.there)]), ask(c.there)
-			if missing.StatusCode != 429 || missing.body != there.body || there.retryAfter() != missing.retryAfter() ||
-				there.retryAfter() == 0 {
-				t.Errorf("an oracle: %d %s\n%d %s", missing.StatusCode, missing.body, there.StatusCode, there.body)
+			missing, there := ask(absent[:len(c[1])]).want(429, ""), ask(c[1]).want(429, "")
+			if missing.body != there.body || there.retryAfter() != missing.retryAfter() || there.retryAfter() == 0 {
+				t.Errorf("an oracle: %s\n%s", missing.body, there.body)
 			}
-			if c.status == 403 { // what needs no credential goes on
+			if c[3] != "not_found" { // what needs no credential goes on
 				ts.get("/"+open.ID+"/raw", asVisitor(i)...).want(200, "")
 				ts.get("/"+locked.ID+"/raw", asVisitor(i)...).want(401, "password_required")
 			}
 		})
 	}
-	ts.get("/"+open.ID+"/raw", asVisitor(100)...).want(200, "")
+	if got := ts.get("/"+open.ID+"/raw", asVisitor(100)...).want(200, "").body; got != "open" {
+		t.Errorf("the content is %q", got)
+	}
 	ts.get("/"+locked.ID+"/raw", asVisitor(100, "X-Paste-Password: pw")...).want(200, "")
 	for range 3 { // a missing proof is no wrong one, and a right one costs nothing
 		ts.get("/"+sealed.ID+"/raw", asVisitor(101)...).want(403, "read_proof_required")
-		ts.get("/"+sealed.ID+"/raw", asVisitor(101, "X-Read-Proof: "+strings.Repeat("1", 64))...).want(200, "")
+		ts.get("/"+sealed.ID+"/raw", asVisitor(101, "X-Read-Proof: "+readProof)...).want(200, "")
 	}
 	// A derivation is counted right or wrong, of a creation too.
 	ts.post("x", asVisitor(102, "X-Paste-Password: pw")...).want(201, "")
 	ts.get("/"+locked.ID+"/raw", asVisitor(102, "X-Paste-Password: pw")...).want(429, "rate_limited")
-	ts.post(`{"content": "y", "password": "pw"}`, asVisitor(102, "Content-Type: application/json")...).want(429,
-		"rate_limited")
+	ts.post(`{"content": "y", "password": "pw"}`, asVisitor(102, isJSON)...).want(429, "rate_limited")
 	// So is a certificate that is refused, by its address.
 	ts.get("/", asVisitor(103, "X-SSL-Client-SHA1: junk")...).want(400, "bad_client_certificate")
 	ts.get("/", asVisitor(103, "X-SSL-Client-SHA1: junk")...).want(429, "rate_limited")
 	ts.get("/", asVisitor(103)...).want(200, "")
-	if got := ts.get("/"+open.ID+"/raw", asVisitor(100)...).body; got != "open" {
-		t.Errorf("the content is %q", got)
-	}
 	ts.stored(5)
 }
 
@@ -365,49 +279,45 @@ func TestEmptyAllowanceIsNoOracle(t *testing.T) {
 func TestBytesPerHour(t *testing.T) {
 	ts := behindProxy(t, "RATE_BYTES=1000KiB/h", "MAX_ANON=8MiB", "MIN_ENTROPY=1", "DEDUP_MAX=1").certified()
 	const kib = 1 << 10
-	n, stored := 0, int64(0)
-	for _, c := range []struct {
-		name    string
-		given   int // KiB stored before
-		after   time.Duration
-		who     []string // nil: a new visitor
-		size    int      // KiB
-		chunked bool
-		status  int
-		retry   int
+	stored := int64(0)
+	for i, c := range []struct {
+		given         int // KiB stored before
+		after         time.Duration
+		cert          string // "": a new visitor
+		size          int    // KiB
+		chunked       bool
+		status, retry int
 	}{
-		{"all at once", 0, 0, nil, 1000, false, 201, 0},
-		{"more than all, announced", 0, 0, nil, 1001, false, 429, 3600},
-		{"more than all, in chunks", 0, 0, nil, 1300, true, 429, 1},
-		{"more than is left", 600, 0, nil, 500, false, 429, 360},
-		{"what is left", 600, 0, nil, 400, false, 201, 0},
-		{"waiting as told", 600, 360 * time.Second, nil, 500, false, 201, 0},
-		{"a second less", 600, 359 * time.Second, nil, 500, false, 429, 1},
-		{"an owner has five times as much", 0, 0, withCert(certFirst), 4999, false, 201, 0},
-		{"and no more", 0, 0, withCert(certSecond), 3, false, 429, 1},
+		{0, 0, "", 1000, false, 201, 0},                  // all at once
+		{0, 0, "", 1001, false, 429, 3600},               // more than all, announced
+		{0, 0, "", 1300, true, 429, 1},                   // or in chunks
+		{600, 0, "", 500, false, 429, 360},               // more than is left
+		{600, 0, "", 400, false, 201, 0},                 // what is left
+		{600, 360 * time.Second, "", 500, false, 201, 0}, // waiting as told
+		{600, 359 * time.Second, "", 500, false, 429, 1},
+		{0, 0, certFirst, 4999, false, 201, 0}, // an owner has five times as much
+		{0, 0, certSecond, 3, false, 429, 1},   // and no more
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			ts, who := ts.in(t), c.who
-			if n++; who == nil {
-				who = asVisitor(n)
-			}
-			for left := c.given; left > 0; left -= 300 {
-				ts.create(fresh(min(left, 300)*kib), who...)
-				stored++
-			}
-			ts.clock.advance(c.after)
-			var body io.Reader = strings.NewReader(fresh(c.size * kib))
-			if c.chunked {
-				body = chunked{body}
-			}
-			a := ts.do("POST", "/", body, who...).want(c.status, "")
-			if c.status == 201 {
-				stored++
-			} else if a.field("code") != "rate_limited" || c.retry > 1 && a.retryAfter() != c.retry || a.retryAfter() == 0 {
-				t.Errorf("%s, Retry-After %d", a.body, a.retryAfter())
-			}
-			ts.stored(stored)
-		})
+		who := asVisitor(i)
+		if c.cert != "" {
+			who = withCert(c.cert)
+		}
+		for left := c.given; left > 0; left -= 300 {
+			ts.create(fresh(min(left, 300)*kib), who...)
+			stored++
+		}
+		ts.clock.advance(c.after)
+		var body io.Reader = strings.NewReader(fresh(c.size * kib))
+		if c.chunked {
+			body = chunked{body}
+		}
+		a := ts.do("POST", "/", body, who...).want(c.status, "")
+		if c.status == 201 {
+			stored++
+		} else if a.field("code") != "rate_limited" || c.retry > 1 && a.retryAfter() != c.retry || a.retryAfter() == 0 {
+			t.Errorf("row %d: %s, Retry-After %d", i+1, a.body, a.retryAfter())
+		}
+		ts.stored(stored)
 	}
 	// What is refused, or cut before a chunk was stored, costs nothing.
 	twice := fresh(200 * kib)
@@ -453,17 +363,8 @@ func (ts *testServer) work(headers ...string) work {
 // solve does the work and returns the headers of the proof.
 func (w work) solve(t testing.TB) []string {
 	t.Helper()
-	return []string{"X-PoW-Token: " + w.Token, "X-PoW-Solution: " + must(solve(context.Background(), w.Nonce,
-		w.Difficulty, 1, nil))}
-}
-
-// unsolved is a number that does not solve it.
-func (w work) unsolved() string {
-	n := 1
-	for workDone(w.Nonce, strconv.Itoa(n), w.Difficulty) {
-		n++
-	}
-	return "X-PoW-Solution: " + strconv.Itoa(n)
+	n := must(solve(context.Background(), w.Nonce, w.Difficulty, 1, nil))
+	return []string{"X-PoW-Token: " + w.Token, "X-PoW-Solution: " + n}
 }
 
 func TestChallenge(t *testing.T) {
@@ -474,16 +375,12 @@ func TestChallenge(t *testing.T) {
 	ts := start(t, "defaults")
 	ts.clock.hold()
 	a := ts.get("/challenge").want(200, "")
-	w, free := a.work(), int64(20)
-	shape := fmt.Sprintf(`^\{"enabled":true,"nonce":"[0-9a-f]{32}","difficulty":20,"base_difficulty":20,"elevated":false,"expires":%[1]d,`+
-		`"token":"%[2]s:%[1]d:20:[0-9a-f]{64}","free":%[3]d\}\n$`, ts.now().Unix()+300, w.Nonce, free)
+	ends, nonce := ts.now().Unix()+300, a.field("nonce")
+	shape := fmt.Sprintf(`^\{"enabled":true,"nonce":"[0-9a-f]{32}","difficulty":20,"base_difficulty":20,`+
+		`"elevated":false,"expires":%[1]d,"token":"%[2]s:%[1]d:20:[0-9a-f]{64}","free":20\}\n$`, ends, nonce)
 	if !regexp.MustCompile(shape).MatchString(a.body) || a.Header.Get("Cache-Control") != "no-store" ||
-		ts.work().Nonce == w.Nonce {
+		ts.work().Nonce == nonce {
 		t.Errorf("on: %s, want %s", a.body, shape)
-	}
-	ts.create("one")
-	if got := ts.work().Free; got != 19 {
-		t.Errorf("%d are free after one of 20", got)
 	}
 }
 
@@ -492,46 +389,45 @@ func TestProofs(t *testing.T) {
 	ts := start(t, "POW_DIFFICULTY=12", "POW_FREE=0", "ANTIFLOOD_MAX=12")
 	ts.clock.hold()
 	w, other, old := ts.work(), ts.work(), ts.work().solve(t)
-	proof := w.solve(t)
-	easy := []string{strings.Replace(proof[0], ":12:", ":2:", 1), "X-PoW-Solution: " + must(solve(t.Context(), w.Nonce,
-		2, 1, nil))}
-	wrong := w.unsolved()
+	proof, n := w.solve(t), 1
+	for workDone(w.Nonce, strconv.Itoa(n), 12) {
+		n++
+	}
+	wrong, easy := fmt.Sprint("X-PoW-Solution: ", n), must(solve(t.Context(), w.Nonce, 2, 1, nil))
 	enrolment := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "REGISTRATION=open",
 		"REGISTER_POW=12", "POW_DIFFICULTY=12", "POW_FREE=0")
-	purpose := enrolment.get("/register/challenge").want(200, "").work().solve(t)
-	for _, c := range []struct {
-		name, code string
-		headers    []string
-	}{
-		{"no proof", "pow_required", nil},
-		{"both empty", "pow_required", []string{"X-PoW-Token: ", "X-PoW-Solution: "}},
-		{"no solution", "pow_failed", proof[:1]},
-		{"no token", "pow_failed", proof[1:]},
-		{"wrong solution", "pow_failed", []string{proof[0], wrong}},
-		{"two solutions", "pow_failed", []string{proof[0], proof[1], wrong}},
-		{"two tokens", "pow_failed", []string{proof[0], proof[0], proof[1]}},
-		{"a second, empty solution", "pow_failed", []string{proof[0], proof[1], "X-PoW-Solution: "}},
-		{"lowered difficulty", "pow_failed", easy},
-		{"of another server", "pow_failed", enrolment.work().solve(t)},
+	for _, headers := range [][]string{
+		nil, {"X-PoW-Token: ", "X-PoW-Solution: "}, // no proof
+		proof[:1], proof[1:], {proof[0], wrong}, {proof[0], proof[1], wrong}, {proof[0], proof[0], proof[1]},
+		{proof[0], proof[1], "X-PoW-Solution: "}, {strings.Replace(proof[0], ":12:", ":2:", 1), "X-PoW-Solution: " +
+			easy},
+		enrolment.work().solve(t), // of another server
 	} {
-		fresh := ts.post("content of "+c.name, c.headers...)
-		if got := fresh.want(400, c.code).work(); !got.Enabled || got.Difficulty != 12 || got.Nonce == w.Nonce ||
-			fresh.field("hint") == "" {
-			t.Errorf("%s: %s", c.name, fresh.body)
+		a, code := ts.post("content", headers...), "pow_failed"
+		if len(headers) == 0 || headers[0] == "X-PoW-Token: " {
+			code = "pow_required"
+		}
+		if got := a.want(400, code).work(); !got.Enabled || got.Difficulty != 12 || got.Nonce == w.Nonce ||
+			a.field("hint") == "" {
+			t.Errorf("%s: %s", headers, a.body)
 		}
 	}
+	purpose := enrolment.get("/register/challenge").want(200, "").work().solve(t)
 	enrolment.post("for another purpose", purpose...).want(400, "pow_failed")
 	enrolment.nothing()
 	ts.nothing()
 	// Each proof is for one creation, of many at once too; a refusal's challenge is as good as any.
-	if got := together(16, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), proof...) }); got[201] != 1 ||
-		got[400]+got[429] != 15 {
+	got := together(16, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), proof...) })
+	if got[201] != 1 || got[400]+got[429] != 15 {
 		t.Errorf("16 creations with one proof: %v", got)
 	}
 	ts.post("again", proof...).want(400, "pow_failed")
-	ts.do("POST", "/s", strings.NewReader("https://example.org/"), proof...).want(400, "pow_failed")
-	ts.do("POST", "/s", strings.NewReader("https://example.org/"), ts.post("again").want(400,
-		"pow_required").work().solve(t)...).want(201, "")
+	shorten := func(proof []string) *answer {
+		return ts.do("POST", "/s", strings.NewReader("https://example.org/"),
+			proof...)
+	}
+	shorten(proof).want(400, "pow_failed")
+	shorten(shorten(nil).want(400, "pow_required").work().solve(t)).want(201, "")
 	// A challenge lives five minutes. A wall clock that goes back brings no spent proof back.
 	ts.clock.advance(299 * time.Second)
 	ts.post("in time", old...).want(201, "")
@@ -539,7 +435,6 @@ func TestProofs(t *testing.T) {
 	ts.post("too late", other.solve(t)...).want(400, "pow_failed")
 	ts.clock.advance(-290 * time.Second)
 	ts.post("again", old...).want(400, "pow_failed")
-	ts.stored(3)
 	// Another process has another key.
 	unused := ts.work().solve(t)
 	ts.stop()
@@ -550,93 +445,75 @@ func TestProofs(t *testing.T) {
 	ts.stored(3)
 }
 
-// TestFailuresCostNothing: whatever refuses a creation, its work, or the free creation that it took, can be used
-// again, and so can
-// the content. Only who made the server store a chunk has had the price of it.
+// TestFailuresCostNothing: whatever refuses a creation, its work, or the free creation that it took, can be used again,
+// and so can the content. Only who made the server store a chunk has had the price of it.
 func TestFailuresCostNothing(t *testing.T) {
-	refusing := []string{"POW_DIFFICULTY=8", "MAX_ANON=600KiB", "MIN_SIZE=4", "MIN_ENTROPY=1", "DEDUP_MAX=1",
-		"MAX_STORAGE=16MiB", "RATE_BYTES=4MiB/h"}
 	large, twice := fresh(700<<10), fresh(64)
-	for _, way := range []struct {
-		name, env string
-		left      func(ts *testServer, proof []string) int64 // creations that are left to visitor 1
-	}{
-		{"work", "POW_FREE=0", func(ts *testServer, proof []string) int64 {
-			if ts.post("ok? "+fresh(30), asVisitor(1, proof...)...).StatusCode == 201 {
-				return 1
-			}
-			return 0
-		}},
-		{"a free creation", "POW_FREE=1", func(ts *testServer, _ []string) int64 { return ts.work(asVisitor(1)...).Free }},
-	} {
-		ts := behindProxy(t, append(refusing, way.env)...)
+	for _, free := range []int64{0, 1} {
+		ts := behindProxy(t, "POW_DIFFICULTY=8", "MAX_ANON=600KiB", "MIN_SIZE=4", "MIN_ENTROPY=1", "DEDUP_MAX=1",
+			"MAX_STORAGE=16MiB", "RATE_BYTES=4MiB/h", fmt.Sprint("POW_FREE=", free))
 		ts.create(twice, asVisitor(1, ts.work().solve(t)...)...)
-		for _, c := range []struct {
-			name, send, body, header string
-			status                   int
-			code                     string
-			left                     int64
-		}{
-			{"empty", "POST /", "", "", 400, "empty_content", 1},
-			{"too small", "POST /", "abc", "", 400, "too_small", 1},
-			{"too large, announced", "POST /", large, "", 413, "too_large", 1},
-			{"low entropy", "POST /", strings.Repeat("a", 300), "", 400, "low_entropy", 1},
-			{"a duplicate", "POST /", twice, "", 429, "duplicate_content", 1},
-			{"bad option", "POST /", "fine", "X-Burn-After-Read: maybe", 400, "bad_option", 1},
-			{"bad expiry in the body", "POST /", `{"content": "fine", "expiry": "never"}`, "Content-Type: application/json", 400, "bad_expiry", 1},
-			{"bad JSON", "POST /", `{"content": "fine",`, "Content-Type: application/json", 400, "bad_json", 1},
-			{"a change of nothing", "PUT /0123456789abcdef", "fine", "", 404, "not_found", 1},
-			{"a bad target", "POST /s", "ftp://example.org/", "", 400, "bad_url", 1},
-			{"cut in the first chunk", "", "", "", 0, "", 1},
-			{"too large in chunks: one was stored", "POST chunked", large, "", 413, "too_large", 0},
+		for _, c := range [][5]string{ // request, body, header, the code, creations that are left to visitor 1
+			{"POST /", "", "", "empty_content", "1"}, {"POST /", "abc", "", "too_small", "1"},
+			{"POST /", large, "", "too_large", "1"}, {"POST /", strings.Repeat("a", 300), "", "low_entropy", "1"},
+			{"POST /", twice, "", "duplicate_content", "1"},
+			{"POST /", "fine", "X-Burn-After-Read: maybe", "bad_option", "1"},
+			{"POST /", `{"content": "fine", "expiry": "never"}`, isJSON, "bad_expiry", "1"},
+			{"POST /", `{"content": "fine",`, isJSON, "bad_json", "1"},
+			{"PUT /0123456789abcdef", "fine", "", "not_found", "1"},
+			{"POST /s", "ftp://example.org/", "", "bad_url", "1"}, {"cut in the first chunk", "", "", "", "1"},
+			{"chunked", large, "", "too_large", "0"},
 		} {
 			var proof []string
-			if way.name == "work" {
+			if free == 0 {
 				proof = ts.work().solve(t)
 			}
-			headers := asVisitor(1, proof...)
-			if c.header != "" {
-				headers = append(headers, c.header)
-			}
-			if c.send == "" {
-				n := ts.uploads.inUse()
-				ts.hold(headers...).Close()
-				ts.settled("upload slots", int64(n), func() int64 { return int64(ts.uploads.inUse()) })
-			} else {
-				method, path, _ := strings.Cut(c.send, " ")
-				var body io.Reader = strings.NewReader(c.body)
-				if path == "chunked" {
-					path, body = "/", chunked{body}
-				}
-				if a := ts.do(method, path, body, headers...); a.StatusCode != c.status || a.field("code") != c.code {
-					t.Errorf("%s, %s: %d %s", way.name, c.name, a.StatusCode, a.body)
+			h := append(asVisitor(1, proof...), cmp.Or(c[2], "Accept: */*"))
+			switch c[0] {
+			case "cut in the first chunk":
+				ts.hold(h...).Close()
+				ts.uploading(0)
+			case "chunked": // one of which was stored
+				ts.do("POST", "/", chunked{strings.NewReader(c[1])}, h...).want(413, c[3])
+			default:
+				if a := ts.send(c[0], strings.NewReader(c[1]), h...); a.StatusCode < 400 || a.field("code") != c[3] {
+					t.Errorf("%s: %d %s", c[3], a.StatusCode, a.body)
 				}
 			}
 			// Given back behind the answer.
-			ts.settled(way.name+" left after: "+c.name, c.left, func() int64 { return way.left(ts, proof) })
+			ts.settled("left after "+c[0]+" "+c[3], int64(must(strconv.Atoi(c[4]))), func() int64 {
+				if free == 1 {
+					return ts.work(asVisitor(1)...).Free
+				} else if ts.post("ok? "+fresh(30), asVisitor(1, proof...)...).StatusCode == 201 {
+					return 1
+				}
+				return 0
+			})
 		}
 		ts.settled("garbage", 0, func() int64 { ts.sweep(); return ts.number("SELECT count(*) FROM garbage") })
 	}
 }
 
-// TestTwentyFirst: twenty creations an hour are free, of many at once too; the refusal of the next says when the next
-// will be, to
-// the second.
+// TestTwentyFirst: twenty creations an hour are free, of many at once and of the same word too; the refusal of the next
+// says what to do, and when the next will be, to the second.
 func TestTwentyFirst(t *testing.T) {
 	ts := start(t, "defaults", "RATE_CREATE=0", "MAX_UPLOADS=1024", "ANTIFLOOD_THRESHOLD=1000")
 	ts.clock.hold()
-	if got := together(40, func(i int) *answer { return ts.post(fmt.Sprint("content ", i)) }); got[201] != 20 ||
-		got[400] != 20 {
+	hello := func(int) *answer { return ts.do("PUT", "/", strings.NewReader("hello\n"), "Accept: application/json") }
+	if got := together(40, hello); got[201] != 20 || got[400] != 20 {
 		t.Errorf("40 at once, 20 of them free: %v", got)
 	}
-	a := ts.post("one more").want(400, "pow_required")
-	if a.retryAfter() != 180 || !strings.Contains(a.field("hint"), "wait 3 minutes") || a.work().Difficulty != 20 {
+	a := hello(0).want(400, "pow_required")
+	for _, way := range []string{"fpaste", "/client", "wait 3 minutes", "certificate"} {
+		a.says(way)
+	}
+	if a.retryAfter() != 180 || a.work().Difficulty != 20 {
 		t.Errorf("Retry-After %d: %s", a.retryAfter(), a.body)
 	}
 	ts.clock.advance(179 * time.Second)
-	ts.post("a second early").want(400, "pow_required")
+	hello(0).want(400, "pow_required")
 	ts.clock.advance(time.Second)
-	ts.post("in time").want(201, "")
+	hello(0).want(201, "")
 	ts.stored(21)
 }
 
@@ -680,12 +557,11 @@ func TestAntiflood(t *testing.T) {
 	is(8, 1) // ANTIFLOOD_MAX
 	ts.post(fresh(30), withCert(certVouched)...).want(201, "")
 	for _, c := range []struct {
-		after time.Duration
+		after time.Duration // seconds
 		bits  int
 		free  int64
-	}{{60 * time.Second, 8, 1}, {29 * time.Second, 8, 1}, {time.Second, 6, 1}, {29 * time.Second, 6, 1}, {time.Second, 4,
-		20}} {
-		ts.clock.advance(c.after)
+	}{{60, 8, 1}, {29, 8, 1}, {1, 6, 1}, {29, 6, 1}, {1, 4, 20}} {
+		ts.clock.advance(c.after * time.Second)
 		is(c.bits, c.free)
 	}
 }
@@ -693,48 +569,33 @@ func TestAntiflood(t *testing.T) {
 // ---- duplicates ----
 
 func TestDuplicates(t *testing.T) {
-	type sent struct {
-		who     int
-		send    string // PUT changes the paste that this client made first
-		content string
-		after   time.Duration
-		status  int
-		retry   int
-	}
 	same, short := fresh(64), fresh(63)
 	ts := behindProxy(t, "DEDUP_MAX=2", "DEDUP_WINDOW=3600s").certified()
-	own := map[int]created{}
-	for who := range 4 {
-		own[who] = ts.create(fresh(64), asVisitor(who)...)
-	}
-	for i, c := range []sent{
-		{who: 1, send: "POST", content: same, status: 201},
-		{who: 1, send: "POST", content: same, after: 600 * time.Second, status: 201},
-		{who: 1, send: "POST", content: same, status: 429, retry: 1200},
-		{who: 1, send: "PUT", content: same, status: 429, retry: 1200},
-		{who: 1, send: "POST", content: same + ".", status: 201},
-		{who: 1, send: "POST", content: short, status: 201},
-		{who: 1, send: "POST", content: short, status: 201},
-		{who: 1, send: "POST", content: short, status: 201},
-		{who: 2, send: "POST", content: same, status: 201}, // nobody else's count
-		{who: 2, send: "PUT", content: same, status: 200},  // a change counts like a creation
-		{who: 2, send: "PUT", content: same, status: 429, retry: 1800},
-		{who: 1, send: "POST", content: same, after: 1199 * time.Second, status: 429, retry: 1},
-		{who: 1, send: "POST", content: same, after: time.Second, status: 201},
-		{who: 1, send: "POST", content: same, status: 429, retry: 1800},
+	own := map[int]created{1: ts.create(fresh(64), asVisitor(1)...), 2: ts.create(fresh(64), asVisitor(2)...)}
+	for i, c := range []struct {
+		after         time.Duration // seconds
+		who           int
+		send          string // PUT changes the paste that this client made first
+		content       string
+		status, retry int
+	}{
+		{0, 1, "POST", same, 201, 0}, {600, 1, "POST", same, 201, 0}, {0, 1, "POST", same, 429, 1200},
+		{0, 1, "PUT", same, 429, 1200}, {0, 1, "POST", same + ".", 201, 0}, {0, 1, "POST", short, 201, 0},
+		{0, 1, "POST", short, 201, 0}, {0, 1, "POST", short, 201, 0},
+		{0, 2, "POST", same, 201, 0}, // nobody else's count
+		{0, 2, "PUT", same, 200, 0},  // a change counts like a creation
+		{0, 2, "PUT", same, 429, 1800}, {1199, 1, "POST", same, 429, 1}, {1, 1, "POST", same, 201, 0},
+		{0, 1, "POST", same, 429, 1800},
 	} {
-		ts.clock.advance(c.after)
-		path, h := "/", asVisitor(c.who)
+		ts.clock.advance(c.after * time.Second)
+		path, h := "/", asVisitor(c.who, "X-Delete-Token: "+own[c.who].DeleteToken)
 		if c.send == "PUT" {
-			path, h = "/"+own[c.who].ID, append(h, "X-Delete-Token: "+own[c.who].DeleteToken)
+			path += own[c.who].ID
 		}
 		a := ts.do(c.send, path, strings.NewReader(c.content), h...)
-		if a.StatusCode != c.status || a.retryAfter() != c.retry {
+		if a.StatusCode != c.status || a.retryAfter() != c.retry || c.status == 429 &&
+			a.field("code")+a.field("count")+a.field("window_seconds") != "duplicate_content23600" {
 			t.Fatalf("row %d: %d, Retry-After %d, %s", i+1, a.StatusCode, a.retryAfter(), a.body)
-		}
-		if c.status == 429 && (a.field("code") != "duplicate_content" || a.field("count") != "2" ||
-			a.field("window_seconds") != "3600") {
-			t.Errorf("row %d: %s", i+1, a.body)
 		}
 	}
 	if got := ts.get("/" + own[1].ID + "/raw").body; got == same {
@@ -743,14 +604,12 @@ func TestDuplicates(t *testing.T) {
 	// An owner is one client, from wherever. Many at once are counted one by one, whatever the form.
 	other := fresh(64)
 	ts.post(other, withCert(certFirst)...).want(201, "")
-	inJSON := `{"content": "` + other + `"}`
-	got := together(8, func(i int) *answer {
+	if got := together(8, func(i int) *answer {
 		if i%2 == 0 {
-			return ts.post(inJSON, withCert(certSecond, "Content-Type: application/json")...)
+			return ts.post(`{"content": "`+other+`"}`, withCert(certSecond, isJSON)...)
 		}
 		return ts.post(other, withCert(certFirst)...)
-	})
-	if got[201] != 1 || got[429] != 7 {
+	}); got[201] != 1 || got[429] != 7 {
 		t.Errorf("eight at once with one left: %v", got)
 	}
 }
@@ -776,13 +635,13 @@ func TestUploadSlots(t *testing.T) {
 			for i := range c.held {
 				conns = append(conns, ts.hold(from(c.address(i))...))
 			}
-			free := ts.work(from(c.address(c.held))...).Free
-			waits := time.Now()
-			a := ts.post("one more", from(c.address(c.held))...).want(429, "too_many_transfers")
+			more, waits := from(c.address(c.held)), time.Now()
+			free := ts.work(more...).Free
+			a := ts.post("one more", more...).want(429, "too_many_transfers")
 			if d := time.Since(waits); a.retryAfter() != 5 || d < time.Second {
 				t.Errorf("told to wait %d s, after %v", a.retryAfter(), d)
 			}
-			if left := ts.work(from(c.address(c.held))...).Free; left != free {
+			if left := ts.work(more...).Free; left != free {
 				t.Errorf("%d of %d free creations are left after a refusal", left, free)
 			}
 			ts.post("another's", from(c.other)...).want(201, "")
@@ -790,7 +649,7 @@ func TestUploadSlots(t *testing.T) {
 			for _, conn := range conns {
 				conn.Close()
 			}
-			ts.settled("upload slots", 0, func() int64 { return int64(ts.uploads.inUse()) })
+			ts.uploading(0)
 			ts.post("again", from(c.address(0))...).want(201, "")
 		})
 	}
@@ -800,14 +659,12 @@ func TestUploadSlots(t *testing.T) {
 func TestSlotUntilTheAnswer(t *testing.T) {
 	ts := behindProxy(t, "MAX_UPLOADS=16")
 	release := ts.block()
-	var wg sync.WaitGroup
-	for i := range 2 {
-		wg.Go(func() { ts.post(fmt.Sprint("content ", i), asVisitor(1)...).want(201, "") })
-	}
-	ts.settled("upload slots", 2, func() int64 { return int64(ts.uploads.inUse()) })
-	ts.post("a third", asVisitor(1)...).want(429, "too_many_transfers")
-	release()
-	wg.Wait()
+	go func() {
+		defer release()
+		ts.uploading(2)
+		ts.post("a third", asVisitor(1)...).want(429, "too_many_transfers")
+	}()
+	together(2, func(i int) *answer { return ts.post(fmt.Sprint("content ", i), asVisitor(1)...) })
 	ts.stored(2)
 }
 
@@ -821,24 +678,21 @@ func TestDownloadSlots(t *testing.T) {
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", large.Raw, strings.Join(asVisitor(1), "\r\n"))
 	}
 	ts.settled("download slots", 2, func() int64 { return int64(ts.downloads.inUse()) })
-	for _, c := range []struct {
-		method, path string
-		who, status  int
-	}{
-		{"GET", large.Raw, 1, 429}, {"GET", "/client", 1, 429}, {"HEAD", large.Raw, 1, 200}, {"GET", small.Raw, 1, 200}, {"GET", large.URL, 1, 200},
-		{"GET", large.Raw, 2, 200}, {"HEAD", "/client", 2, 200},
-	} {
-		a := ts.do(c.method, c.path, nil, asVisitor(c.who)...)
-		if a.StatusCode != c.status || c.status == 429 && (a.retryAfter() != 5 || a.field("code") != "too_many_transfers" ||
-			a.Header.Get("Etag") != "") {
-			t.Errorf("%s %s by %d: %d %v %.200s", c.method, c.path, c.who, a.StatusCode, a.Header, a.body)
+	for _, path := range []string{large.Raw, "/client"} {
+		a := ts.get(path, asVisitor(1)...).want(429, "too_many_transfers")
+		if a.retryAfter() != 5 || a.Header.Get("Etag") != "" {
+			t.Errorf("%s: %v", path, a.Header)
 		}
 	}
+	for _, request := range []string{"HEAD " + large.Raw, "GET " + small.Raw, "GET " + large.URL} {
+		ts.send(request, nil, asVisitor(1)...).want(200, "")
+	}
+	ts.get(large.Raw, asVisitor(2)...).want(200, "")
+	ts.do("HEAD", "/client", nil, asVisitor(2)...).want(200, "")
 }
 
-// TestDerivations: cores minus one at once, eight wait, and more are told to come back; one at a time for a client,
-// and two places
-// to wait for it and for a /48.
+// TestDerivations: cores minus one at once, eight wait, and more are told to come back; one at a time for a client, and
+// two places to wait for it and for a /48.
 func TestDerivations(t *testing.T) {
 	ts := behindProxy(t, "RATE_AUTH=2/m")
 	locked, open := ts.create("locked", asVisitor(900, "X-Paste-Password: pw")...), ts.create("open")
@@ -863,17 +717,18 @@ func TestDerivations(t *testing.T) {
 		var waiting []net.Conn
 		for i := range c.wait {
 			conn := ts.dial()
-			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", locked.Raw, strings.Join(from(c.who(i),
-				"X-Paste-Password: pw"), "\r\n"))
+			h := strings.Join(from(c.who(i), "X-Paste-Password: pw"), "\r\n")
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", locked.Raw, h)
 			waiting = append(waiting, conn)
 		}
 		ts.settled(c.name+": derivations that wait", int64(c.wait), waits)
 		ts.clock.advance(time.Hour)
 		for range 4 { // the next one is told at once, and charged nothing
-			if a := ts.get(locked.Raw, from(c.who(9), "X-Paste-Password: pw")...).want(503, "busy"); a.retryAfter() == 0 {
+			h := from(c.who(9), "X-Paste-Password: pw")
+			if a := ts.get(locked.Raw, h...).want(503, "busy"); a.retryAfter() == 0 {
 				t.Error("no Retry-After")
 			}
-			ts.post("x", from(c.who(9), "X-Paste-Password: pw")...).want(503, "busy")
+			ts.post("x", h...).want(503, "busy")
 			ts.get(locked.Raw, from(c.who(9))...).want(401, "password_required")
 			ts.get(open.Raw, from(c.who(9))...).want(200, "")
 			ts.get("/health").want(200, "")
