@@ -5,10 +5,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -38,7 +40,7 @@ func (ts *testServer) serve(method, path, query string, body []byte, headers ...
 		}
 	}()
 	w = httptest.NewRecorder()
-	ts.ServeHTTP(w, r)
+	ts.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, &conn{Conn: new(net.TCPConn)})))
 	return w
 }
 
@@ -319,12 +321,11 @@ func FuzzAccept(f *testing.F) {
 		q := &request{r: &http.Request{Header: http.Header{"Accept": {accept}}}}
 		more := &request{r: &http.Request{Header: http.Header{"Accept": {accept, "application/json"}}}}
 		named := strings.Contains(strings.ToLower(accept), "text/plain")
-		if q.wantsText(false) && (!q.wantsText(true) || !named) || more.wantsText(false) && weight(q.r,
-			"text/plain") < 1 {
+		if q.wantsText(false) && (!q.wantsText(true) || !named) || more.wantsText(false) && q.accepts("text/plain") < 1 {
 			t.Errorf("%q: text %v, by default %v, beside JSON %v", accept, q.wantsText(false), q.wantsText(true),
 				more.wantsText(false))
 		}
-		if w := weight(q.r, "text/plain"); !(w == -1 || w >= 0 && w <= 1 && named) {
+		if w := q.accepts("text/plain"); !(w == 0 || w > 0 && w <= 1 && named) {
 			t.Errorf("%q weighs %v", accept, w)
 		}
 	})

@@ -359,7 +359,7 @@ func TestTiers(t *testing.T) {
 
 // ---- every answer ----
 
-var everyAnswer = map[string]string{
+var everyAnswers = map[string]string{
 	"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
 	"X-Robots-Tag":            "noindex, nofollow",
 	"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
@@ -414,7 +414,7 @@ func TestEveryAnswer(t *testing.T) {
 			if a.StatusCode != c.status || method == "HEAD" && a.body != "" {
 				t.Errorf("%s, want %d: %s", what, c.status, a.body)
 			}
-			for name, want := range everyAnswer {
+			for name, want := range everyAnswers {
 				if got := strings.Join(a.Header.Values(name), "|"); got != want {
 					t.Errorf("%s: %s %q", what, name, got)
 				}
@@ -599,8 +599,7 @@ func TestRefusalsNameTheirReason(t *testing.T) {
 // ---- what nobody foresaw ----
 
 // TestPanic: a panic is a 500 that shows nothing, with its cause in the log once; behind the first byte the connection
-// is cut. The
-// server lives on and holds nothing back.
+// is cut. The server lives on and holds nothing back.
 func TestPanic(t *testing.T) {
 	ts := behindProxy(t)
 	for _, c := range []struct {

@@ -205,7 +205,7 @@ func idShaped(v string) bool { return len(v) >= 8 && len(v) <= 64 && isHex(v, le
 // find looks up a row for whoever asks about it or wants to change it.
 func (s *server) find(q *request, id string) (*paste, error) {
 	q.paste = strings.TrimPrefix(id, shortPrefix)
-	if q.route.class == classCreate { // reads were asked before
+	if q.route.class == rateCreate { // reads were asked before
 		if err := q.ask(rateMiss); err != nil {
 			return nil, err
 		}
@@ -292,9 +292,9 @@ func (s *server) checkPassword(q *request, p *paste) error {
 		_, pass, _ = q.r.BasicAuth()
 	}
 	if pass == "" {
-		return &apiError{status: 401, Code: "password_required", Text: "this paste needs a password",
-			Hint:   "curl -u :PASSWORD " + q.baseURL() + "/" + p.id + "/raw, or fpaste get -p",
-			header: [2]string{"Www-Authenticate", `Basic realm="paste", charset="UTF-8"`}}
+		q.w.Header()["Www-Authenticate"] = []string{`Basic realm="paste", charset="UTF-8"`}
+		return refuse(401, "password_required", "this paste needs a password",
+			"curl -u :PASSWORD "+q.baseURL()+"/"+p.id+"/raw, or fpaste get -p")
 	}
 	wrong := refuse(403, "password_wrong", "the password is wrong", "")
 	if len(pass) > passwordMost {
@@ -344,7 +344,6 @@ func (p *paste) openAnswer() *openAnswer {
 
 // serveContent answers conditions and ranges (RFC 9110, 13 and 14).
 func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error {
-	q.closeUnread()
 	q.onlyRange()
 	q.w.serving = true
 	http.ServeContent(q.w, q.r, "", modified, content)
@@ -416,7 +415,6 @@ func (q *request) send(p *paste, first []byte) error {
 	if !p.open() {
 		h["Content-Type"], h["Content-Disposition"] = []string{p.mime}, []string{disposition(p.mime)}
 		h["Content-Length"] = []string{strconv.FormatInt(p.size, 10)}
-		q.closeUnread()
 		q.w.WriteHeader(200)
 		if head {
 			return nil
@@ -432,7 +430,6 @@ func (q *request) send(p *paste, first []byte) error {
 	h["Content-Type"], h["Content-Disposition"], h["Etag"], h["Cache-Control"] = a.kind, a.disposition, a.etag, hRevalidate
 	if int64(len(first)) == p.size && !head && !conditional(q.r) { // most reads: what ServeContent would send, without its copies
 		h["Last-Modified"], h["Accept-Ranges"], h["Content-Length"] = a.modified, hBytes, a.length
-		q.closeUnread()
 		q.w.WriteHeader(200)
 		q.w.Write(first)
 		return nil
@@ -585,8 +582,8 @@ func (s *server) reserved(q *request, name string) error {
 	if !found {
 		return nil
 	}
-	e := &apiError{status: 405, Code: "method_not_allowed", Text: "this address does not take PUT", Hint: "it takes " + allow,
-		header: [2]string{"Allow", allow}}
+	q.w.Header()["Allow"] = []string{allow}
+	e := refuse(405, "method_not_allowed", "this address does not take PUT", "it takes "+allow)
 	if name == "s" {
 		e.Hint = "to shorten a URL: curl -d https://example.org/ " + q.baseURL() + "/s"
 	}
