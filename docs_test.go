@@ -191,7 +191,7 @@ var rooms = []string{"main", "operator", "cli", "client", "seal", "http", "short
 
 // backward are the calls that go the other way, each with its reason. from "" is any handler.
 var backward = []struct{ from, to, names, reason string }{
-	{"", "http", "after ask badOption baseURL charge closeUnread proxyHint rateLimited refuse seconds sizeWords timeWords wantsPage wantsText writeBytes writeJSON writeText",
+	{"", "http", "after ask badOption baseURL charge proxyHint rateLimited refuse seconds sizeWords timeWords wantsPage wantsText writeBytes writeJSON writeText",
 		"how a handler asks limits and answers: methods of the request"},
 	{"headers", "http", "answerError dispatch", "the outermost layer calls what it wraps"},
 	{"headers", "pki", "fingerprints", "what a certificate is called"},

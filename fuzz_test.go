@@ -5,10 +5,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -37,7 +39,7 @@ func (ts *testServer) serve(method, path, query string, body []byte, headers ...
 		}
 	}()
 	w = httptest.NewRecorder()
-	ts.ServeHTTP(w, r)
+	ts.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, &conn{Conn: new(net.TCPConn)})))
 	return w
 }
 
@@ -307,10 +309,12 @@ func FuzzAccept(f *testing.F) {
 		q := &request{r: &http.Request{Header: http.Header{"Accept": {accept}}}}
 		more := &request{r: &http.Request{Header: http.Header{"Accept": {accept, "application/json"}}}}
 		named := strings.Contains(strings.ToLower(accept), "text/plain")
-		text, byDefault := q.wantsText(false), q.wantsText(true)
-		beside, w := more.wantsText(false), weight(q.r, "text/plain")
-		if text && (!byDefault || !named) || beside && w < 1 || w != -1 && !(w >= 0 && w <= 1 && named) {
-			t.Errorf("%q: text %v, by default %v, beside JSON %v, weighs %v", accept, text, byDefault, beside, w)
+		if q.wantsText(false) && (!q.wantsText(true) || !named) || more.wantsText(false) && q.accepts("text/plain") < 1 {
+			t.Errorf("%q: text %v, by default %v, beside JSON %v", accept, q.wantsText(false), q.wantsText(true),
+				more.wantsText(false))
+		}
+		if w := q.accepts("text/plain"); !(w == 0 || w > 0 && w <= 1 && named) {
+			t.Errorf("%q weighs %v", accept, w)
 		}
 	})
 }

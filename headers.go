@@ -1,23 +1,25 @@
 package main
 
-// headers.go is what every request passes first: the log line, recovery from panics, security headers, request id, and the
-// question who is asking: peer, trusted proxy, client address, scheme, certificate. It holds bodies and answers to their time.
+// headers.go is what every request passes first: the log line, recovery from panics, security headers, request id, and
+// the question who is asking: peer, trusted proxy, client address, scheme, certificate. It holds bodies and answers to
+// their time.
 //
-// Nothing that a client can write counts unless a trusted peer sent it: one address header, one certificate header, both
-// named by the operator. A value that can't be understood is refused or ends the walk; it is never guessed at.
+// Nothing that a client can write counts unless a trusted peer sent it: one address header, one certificate header,
+// both named by the operator. A value that can't be understood is refused or ends the walk; it is never guessed at.
 // (RFC 9110, RFC 9440 for certificates in headers, OWASP Secure Headers; ASVS 5.0 4.1.3 and 15.3.4.)
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -39,7 +41,9 @@ type request struct {
 	id    string
 	start time.Time // with its monotonic reading: limits and durations
 	now   int64     // Unix seconds of the wall clock: expiry
+
 	route *route
+	index int // of the route's metrics
 
 	peer    netip.Addr // zero: a Unix socket
 	trusted bool       // the peer is a proxy whose headers count
@@ -52,14 +56,11 @@ type request struct {
 	factor  int64 // of a trusted client's limits
 
 	paste string // the id asked for, for the log: its first 4 characters
-	cause error  // of a 500, for the log
+	cause error  // of a refusal, for the log
 
-	conn     *conn // nil: not one of ours
-	bodyDone bool  // the body was read to its end
+	conn     *conn
+	bodyDone bool // the body was read to its end
 	bodyRead int64
-
-	answered responseWriter // w
-	idLine   [1]string      // X-Request-Id
 }
 
 // tier decides sizes and lives.
@@ -74,8 +75,8 @@ const (
 
 func (t tier) String() string { return [...]string{"anonymous", "untrusted", "trusted", "admin"}[t] }
 
-// identity is the certificate that was shown, if any: lower-case hex fingerprints of its DER. A proxy that passes a SHA-1
-// alone leaves sha256 empty. The zero value is nobody and equals no owner.
+// identity is the certificate that was shown, if any: lower-case hex fingerprints of its DER. A proxy that passes a
+// SHA-1 alone leaves sha256 empty. The zero value is nobody and equals no owner.
 type identity struct {
 	sha1, sha256 string
 	owner        string // what pastes hang on (api.md section 2.5)
@@ -88,31 +89,37 @@ func (i identity) owns(p *paste) bool { return i.owner != "" && i.owner == p.own
 
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// Header values of every answer, made once: the header map only takes the slices.
+// always is in the header of every answer. Its lists and the others here are made once: the header only takes them.
+var always = http.Header{
+	"X-Content-Type-Options": {"nosniff"},
+	"X-Frame-Options":        {"DENY"},
+	"Referrer-Policy":        {"no-referrer"},
+	"Content-Security-Policy": {"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+		"sandbox"},
+	"Permissions-Policy": {"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
+		"fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), " +
+		"publickey-credentials-get=(), usb=()"},
+	"Cross-Origin-Resource-Policy":      {"same-origin"},
+	"Cross-Origin-Opener-Policy":        {"same-origin"},
+	"X-Permitted-Cross-Domain-Policies": {"none"},
+	"X-Robots-Tag":                      {"noindex, nofollow"},
+	"Cache-Control":                     hNoStore,
+}
+
 var (
-	hNosniff     = []string{"nosniff"}
-	hDeny        = []string{"DENY"}
-	hNoReferrer  = []string{"no-referrer"}
-	hCSP         = []string{"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"}
-	hPermissions = []string{"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
-		"fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), usb=()"}
-	hSameOrigin = []string{"same-origin"}
-	hNone       = []string{"none"}
 	hNoStore    = []string{"no-store"}
 	hRevalidate = []string{"private, no-cache"}
 	hPublic     = []string{"public, no-cache"}
 	hBytes      = []string{"bytes"}
 	hHSTS       = []string{"max-age=63072000"}
-	hRobots     = []string{"noindex, nofollow"}
 )
 
 // ServeHTTP is the way of every request: record, headers, route, answer, log line.
 func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	start := s.now()
-	q := &request{s: s, r: r, start: start, now: start.Unix()}
-	q.answered = responseWriter{ResponseWriter: hw, q: q, routing: true}
-	q.w = &q.answered
-	q.conn, _ = r.Context().Value(connKey{}).(*conn)
+	q := &request{s: s, r: r, start: start, now: start.Unix(), route: &noRoute, index: len(s.table),
+		conn: r.Context().Value(connKey{}).(*conn), bodyDone: r.ContentLength == 0}
+	q.w = &responseWriter{ResponseWriter: hw, q: q, routing: true}
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && requestIDs.MatchString(ids[0]) {
 		q.id = ids[0]
 	} else {
@@ -121,20 +128,9 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 		q.id = hex.EncodeToString(b[:])
 	}
 	h := hw.Header()
-	q.idLine[0] = q.id
-	h["X-Request-Id"] = q.idLine[:]
-	h["X-Content-Type-Options"] = hNosniff
-	h["X-Frame-Options"] = hDeny
-	h["Referrer-Policy"] = hNoReferrer
-	h["Content-Security-Policy"] = hCSP
-	h["Permissions-Policy"] = hPermissions
-	h["Cross-Origin-Resource-Policy"] = hSameOrigin
-	h["Cross-Origin-Opener-Policy"] = hSameOrigin
-	h["X-Permitted-Cross-Domain-Policies"] = hNone
-	h["X-Robots-Tag"] = hRobots
-	h["Cache-Control"] = hNoStore
-	q.bodyDone = r.ContentLength == 0
-	q.conn.begin(!q.bodyDone)
+	maps.Copy(h, always)
+	h["X-Request-Id"] = []string{q.id}
+	q.conn.expect(!q.bodyDone, q.conn.limit)
 	defer q.finish()
 	s.locate(q)
 	if q.https {
@@ -145,7 +141,8 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// finish runs after the handler, whatever happened: a panic becomes a 500, or an aborted connection once the answer began.
+// finish runs after the handler, whatever happened: a panic becomes a 500, or an aborted connection once the answer
+// began.
 func (q *request) finish() {
 	v := recover()
 	if v != nil && v != http.ErrAbortHandler {
@@ -157,88 +154,79 @@ func (q *request) finish() {
 		}
 	}
 	took := q.s.now().Sub(q.start)
-	route := len(q.s.table)
-	if q.route != nil && q.route != &noRoute {
-		route = q.route.index
-	}
-	q.s.metrics.request(route, logMethod(q.r.Method), q.w.status, q.w.code, took, q.bodyRead, q.w.bytes)
+	q.s.metrics.request(q.index, logMethod(q.r.Method), q.w.status, q.w.code, took, q.bodyRead, q.w.bytes)
 	q.log(took, v == http.ErrAbortHandler)
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
 }
 
-// log writes the request's one line, and for refusals one a second for each client: a flood of them must not fill the journal.
-// Never a full id, a query, a header's value or content.
+// log writes the request's one line, and for refusals one a second for each client: a flood of them must not fill the
+// journal. Never a full id, a query, a header's value or content.
 func (q *request) log(took time.Duration, aborted bool) {
-	level, hidden := slog.LevelInfo, 0
-	if q.w.status >= 500 && q.cause != nil {
+	level, hidden, cause := slog.LevelInfo, 0, ""
+	if q.cause != nil {
+		cause = q.cause.Error()
+	}
+	if q.w.status >= 500 && cause != "" {
 		level = slog.LevelError
 	} else if q.w.code != "" {
 		var show bool
-		if hidden, show = q.s.refusals.note(q.key, q.now); !show {
+		if hidden, show = q.s.refusals.say(q.key, q.start, time.Second); !show {
 			return
 		}
 	}
 	if !q.s.log.Enabled(q.r.Context(), level) {
 		return
 	}
-	pattern := "none"
-	if q.route != nil {
-		pattern = q.route.pattern
-	}
-	attrs := make([]slog.Attr, 0, 13)
-	attrs = append(attrs, slog.String("request_id", q.id), slog.String("method", logMethod(q.r.Method)),
-		slog.String("route", pattern), slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes),
-		slog.Duration("duration", took), slog.String("tier", q.tier.String()))
-	if a := q.s.logAddr(q.addr); a != "" {
-		attrs = append(attrs, slog.String("client", a))
-	}
-	if q.paste != "" {
-		attrs = append(attrs, slog.String("paste", q.paste[:min(4, len(q.paste))]))
-	}
-	if q.w.code != "" {
-		attrs = append(attrs, slog.String("code", q.w.code))
-	}
-	if q.cause != nil {
-		attrs = append(attrs, slog.String("cause", q.cause.Error()))
-	}
+	rec := slog.NewRecord(q.start.Add(took), level, "request", 0) // no source: the logger would walk the stack for it
+	rec.AddAttrs(slog.String("request_id", q.id), slog.String("method", logMethod(q.r.Method)),
+		slog.String("route", q.route.pattern), slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes),
+		slog.Duration("duration", took), slog.String("tier", q.tier.String()), logged("client", q.s.logAddr(q.addr)),
+		logged("paste", q.paste[:min(4, len(q.paste))]), logged("code", q.w.code), logged("cause", cause))
 	if aborted {
-		attrs = append(attrs, slog.Bool("aborted", true))
+		rec.AddAttrs(slog.Bool("aborted", true))
 	}
 	if hidden > 0 {
-		attrs = append(attrs, slog.Int("refused_without_line", hidden))
+		rec.AddAttrs(slog.Int("refused_without_line", hidden))
 	}
-	rec := slog.NewRecord(q.start.Add(took), level, "request", 0) // no source: to find it, the logger would walk the stack
-	rec.AddAttrs(attrs...)
 	q.s.log.Handler().Handle(q.r.Context(), rec)
 }
 
-// refusals remembers in which second a client's last refusal was logged, and how many were not since.
-type refusals struct {
-	mu      sync.Mutex
-	clients map[clientKey]refusal
+// logged is an attribute, without a value one that handlers leave out.
+func logged(name, value string) slog.Attr {
+	if value == "" {
+		return slog.Attr{}
+	}
+	return slog.String(name, value)
 }
 
-type refusal struct {
-	second int64
+// seldom remembers when a client last had a line in the log, and how often it had none since.
+type seldom struct {
+	mu      sync.Mutex
+	clients map[clientKey]said
+}
+
+type said struct {
+	at     time.Time
 	hidden int
 }
 
-const refusalsMost = 10_000 // clients; then all are forgotten, and each has a line more
+const seldomMost = 10_000 // clients; then all are forgotten, and each has a line more
 
-func (l *refusals) note(key clientKey, second int64) (hidden int, show bool) {
+// say tells whether there is to be a line again, one each span of time, and how many there were not.
+func (l *seldom) say(key clientKey, now time.Time, span time.Duration) (hidden int, show bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v, ok := l.clients[key]
-	if ok && v.second == second {
-		l.clients[key] = refusal{second, v.hidden + 1}
+	if ok && now.Sub(v.at) < span {
+		l.clients[key] = said{v.at, v.hidden + 1}
 		return 0, false
 	}
-	if len(l.clients) >= refusalsMost || l.clients == nil {
-		l.clients = map[clientKey]refusal{}
+	if len(l.clients) >= seldomMost || l.clients == nil {
+		l.clients = map[clientKey]said{}
 	}
-	l.clients[key] = refusal{second, 0}
+	l.clients[key] = said{at: now}
 	return v.hidden, true
 }
 
@@ -280,7 +268,7 @@ func (s *server) locate(q *request) {
 	if !q.trusted {
 		for _, name := range [...]string{s.cfg.addressHeader, s.cfg.certHeader, "X-Proxy-Secret", "X-Forwarded-Proto"} {
 			if _, sent := q.r.Header[name]; sent {
-				s.ignoredHeaders(q, name)
+				q.ignored(name)
 				break
 			}
 		}
@@ -289,7 +277,7 @@ func (s *server) locate(q *request) {
 	q.addr = forwardedAddr(strings.Join(q.r.Header[s.cfg.addressHeader], ","), s.cfg.trustedProxies)
 	if q.named = q.addr.IsValid(); !q.named {
 		if q.addr = q.peer; q.peer.IsValid() {
-			s.proxyWarnings.say(q, s.cfg.addressHeader+" from a trusted proxy names no client: all its clients share one allowance")
+			q.warn(s.cfg.addressHeader + " from a trusted proxy names no client: all its clients share one allowance")
 		}
 	}
 	proto := q.r.Header["X-Forwarded-Proto"]
@@ -297,29 +285,22 @@ func (s *server) locate(q *request) {
 }
 
 func containsAddr(list []netip.Prefix, a netip.Addr) bool {
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// forwardedAddr walks a list of addresses from the right (the proxy next to us) past trusted ones to the first other one; all
-// trusted: the leftmost. An element that does not parse ends the walk at the last good one: what stands left of it, anybody may
-// have written. The zero address: there is none.
+// forwardedAddr walks a list of addresses from the right (the proxy next to us) past trusted ones to the first other
+// one; all trusted: the leftmost. An element that does not parse ends the walk at the last good one: what stands left
+// of it, anybody may have written. The zero address: there is none.
 func forwardedAddr(list string, trusted []netip.Prefix) (good netip.Addr) {
-	for list != "" {
-		i := strings.LastIndexByte(list, ',')
-		element := strings.Trim(list[i+1:], " \t")
-		list = list[:max(i, 0)]
-		a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(element, "["), "]"))
+	for _, element := range slices.Backward(strings.Split(list, ",")) {
+		element = strings.Trim(element, " \t")
+		ap, err := netip.ParseAddrPort(element)
+		a := ap.Addr()
 		if err != nil {
-			ap, err := netip.ParseAddrPort(element)
-			if err != nil {
-				return good
-			}
-			a = ap.Addr()
+			a, err = netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(element, "["), "]"))
+		}
+		if err != nil {
+			return good
 		}
 		if good = a.Unmap().WithZone(""); !containsAddr(trusted, good) {
 			return good
@@ -328,27 +309,17 @@ func forwardedAddr(list string, trusted []netip.Prefix) (good netip.Addr) {
 	return good
 }
 
-// hourly lets one warning an hour through: most often it is the operator's own proxy, not yet named or not yet told what to send.
-type hourly struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-func (l *hourly) say(q *request, text string) {
+// warn counts what a proxy said in vain, and tells of it once an hour: most often it is the operator's own, not yet
+// named or not yet told what to send.
+func (q *request) warn(text string) {
 	q.s.metrics.ignoredHeaders.Add(1)
-	l.mu.Lock()
-	due := l.last.IsZero() || q.start.Sub(l.last) >= time.Hour
-	if due {
-		l.last = q.start
-	}
-	l.mu.Unlock()
-	if due {
+	if _, show := q.s.warnings.say(clientKey{}, q.start, time.Hour); show {
 		q.s.log.Warn(text, "peer", q.s.logAddr(q.peer), "request_id", q.id)
 	}
 }
 
-func (s *server) ignoredHeaders(q *request, name string) {
-	s.proxyWarnings.say(q, name+" was sent by a peer that is no trusted proxy, and ignored: if it is your proxy, see "+
+func (q *request) ignored(name string) {
+	q.warn(name + " was sent by a peer that is no trusted proxy, and ignored: if it is your proxy, see " +
 		"FLASKPASTE_TRUSTED_PROXIES and FLASKPASTE_PROXY_SECRET")
 }
 
@@ -358,8 +329,8 @@ func (s *server) shown(q *request) (identity, error) {
 	if len(lines) == 0 || !q.trusted {
 		return identity{}, nil
 	}
-	if q.peer.IsValid() && s.cfg.proxySecret == "" { // a fingerprint is public: over TCP an address range alone may not vouch for it
-		s.ignoredHeaders(q, s.cfg.certHeader)
+	if q.peer.IsValid() && s.cfg.proxySecret == "" { // a fingerprint is public: an address range may not vouch for it
+		q.ignored(s.cfg.certHeader)
 		return identity{}, nil
 	}
 	if len(lines) > 1 {
@@ -373,61 +344,48 @@ func badCertificate(why string) error {
 		"the server's proxy must send one certificate: tell its operator")
 }
 
-func identityOf(der []byte) (i identity) {
-	i.sha1, i.sha256 = fingerprints(der)
-	return i
-}
+// What some proxies send for a visitor without a certificate.
+var sha1OfNothing, sha256OfNothing = fingerprints(nil)
 
-// Fingerprints of nothing: what some proxies send for a visitor without a certificate.
-const (
-	sha1OfNothing   = "da39a3ee5e6b4b0d3255bfef95601890afd80709"
-	sha256OfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-)
-
-// parseCertHeader understands a SHA-1 or SHA-256 in hex (case and colons free), a percent-encoded PEM certificate, and the
-// base64 of its DER with or without RFC 9440's colons. The zero identity: no certificate.
-func parseCertHeader(v string) (identity, error) {
+// parseCertHeader understands a SHA-1 or SHA-256 in hex (case and colons free), a percent-encoded PEM certificate, and
+// the base64 of its DER with or without RFC 9440's colons. The zero identity: no certificate.
+func parseCertHeader(v string) (i identity, err error) {
 	if v == "" || v == "(null)" || v[0] == '{' && v[len(v)-1] == '}' {
-		return identity{}, nil
+		return i, nil
 	}
 	switch plain := strings.ToLower(strings.ReplaceAll(v, ":", "")); {
 	case plain == sha1OfNothing || plain == sha256OfNothing:
-		return identity{}, nil
+		return i, nil
 	case isHex(plain, 40):
 		return identity{sha1: plain}, nil
 	case isHex(plain, 64):
 		return identity{sha256: plain}, nil
 	}
-	var der []byte
-	if strings.HasPrefix(v, "-----BEGIN") {
-		text, err := url.PathUnescape(v) // nginx escapes a blank as %20; a plus is a plus
-		block, rest := pem.Decode([]byte(text))
-		if err != nil || block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 ||
-			len(bytes.TrimSpace(rest)) > 0 || !strings.HasPrefix(text, "-----BEGIN CERTIFICATE-----") {
-			return identity{}, badCertificate("not one PEM certificate")
+	text, err := url.PathUnescape(v) // nginx escapes PEM; a plus is a plus
+	text = strings.TrimRight(text, "\r\n")
+	for _, around := range [...][2]string{{":", ":"}, {"-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"}} {
+		inner, begun := strings.CutPrefix(text, around[0])
+		if inner, ended := strings.CutSuffix(inner, around[1]); begun && ended {
+			text = inner
 		}
-		der = block.Bytes
-	} else {
-		b64 := v
-		if len(v) > 2 && v[0] == ':' && v[len(v)-1] == ':' {
-			b64 = v[1 : len(v)-1]
-		}
-		var err error
-		if der, err = base64.StdEncoding.Strict().DecodeString(b64); err != nil {
-			return identity{}, badCertificate("neither a fingerprint nor a certificate")
-		}
+	}
+	der, notBase64 := base64.StdEncoding.Strict().DecodeString(text) // which passes over ends of lines
+	if err != nil || notBase64 != nil {
+		return i, badCertificate("neither a fingerprint nor a certificate")
 	}
 	// The handshake proved the key; crypto/x509 would refuse certificates that other programs make and use.
 	var seq asn1.RawValue
-	if rest, err := asn1.Unmarshal(der, &seq); err != nil || len(rest) > 0 || seq.Tag != asn1.TagSequence || !seq.IsCompound {
-		return identity{}, badCertificate("not a certificate")
+	rest, err := asn1.Unmarshal(der, &seq)
+	if err != nil || len(rest) > 0 || seq.Tag != asn1.TagSequence || !seq.IsCompound {
+		return i, badCertificate("not a certificate")
 	}
-	return identityOf(der), nil
+	i.sha1, i.sha256 = fingerprints(der)
+	return i, nil
 }
 
 // ---- the answer ----
 
-// responseWriter counts, and while the mux is looking for a route keeps the mux's own plain-text refusals from going out.
+// responseWriter counts, and while the mux is looking for a route keeps the mux's own refusals from going out.
 type responseWriter struct {
 	http.ResponseWriter
 	q       *request
@@ -440,18 +398,24 @@ type responseWriter struct {
 	decided func(status int) // told of the status before it goes out, may be nil
 }
 
-func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
 func (w *responseWriter) WriteHeader(status int) {
-	if w.routing || w.wrote || w.serving && status == http.StatusPreconditionFailed {
-		if !w.wrote {
-			w.status = status
-		}
+	if w.wrote {
 		return
 	}
-	w.wrote, w.status = true, status
-	if h := w.Header(); h["Cache-Control"] == nil { // ServeContent's 416 drops it
+	w.status = status
+	if w.routing || w.serving && status == http.StatusPreconditionFailed {
+		return
+	}
+	w.wrote = true
+	h := w.Header()
+	if h["Cache-Control"] == nil { // ServeContent's 416 drops it
 		h["Cache-Control"] = hNoStore
+	}
+	// An answer before the body was read ends the connection: the next request must not start within this one's bytes.
+	// So does one to a body in chunks, beside which a length may have stood, and to HTTP/1.0, which knows no chunks:
+	// net/http hides the header that would tell, and what follows must not count (RFC 9112, 6.1).
+	if !w.q.bodyDone || w.q.r.ProtoMinor == 0 || w.q.r.TransferEncoding != nil {
+		h["Connection"] = []string{"close"}
 	}
 	if w.decided != nil {
 		w.decided(status)
@@ -464,9 +428,7 @@ func (w *responseWriter) Write(b []byte) (n int, err error) {
 	if w.routing {
 		return len(b), nil
 	}
-	if !w.wrote {
-		w.WriteHeader(200)
-	}
+	w.WriteHeader(200)
 	n, err = w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	return n, err
@@ -481,7 +443,7 @@ func (q *request) Read(b []byte) (int, error) {
 	q.bodyRead += int64(n)
 	if err == io.EOF {
 		q.bodyDone = true
-		q.conn.expectBody(false)
+		q.conn.expect(false, q.conn.limit)
 	}
 	return n, err
 }
@@ -495,135 +457,93 @@ const (
 	stillTime   = 60 * time.Second // in which a body or an answer must move at all
 	pieceSize   = 16 << 10         // bytes that one must move
 	pieceTime   = 10 * time.Second // in this time, while more than half of the slots of its kind are taken
-	stepTime    = 2 * time.Second  // after which a wait looks at the rule again
-	writeBuffer = 128 << 10        // bytes of the kernel's: it lets us go on only when a half is free, and that must be soon
+	stepTime    = 2 * time.Second  // after which a wait looks at the rules again
+	writeBuffer = 128 << 10        // bytes of the kernel's: it lets us go on only when a half is free, soon enough
 )
 
 // connKey is under which a request's context has its *conn.
 type connKey struct{}
 
-// conn holds whatever is read as a body or written, by whomever, to the time limits above. net/http writes from several places (100
-// Continue, its own refusals), and a peer that takes nothing must not hold any of them.
+// conn holds whatever is read as a body or written, by whomever, to the time limits above. net/http writes from several
+// places (100 Continue, its own refusals), and a peer that takes nothing must not hold any of them.
 type conn struct {
 	net.Conn
-	limit            time.Duration // of a whole body, of a whole answer
-	inBusy, outBusy  func() bool   // more than half of the slots are taken
-	closed           func()        // tells the counter; once
-	once             sync.Once
-	mu               sync.Mutex // guards what follows: a body may be read while its refusal is written
-	body, armed      bool       // reads are of a body; with a deadline of ours
-	lines            int        // read of headers since the last request came
-	last             [2]byte    // of those
-	bodyEnd, lastEnd time.Time  // of the body, of the answer; zero: none yet
-	writeBy          time.Time  // the deadline of writes that is set
-	in, out          pace
+	limit           time.Duration // of a whole body, of a whole answer
+	inBusy, outBusy func() bool   // more than half of the slots are taken
+	closed          func()        // tells the counter; once
+	once            sync.Once
+
+	out     transfer // belongs to who writes, one after the other: the handler, net/http before and after it
+	writeBy time.Time
+
+	mu    sync.Mutex // net/http reads on, for what follows, while the handler runs
+	in    transfer
+	body  bool // what is read is a body
+	lines int  // read of headers since the last one was whole
 }
 
-// pace is how a transfer moves.
-type pace struct {
+// transfer is how a body or an answer moves.
+type transfer struct {
+	end           time.Time     // when all must have come; zero: it is a refusal by net/http itself
 	moved         int           // bytes since the last whole piece
 	waited, still time.Duration // for that piece; since the last byte
 }
 
-// slow notes a wait of d in which n bytes moved, and reports whether that is too slow.
-func (p *pace) slow(n int, d time.Duration, busy func() bool) bool {
-	p.moved, p.waited, p.still = p.moved+n, p.waited+d, p.still+d
+// slow notes a wait in which n bytes moved, and reports whether that is too slow. (Only waits count: a client is not to
+// blame for the time in which we don't read.)
+func (t *transfer) slow(n int, began time.Time, busy func() bool) bool {
+	now := time.Now()
+	t.moved, t.waited, t.still = t.moved+n, t.waited+now.Sub(began), t.still+now.Sub(began)
 	if n > 0 {
-		p.still = 0
+		t.still = 0
 	}
-	if p.moved >= pieceSize {
-		p.moved, p.waited = 0, 0
+	if t.moved >= pieceSize {
+		t.moved, t.waited = 0, 0
 	}
-	return p.still >= stillTime || p.waited >= pieceTime && busy()
+	return t.still >= stillTime || t.waited >= pieceTime && busy() || !t.end.IsZero() && now.After(t.end)
 }
 
-// begin is called when a request's header has come, and says whether a body follows.
-func (c *conn) begin(body bool) {
-	if c != nil {
-		c.mu.Lock()
-		c.lines, c.lastEnd, c.out = 0, time.Time{}, pace{}
-		c.mu.Unlock()
-		c.expectBody(body)
-	}
-}
-
-// expectBody begins or ends the time of a request's body.
-func (c *conn) expectBody(yes bool) {
-	if c == nil {
-		return
-	}
+// expect is called when a request's header has come, when its body has, and when it has only so long for what is left.
+func (c *conn) expect(body bool, within time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.armed && !yes {
+	if c.body && !body {
 		c.Conn.SetReadDeadline(time.Time{}) // net/http sets its own for the next header
-		c.armed = false
 	}
-	if c.body = yes; yes {
-		c.bodyEnd, c.in = time.Now().Add(c.limit), pace{}
-	}
-}
-
-// endBody lets what is left of a body come for d longer.
-func (c *conn) endBody(d time.Duration) {
-	if c != nil {
-		c.mu.Lock()
-		c.bodyEnd = earlier(c.bodyEnd, time.Now().Add(d))
-		c.mu.Unlock()
-	}
+	c.in, c.body, c.lines = transfer{end: time.Now().Add(within)}, body, 0
+	c.out = c.in // 100 Continue
 }
 
 // beginAnswer begins the time of an answer.
-func (c *conn) beginAnswer() {
-	if c != nil {
-		c.mu.Lock()
-		c.lastEnd, c.out = time.Now().Add(c.limit), pace{}
-		c.mu.Unlock()
-	}
-}
-
-// tooManyLines counts the lines of a header, of which part has come, and not those of a body that came along.
-func (c *conn) tooManyLines(part []byte) bool {
-	if c.lines > 0 { // the end may be cut in two
-		part = append(c.last[:], part...)
-	}
-	for _, end := range [...]string{"\n\r\n", "\n\n"} {
-		if i := bytes.Index(part, []byte(end)); i >= 0 {
-			part = part[:i+1]
-		}
-	}
-	c.lines += bytes.Count(part, []byte("\n"))
-	copy(c.last[:], part[max(0, len(part)-len(c.last)):])
-	return c.lines > headerLines
-}
+func (c *conn) beginAnswer() { c.out = transfer{end: time.Now().Add(c.limit)} }
 
 // errLines is answered 400 by net/http.
 var errLines = errors.New("more header lines than any client sends")
 
-func (c *conn) Read(b []byte) (n int, err error) {
+func (c *conn) Read(b []byte) (int, error) {
 	for {
-		c.mu.Lock()
-		end := c.bodyEnd
-		if c.body {
-			c.armed = true
-			c.Conn.SetReadDeadline(earlier(time.Now().Add(stepTime), end))
-		}
-		c.mu.Unlock()
 		began := time.Now()
-		n, err = c.Conn.Read(b)
 		c.mu.Lock()
-		if !c.body { // now: net/http reads on, for what follows, before the body's end is noted
-			if c.tooManyLines(b[:n]) {
-				n, err = 0, errLines
-			}
-			c.mu.Unlock()
-			return n, err
+		lines := c.lines // a header's that was not whole: what came along behind one is forgotten when it begins
+		if c.body {
+			c.Conn.SetReadDeadline(began.Add(stepTime))
 		}
-		slow := c.in.slow(n, time.Since(began), c.inBusy) || !time.Now().Before(end)
 		c.mu.Unlock()
-		if slow && err == nil { // a trickle
-			err = os.ErrDeadlineExceeded
+		if lines > headerLines {
+			return 0, errLines
 		}
-		if n > 0 || slow || !errors.Is(err, os.ErrDeadlineExceeded) {
+		n, err := c.Conn.Read(b)
+		c.mu.Lock()
+		body := c.body // now: a read for what follows begins before the body's end is noted
+		slow := body && c.in.slow(n, began, c.inBusy)
+		if !body {
+			c.lines += bytes.Count(b[:n], []byte("\n"))
+		}
+		c.mu.Unlock()
+		if slow { // a trickle, too
+			return n, cmp.Or(err, os.ErrDeadlineExceeded)
+		}
+		if n > 0 || !body || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 	}
@@ -632,32 +552,20 @@ func (c *conn) Read(b []byte) (n int, err error) {
 func (c *conn) Write(b []byte) (n int, err error) {
 	for {
 		began := time.Now()
-		c.mu.Lock()
-		if c.lastEnd.IsZero() {
-			c.lastEnd = began.Add(c.limit)
+		if c.writeBy.Sub(began) < stepTime/2 { // setting it costs as much as all the rest here
+			c.writeBy = began.Add(stepTime)
+			c.Conn.SetWriteDeadline(c.writeBy)
 		}
-		end := c.lastEnd
-		// Setting it costs as much as all the rest here; a second more or less does not matter.
-		by := earlier(began.Add(stepTime), end)
-		if by.Before(c.writeBy) || by.Sub(c.writeBy) > time.Second || !began.Before(c.writeBy) {
-			c.writeBy = by
-			c.Conn.SetWriteDeadline(by)
-		}
-		c.mu.Unlock()
 		m, err := c.Conn.Write(b[n:])
 		n += m
-		now := time.Now()
-		c.mu.Lock()
-		slow := c.out.slow(m, now.Sub(began), c.outBusy) || !now.Before(end)
-		c.mu.Unlock()
-		if slow {
+		if c.out.slow(m, began, c.outBusy) {
 			if t, ok := c.Conn.(*net.TCPConn); ok {
 				t.SetLinger(0) // nor shall the kernel keep for minutes what nobody takes
 			}
 			c.Close() // net/http may not look at this error, and read on
 			return n, os.ErrDeadlineExceeded
 		}
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 	}
@@ -669,11 +577,4 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 func (c *conn) Close() error {
 	c.once.Do(c.closed)
 	return c.Conn.Close()
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -6,12 +6,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -80,17 +81,14 @@ func TestTrust(t *testing.T) {
 		{"nothing was sent", false, nil, nil, "127.0.0.1", false, "", ""},
 		{"headers of nobody's", false, nil, []string{"Via: 1.1 x", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, "127.0.0.1", false, "", ""},
 		{"others are trusted", false, []string{"TRUSTED_PROXIES=10.0.0.0/8"}, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"others are, and the secret is shown", false, append(secretOnly, "TRUSTED_PROXIES=10.0.0.0/8"), []string{secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"an address range gives no identity", false, inRange, []string{addrLine, httpsLine, certLine}, "192.0.2.1", true, "", "X-Ssl-Client-Sha1"},
 		{"nor with a secret that was not asked for", false, inRange, []string{secretLine, addrLine, certLine}, "192.0.2.1", false, "", "X-Ssl-Client-Sha1"},
 		{"address, scheme, identity", false, proxied, []string{secretLine, addrLine, httpsLine, certLine}, "192.0.2.1", true, certAlice, ""},
 		{"no secret", false, proxied, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"a wrong secret", false, proxied, []string{secretLine + "x", addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"a part of the secret", false, proxied, []string{secretLine[:len(secretLine)-1], addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"an empty secret", false, proxied, []string{"X-Proxy-Secret: ", addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"a secret in capitals", false, proxied, []string{strings.ToUpper(secretLine), addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"the secret twice", false, proxied, []string{secretLine, secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"the secret and a wrong one", false, proxied, []string{"X-Proxy-Secret: x", secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
 		{"scheme in capitals", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: HTTPS"}, "192.0.2.1", false, "", ""},
 		{"a list of schemes", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: https, http"}, "192.0.2.1", false, "", ""},
 		{"scheme twice", false, proxied, []string{secretLine, addrLine, httpsLine, httpsLine}, "192.0.2.1", false, "", ""},
@@ -112,10 +110,10 @@ func TestTrust(t *testing.T) {
 			if c.unix {
 				l := must(net.Listen("unix", filepath.Join(t.TempDir(), "s")))
 				go ts.http.Serve(newDoors(ts.server).at(l))
-				client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context,
-					string, string) (net.Conn, error) {
-					return net.Dial("unix", l.Addr().String())
-				}}}
+				client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+					DialContext: func(context.Context, string, string) (net.Conn, error) {
+						return net.Dial("unix", l.Addr().String())
+					}}}
 			}
 			req := must(http.NewRequest("PUT", ts.url+"/", strings.NewReader("x")))
 			req.Host = "paste.example"
@@ -128,13 +126,13 @@ func TestTrust(t *testing.T) {
 				res := must(client.Do(req))
 				body := string(must(io.ReadAll(res.Body)))
 				res.Body.Close()
-				if res.StatusCode != 201 || strings.HasPrefix(body, "https://paste.example/") != c.https ||
-					strings.HasPrefix(body, "http://paste.example/") == c.https {
-					t.Errorf("%d %s", res.StatusCode, body)
+				base, hsts := "http://paste.example/", ""
+				if c.https {
+					base, hsts = "https://paste.example/", "max-age=63072000"
 				}
-				if hsts := strings.Join(res.Header["Strict-Transport-Security"],
-					"|"); hsts != map[bool]string{true: "max-age=63072000"}[c.https] {
-					t.Errorf("Strict-Transport-Security %q", hsts)
+				if got := res.Header.Get("Strict-Transport-Security"); res.StatusCode != 201 ||
+					!strings.HasPrefix(body, base) || got != hsts {
+					t.Errorf("%d %s, Strict-Transport-Security %q", res.StatusCode, body, got)
 				}
 				req.Body = io.NopCloser(strings.NewReader("x"))
 			}
@@ -146,8 +144,8 @@ func TestTrust(t *testing.T) {
 				t.Errorf("the owner is not %q", c.owner)
 			}
 			warnings := strings.Count(ts.logs.String(), "level=WARN")
-			if c.warned == "" && warnings != 0 || c.warned != "" && (warnings != 1 ||
-				!strings.Contains(ts.logs.String(), c.warned)) || strings.Contains(ts.logs.String(), proxySecret) {
+			if warnings > 1 || (warnings == 1) != (c.warned != "") || !strings.Contains(ts.logs.String(), c.warned) ||
+				strings.Contains(ts.logs.String(), proxySecret) {
 				t.Errorf("warnings: %s", ts.logs)
 			}
 		})
@@ -165,8 +163,8 @@ func TestHourlyWarning(t *testing.T) {
 			t.Errorf("%d warnings after %d requests, want %d: %s", n, i+1, want, ts.logs)
 		}
 	}
-	if text := ts.get("/metrics").want(200, "").body; !strings.Contains(text, "\nflaskpaste_ignored_headers_total 4\n") {
-		t.Error("the metric does not count 4")
+	if n := ts.scrape()["flaskpaste_ignored_headers_total"]; n != 4 {
+		t.Errorf("the metric counts %v", n)
 	}
 }
 
@@ -174,36 +172,26 @@ func TestHourlyWarning(t *testing.T) {
 func TestForwarded(t *testing.T) {
 	ts := start(t, "TRUSTED_PROXIES=127.0.0.1,10.0.0.0/8,2001:db8::/32,fe80::/64", "PROXY_SECRET="+proxySecret)
 	for i, c := range []struct{ name, list, want string }{
-		{"one", "192.0.2.1", "192.0.2.1"},
 		{"what the client wrote stands left", "6.6.6.6, 192.0.2.1", "192.0.2.1"},
 		{"past trusted ones", "6.6.6.6, 192.0.2.1, 10.1.2.3, 10.9.9.9", "192.0.2.1"},
-		{"past a trusted IPv6 one", "192.0.2.1, 2001:db8::7", "192.0.2.1"},
 		{"past a trusted one with a zone", "192.0.2.1, fe80::1%eth0", "192.0.2.1"},
 		{"all trusted: the leftmost", "10.0.0.1, 10.0.0.2", "10.0.0.1"},
 		{"blanks and tabs", "6.6.6.6 ,\t192.0.2.1\t ,10.0.0.1", "192.0.2.1"},
-		{"ports", "192.0.2.1:1, 10.0.0.1:2", "192.0.2.1"},
-		{"IPv6", "2001:db9::1", "2001:db9::1"},
-		{"brackets", "[2001:db9::1]", "2001:db9::1"},
 		{"brackets and a port", "[2001:db9::1]:4711", "2001:db9::1"},
-		{"a zone", "fe80:1::1%eth0", "fe80:1::1"},
 		{"a zone, brackets and a port", "[fe80:1::1%eth0]:1, 10.0.0.1", "fe80:1::1"},
-		{"mapped", "::ffff:192.0.2.1", "192.0.2.1"},
 		{"mapped with a port", "[::ffff:192.0.2.1]:80", "192.0.2.1"},
 		{"mapped and trusted", "192.0.2.1, ::ffff:10.0.0.1", "192.0.2.1"},
 		{"empty", "", "127.0.0.1"},
 		{"a comma", ",", "127.0.0.1"},
-		{"a comma at the end", "192.0.2.1,", "127.0.0.1"},
 		{"a comma at the start", ",10.0.0.1", "10.0.0.1"},
 		{"an empty element ends the walk", "6.6.6.6,,10.0.0.1", "10.0.0.1"},
 		{"junk ends the walk at the last good one", "6.6.6.6, junk, 10.0.0.1", "10.0.0.1"},
 		{"junk left of a foreign one is not seen", "junk, 192.0.2.1", "192.0.2.1"},
 		{"junk only", "unknown", "127.0.0.1"},
 		{"octal", "0192.0.2.1, 10.0.0.1", "10.0.0.1"},
-		{"short", "192.2, 10.0.0.1", "10.0.0.1"},
 		{"a number", "3221225985, 10.0.0.1", "10.0.0.1"},
 		{"no port", "192.0.2.1:99999, 10.0.0.1", "10.0.0.1"},
 		{"quoted", `"192.0.2.1", 10.0.0.1`, "10.0.0.1"},
-		{"RFC 7239", "for=192.0.2.1, 10.0.0.1", "10.0.0.1"},
 		{"semicolons", "192.0.2.1; 10.0.0.1", "127.0.0.1"},
 		{"very many", "6.6.6.6, 192.0.2.1" + strings.Repeat(",10.0.0.1", 1500), "192.0.2.1"},
 	} {
@@ -221,8 +209,7 @@ func TestForwarded(t *testing.T) {
 func foreignDER(t testing.TB) []byte {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(0x7edcba98), Subject: pkix.Name{CommonName: "somebody"},
-		NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(0x7edcba98)}
 	der := must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key))
 	i := bytes.Index(der, []byte{0x7e, 0xdc, 0xba, 0x98})
 	der[i] |= 0x80
@@ -239,48 +226,31 @@ func TestCertificateHeader(t *testing.T) {
 	own := sum256(string(der))
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	escaped, b64 := url.PathEscape(text), base64.StdEncoding.EncodeToString(der)
-	nginx := strings.NewReplacer("-----BEGIN CERTIFICATE-----", "-----BEGIN%20CERTIFICATE-----",
-		"-----END CERTIFICATE-----",
-		"-----END%20CERTIFICATE-----", "\n", "%0A", "+", "%2B", "/", "%2F", "=", "%3D").Replace(text)
 	pemOf := func(kind string, der []byte) string {
 		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
 	}
-	colons := func(s string) string {
-		var parts []string
-		for p := range slices.Chunk([]byte(s), 2) {
-			parts = append(parts, string(p))
-		}
-		return strings.Join(parts, ":")
-	}
+	colons := func(s string) string { return regexp.MustCompile("..\\B").ReplaceAllString(s, "$0:") }
 	const none, bad = "", "bad"
 	for _, c := range []struct{ name, v, owner string }{
 		{"empty", "", none},
 		{"SHA-1 of nothing", sha1OfNothing, none},
-		{"SHA-1 of nothing in capitals", strings.ToUpper(sha1OfNothing), none},
 		{"SHA-1 of nothing with colons", colons(sha1OfNothing), none},
-		{"SHA-256 of nothing", sha256OfNothing, none},
 		{"SHA-256 of nothing with colons", colons(strings.ToUpper(sha256OfNothing)), none},
 		{"a placeholder", "{http.request.tls.client.certificate_der_base64}", none},
 		{"null", "(null)", none},
-		{"SHA-1", certAlice, certAlice},
 		{"SHA-1 in capitals with colons", colons(strings.ToUpper(certAlice)), certAlice},
-		{"SHA-256", own, own},
 		{"SHA-256 in capitals with colons", colons(strings.ToUpper(own)), own},
 		{"escaped PEM", escaped, own},
-		{"escaped PEM as nginx writes it", nginx, own},
 		{"escaped PEM, CRLF", url.PathEscape(strings.ReplaceAll(text, "\n", "\r\n")), own},
 		{"DER in base64", b64, own},
 		{"DER in base64 with RFC 9440's colons", ":" + b64 + ":", own},
-		{"39 digits", certAlice[:39], bad},
 		{"41 digits", certAlice + "a", bad},
 		{"63 digits", own[:63], bad},
 		{"no digits", strings.Repeat("g", 40), bad},
-		{"a list", certAlice + "," + certAlice, bad},
 		{"a list with a blank", certAlice + ", " + certMallory, bad},
 		{"a list of base64", ":" + b64 + ":, :" + b64 + ":", bad},
 		{"a name", "CN=somebody", bad},
 		{"half a placeholder", "{x", bad},
-		{"a dash", "-", bad},
 		{"PEM of a key", pemOf("PUBLIC KEY", der), bad},
 		{"PEM twice", escaped + escaped, bad},
 		{"text behind PEM", escaped + "x", bad},
@@ -296,7 +266,6 @@ func TestCertificateHeader(t *testing.T) {
 		{"DER that is no sequence", base64.StdEncoding.EncodeToString([]byte{0x04, 0x02, 0x30, 0x00}), bad},
 		{"text", base64.StdEncoding.EncodeToString([]byte("not a certificate")), bad},
 		{"base64 with one colon", ":" + b64, bad},
-		{"base64 with parameters", ":" + b64 + ":;a=b", bad},
 		{"base64 with a blank", b64[:100] + " " + b64[100:], bad},
 		{"base64 with spare bits", "AB==", bad},
 		{"colons", "::", bad},
@@ -309,8 +278,7 @@ func TestCertificateHeader(t *testing.T) {
 			t.Errorf("%s: %d %s, want the owner %q", c.name, a.StatusCode, a.body, c.owner)
 		}
 	}
-	for _, h := range [][]string{withCert(certAlice, certLine), withCert("", certLine), withCert(certAlice,
-		"X-SSL-Client-SHA1: ")} {
+	for _, h := range [][]string{withCert(certAlice, certLine), withCert("", certLine)} {
 		ts.post("x", h...).want(400, "bad_client_certificate")
 		ts.get("/no/such/route", h...).want(400, "bad_client_certificate")
 		ts.get("/health", h...).want(200, "")
@@ -329,12 +297,12 @@ func TestTiers(t *testing.T) {
 	ts.clock.hold()
 	const day = 86400
 	for _, c := range []struct {
-		tier, cert            string
-		size, life, longest   int64
-		certificates, metrics int
+		tier, cert          string
+		size, life, longest int64
+		certificates        int
 	}{
-		{"anonymous", "", 1000, day, 7 * day, 401, 404}, {"untrusted", certAlice, 2000, 7 * day, 49 * day, 200, 404},
-		{"trusted", certFirst, 2000, 30 * day, 90 * day, 200, 404}, {"admin", certOfAdmin, 2000, 30 * day, 90 * day, 200, 404},
+		{"anonymous", "", 1000, day, 7 * day, 401}, {"untrusted", certAlice, 2000, 7 * day, 49 * day, 200},
+		{"trusted", certFirst, 2000, 30 * day, 90 * day, 200}, {"admin", certOfAdmin, 2000, 30 * day, 90 * day, 200},
 	} {
 		h, now := withCert(c.cert), ts.now().Unix()
 		life := ts.create(strings.Repeat("x", int(c.size)), h...).ExpiresAt - now
@@ -343,31 +311,28 @@ func TestTiers(t *testing.T) {
 		if life != c.life || longest != c.longest || a.field("limit") != fmt.Sprint(c.size) {
 			t.Errorf("%s: lives %d s, at most %d; %s", c.tier, life, longest, a.body)
 		}
-		said := fmt.Sprintf(`"%s": {
-      "max_size": %d,
-      "default_expiry": %d,
-      "max_expiry": %d
-    }`, c.tier, c.size, c.life, c.longest)
-		if a := ts.get("/", h...).want(200, ""); !strings.Contains(a.body, said) ||
-			!strings.Contains(a.body, `"tier": "`+c.tier+`"`) {
-			t.Errorf("%s: %s", c.tier, a.body)
+		said := fmt.Sprintf(`"%s":{"max_size":%d,"default_expiry":%d,"max_expiry":%d}`, c.tier, c.size, c.life, c.longest)
+		about := strings.NewReplacer(" ", "", "\n", "").Replace(ts.get("/", h...).want(200, "").body)
+		if !strings.Contains(about, said) || !strings.Contains(about, `"tier":"`+c.tier+`"`) {
+			t.Errorf("%s: %s", c.tier, about)
 		}
 		ts.get("/pastes", h...).want(c.certificates, "")
-		ts.get("/metrics", h...).want(c.metrics, "")
 	}
 }
 
 // ---- every answer ----
 
-var everyAnswer = map[string]string{
+// everyAnswers is what api.md says of them; "": nothing.
+var everyAnswers = map[string]string{
 	"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
-	"X-Robots-Tag":            "noindex, nofollow",
-	"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
-	"Permissions-Policy": "accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), fullscreen=(), " +
-		"geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), publickey-credentials-get=(), usb=()",
+	"Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; " +
+		"frame-ancestors 'none'; sandbox",
+	"Permissions-Policy": "accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
+		"fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), " +
+		"publickey-credentials-get=(), usb=()",
 	"Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
-	"X-Permitted-Cross-Domain-Policies": "none",
-	"Server":                            "", "X-Powered-By": "", "Strict-Transport-Security": "", "Set-Cookie": "", "Access-Control-Allow-Origin": "",
+	"X-Permitted-Cross-Domain-Policies": "none", "X-Robots-Tag": "noindex, nofollow", "Server": "", "X-Powered-By": "",
+	"Strict-Transport-Security": "", "Set-Cookie": "", "Access-Control-Allow-Origin": "",
 }
 
 func TestEveryAnswer(t *testing.T) {
@@ -398,23 +363,16 @@ func TestEveryAnswer(t *testing.T) {
 		{"GET", "/pastes", "", "", 500, noStore}, {"DELETE", p.URL, "", token, 200, noStore},
 	} {
 		for _, method := range []string{c.method, "HEAD"} {
-			if method == "HEAD" && (c.method != "GET" || c.path == burning.Raw || strings.HasPrefix(c.header, "Range")) {
+			ranged := strings.HasPrefix(c.header, "Range")
+			if method == "HEAD" && (c.method != "GET" || c.path == burning.Raw || ranged) {
 				continue
 			}
-			var body io.Reader
-			if c.body != "" {
-				body = strings.NewReader(c.body)
-			}
-			headers := []string{"X-Y: z"}
-			if c.header != "" {
-				headers[0] = c.header
-			}
-			a := ts.do(method, c.path, body, headers...)
+			a := ts.do(method, c.path, strings.NewReader(c.body), cmp.Or(c.header, "X-Y: z"))
 			what := fmt.Sprint(method, " ", c.path, " ", c.header, ": ", a.StatusCode)
 			if a.StatusCode != c.status || method == "HEAD" && a.body != "" {
 				t.Errorf("%s, want %d: %s", what, c.status, a.body)
 			}
-			for name, want := range everyAnswer {
+			for name, want := range everyAnswers {
 				if got := strings.Join(a.Header.Values(name), "|"); got != want {
 					t.Errorf("%s: %s %q", what, name, got)
 				}
@@ -427,42 +385,30 @@ func TestEveryAnswer(t *testing.T) {
 				415: "Accept-Encoding"}[c.status]; name != "" && a.Header.Get(name) == "" {
 				t.Errorf("%s: no %s", what, name)
 			}
-			if c.status >= 400 && method != "HEAD" && c.status != 416 && (a.field("error") == "" || a.field("code") == "" ||
-				a.field("request_id") != a.Header.Get("X-Request-Id") || a.Header.Get("Location") != "" ||
-				strings.Contains(a.body, "the-cause")) {
+			if c.status >= 400 && method != "HEAD" && c.status != 416 && (a.field("error") == "" ||
+				a.field("code") == "" || a.field("request_id") != a.Header.Get("X-Request-Id") ||
+				a.Header.Get("Location") != "" || strings.Contains(a.body, "the-cause")) {
 				t.Errorf("%s: %s", what, a.body)
 			}
 		}
 	}
-	if a := ts.get("/nothing", secretLine, httpsLine).want(404,
-		""); a.Header.Get("Strict-Transport-Security") != "max-age=63072000" {
-		t.Errorf("no HSTS on a 404: %v", a.Header)
-	}
 }
 
 func TestRequestID(t *testing.T) {
-	ts := start(t)
-	for _, c := range []struct {
-		name string
-		ids  []string
-		kept bool
-	}{
-		{"plain", []string{"abc-123_DEF.4"}, true}, {"one", []string{"x"}, true}, {"64", []string{strings.Repeat("a", 64)}, true},
-		{"65", []string{strings.Repeat("a", 65)}, false}, {"none", nil, false}, {"empty", []string{""}, false}, {"blank", []string{"a b"}, false},
-		{"quote", []string{`a"b`}, false}, {"markup", []string{"<script>"}, false}, {"equals", []string{"a=b"}, false}, {"not ASCII", []string{"ä"}, false},
-		{"slash", []string{"a/b"}, false}, {"two", []string{"a", "b"}, false},
-	} {
-		seen := map[string]bool{}
+	ts, seen := start(t), map[string]bool{}
+	for ids, kept := range map[string]bool{"abc-123_DEF.4": true, "x": true, strings.Repeat("a", 64): true,
+		strings.Repeat("a", 65): false, "": false, "a b": false, `a"b`: false, "<script>": false, "a=b": false,
+		"ä": false, "a/b": false, "a|b": false} {
+		var headers []string
+		for id := range strings.SplitSeq(ids, "|") {
+			headers = append(headers, "X-Request-ID: "+id)
+		}
 		for _, path := range []string{"/health", "/", "/nothing/at/all"} {
-			var headers []string
-			for _, id := range c.ids {
-				headers = append(headers, "X-Request-ID: "+id)
-			}
 			a := ts.get(path, headers...)
 			got := a.Header.Get("X-Request-Id")
-			if c.kept != slices.Contains(c.ids, got) || !c.kept && (seen[got] || len(got) < 16) || a.StatusCode == 404 &&
-				a.field("request_id") != got {
-				t.Errorf("%s, %s: %q, %s", c.name, path, got, a.body)
+			if (got == ids) != kept || !kept && (seen[got] || len(got) < 16) ||
+				a.StatusCode == 404 && a.field("request_id") != got {
+				t.Errorf("%s, %s: %q, %s", ids, path, got, a.body)
 			}
 			seen[got] = true
 		}
@@ -473,33 +419,24 @@ func TestRequestID(t *testing.T) {
 func TestAccept(t *testing.T) {
 	ts := start(t)
 	p, short := ts.create("x"), ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
-	const post, put, get, page, miss = "POST", "PUT", "GET", "PAGE", "MISS"
-	for _, c := range []struct {
-		accept string // "-": no header
-		text   string // requests that are answered in text; all others are JSON
-	}{
-		{"-", put}, {"*/*", put}, {"", put},
-		{"application/json", ""}, {"application/json;q=0.1, */*", ""}, {"APPLICATION/JSON", ""},
-		{"text/plain", "POST,PUT,PAGE,MISS"}, {"text/*", put}, {"text/plain;q=0", put}, {"text/plain;q=0.5, */*", "POST,PUT,PAGE,MISS"},
-		{"text/plain, application/json", "POST,PUT,PAGE,MISS"}, {"text/plain;q=0.5, application/json", ""},
-		{"text/plain;q=0.5, application/json;q=0.4", "POST,PUT,PAGE,MISS"},
-		{"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "PUT,PAGE"}, {"text/html;q=0", put}, {"text/plain;q=junk", put},
+	const put, asked = "PUT", "POST PUT PAGE MISS"
+	for accept, text := range map[string]string{ // requests that are answered in text; all others are JSON
+		"*/*": put, "": put, "text/*": put, "text/plain;q=0": put, "text/html;q=0": put, "text/plain;q=junk": put,
+		"application/json": "", "application/json;q=0.1, */*": "", "APPLICATION/JSON": "",
+		"text/plain": asked, "text/plain;q=0.5, */*": asked, "text/plain, application/json": asked,
+		"text/plain;q=0.5, application/json;q=0.4": asked, "text/plain;q=0.5, application/json": "",
+		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "PUT PAGE",
 	} {
-		for _, r := range [][2]string{{post, "/"}, {put, "/"}, {get, "/challenge"}, {page, "/"}, {page, p.URL}, {page,
-			"/s/" + short + "/info"}, {miss, "/nothing"}} {
-			method, body := "GET", io.Reader(nil)
-			if r[0] == post || r[0] == put {
-				method, body = r[0], strings.NewReader("x")
+		for _, r := range [][3]string{{"POST", "POST", "/"}, {"PUT", "PUT", "/"}, {"GET", "GET", "/challenge"},
+			{"PAGE", "GET", "/"}, {"PAGE", "GET", p.URL}, {"PAGE", "GET", "/s/" + short + "/info"}, {"MISS", "GET", "/nothing"}} {
+			body := map[bool]io.Reader{true: strings.NewReader("x")}[r[1] != "GET"]
+			a := ts.do(r[1], r[2], body, "Accept: "+accept)
+			form := "application/json"
+			if slices.Contains(strings.Fields(text), r[0]) {
+				form = "text/plain; charset=utf-8"
 			}
-			var headers []string
-			if c.accept != "-" {
-				headers = []string{"Accept: " + c.accept}
-			}
-			a := ts.do(method, r[1], body, headers...)
-			isText := a.Header.Get("Content-Type") == "text/plain; charset=utf-8"
-			if !isText && a.Header.Get("Content-Type") != "application/json" ||
-				isText != slices.Contains(strings.Split(c.text, ","), r[0]) {
-				t.Errorf("Accept %q, %s %s: %s, %.100q", c.accept, method, r[1], a.Header.Get("Content-Type"), a.body)
+			if a.Header.Get("Content-Type") != form {
+				t.Errorf("Accept %q, %s %s: %s, %.100q", accept, r[1], r[2], a.Header.Get("Content-Type"), a.body)
 			}
 		}
 	}
@@ -516,7 +453,8 @@ func TestCrossOrigin(t *testing.T) {
 		"Origin: null"} {
 		for _, r := range [][2]string{{"POST", "/"}, {"PUT", "/"}, {"PUT", p.URL}, {"DELETE", p.URL}, {"POST", "/s"},
 			{"POST", "/csr"}, {"POST", "/pki/renew"}} {
-			ts.do(r[0], r[1], strings.NewReader("https://example.org/"), withCert(certAlice, h)...).want(403, "cross_origin")
+			body := strings.NewReader("https://example.org/")
+			ts.do(r[0], r[1], body, withCert(certAlice, h)...).want(403, "cross_origin")
 		}
 		ts.get(p.Raw, h).want(200, "")
 	}
@@ -542,9 +480,10 @@ func TestLog(t *testing.T) {
 		ts.do("BREW", p.URL, nil, with("X-Request-ID: brew")...).want(405, "")
 		ts.get("/health", from("2001:db8:1:2:3::4", "X-Request-ID: six")...).want(200, "")
 		ts.do("DELETE", p.URL, nil, with("X-Request-ID: delete", "X-Delete-Token: "+p.DeleteToken)...).want(200, "")
-		for _, want := range [][3]string{{"post", "method", "POST"}, {"post", "status", "201"}, {"post", "tier",
-			"untrusted"}, {"post", "client", client[0]}, {"six", "client", client[1]},
-			{"get", "status", "200"}, {"get", "bytes", "11"}, {"get", "paste", p.ID[:4]}, {"get", "route", `"GET`}, {"brew", "method", "other"}, {"brew", "code", "method_not_allowed"}, {"delete", "status", "200"}} {
+		for _, want := range [][3]string{{"post", "method", "POST"}, {"post", "status", "201"}, {"post", "tier", "untrusted"},
+			{"post", "client", client[0]}, {"six", "client", client[1]}, {"get", "status", "200"}, {"get", "bytes", "11"},
+			{"get", "paste", p.ID[:4]}, {"get", "route", `"GET`}, {"brew", "method", "other"},
+			{"brew", "code", "method_not_allowed"}, {"delete", "status", "200"}} {
 			if got := ts.logged(want[0], want[1]); got != want[2] {
 				t.Errorf("LOG_ADDR=%s: %v, got %q", setting, want, got)
 			}
@@ -585,9 +524,9 @@ func TestRefusalsShareALine(t *testing.T) {
 func TestRefusalsNameTheirReason(t *testing.T) {
 	ts := start(t, "RATE_CREATE=1/m", "MAX_UPLOADS=8")
 	ts.create("x")
-	a := ts.post("secret-content", addrLine, "X-Request-ID: r", "X-Delete-Token: secret-token").want(429, "rate_limited")
-	if ts.logged("r", "cause") != "FLASKPASTE_RATE_CREATE" ||
-		!strings.Contains(a.field("hint"), "FLASKPASTE_TRUSTED_PROXIES") || strings.Contains(ts.logs.String(), "secret-") {
+	a := ts.post("secret", addrLine, "X-Request-ID: r", "X-Delete-Token: secret").want(429, "rate_limited")
+	if ts.logged("r", "cause") != "FLASKPASTE_RATE_CREATE" || strings.Contains(ts.logs.String(), "secret") ||
+		!strings.Contains(a.field("hint"), "FLASKPASTE_TRUSTED_PROXIES") {
 		t.Errorf("%s, %s", a.body, ts.logs)
 	}
 	if a := ts.post("x").want(429, "rate_limited"); strings.Contains(a.body, "FLASKPASTE") ||
@@ -599,8 +538,7 @@ func TestRefusalsNameTheirReason(t *testing.T) {
 // ---- what nobody foresaw ----
 
 // TestPanic: a panic is a 500 that shows nothing, with its cause in the log once; behind the first byte the connection
-// is cut. The
-// server lives on and holds nothing back.
+// is cut. The server lives on and holds nothing back.
 func TestPanic(t *testing.T) {
 	ts := behindProxy(t)
 	for _, c := range []struct {
@@ -628,8 +566,8 @@ func TestPanic(t *testing.T) {
 			if c.answers != (err == nil) { // the client may have tried twice
 				t.Fatalf("%s: %v, %v", c.name, a, err)
 			}
-			if c.answers && (a.StatusCode != 500 || strings.Contains(a.body, "cause") || strings.Contains(a.body, ".go") ||
-				!strings.Contains(a.body, "internal error")) {
+			if c.answers && (a.StatusCode != 500 || strings.Contains(a.body, "cause") ||
+				strings.Contains(a.body, ".go") || !strings.Contains(a.body, "internal error")) {
 				t.Errorf("%s: %d %q", c.name, a.StatusCode, a.body)
 			}
 			if ts.logged(id, "route") == "" || strings.Count(ts.logs.String(), "the-cause") != 1 && c.answers {

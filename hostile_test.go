@@ -79,7 +79,7 @@ func TestTimeLimits(t *testing.T) {
 				})
 				var err error
 				if b := make([]byte, 32<<10); direction == "body" {
-					ours.begin(true)
+					ours.expect(true, ours.limit)
 					for err == nil {
 						_, err = ours.Read(b)
 					}
@@ -140,7 +140,7 @@ func TestPeerTakesNothing(t *testing.T) {
 				hs := &http.Server{MaxHeaderBytes: headerLimit, ReadHeaderTimeout: headerTime,
 					ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return ctx },
 					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						ours.begin(r.ContentLength != 0)
+						ours.expect(r.ContentLength != 0, ours.limit)
 						io.Copy(io.Discard, r.Body)
 						ours.beginAnswer()
 						w.Write(make([]byte, 1<<20))
@@ -173,11 +173,11 @@ func TestKeptConnection(t *testing.T) {
 		defer theirs.Close()
 		go io.Copy(io.Discard, theirs)
 		for range 3 {
-			ours.begin(true)
+			ours.expect(true, ours.limit)
 			if _, err := io.WriteString(ours, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
 				t.Fatal(err)
 			}
-			ours.expectBody(false)
+			ours.expect(false, ours.limit)
 			ours.beginAnswer()
 			time.Sleep(30 * time.Second)
 		}

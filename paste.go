@@ -232,7 +232,7 @@ func (q *request) reserved(name string) error {
 	if name == "s" {
 		e.Hint = "to shorten a URL: curl -d https://example.org/ " + q.baseURL() + "/s"
 	}
-	e.header = [2]string{"Allow", allow}
+	q.w.Header()["Allow"] = []string{allow}
 	return e
 }
 
@@ -445,7 +445,7 @@ func (s *server) checkPassword(q *request, p *paste) error {
 	if pass == "" {
 		e := refuse(401, "password_required", "this paste needs a password",
 			"curl -u :PASSWORD "+q.baseURL()+"/"+p.id+"/raw, or fpaste get -p")
-		e.header = [2]string{"Www-Authenticate", `Basic realm="paste", charset="UTF-8"`}
+		q.w.Header()["Www-Authenticate"] = []string{`Basic realm="paste", charset="UTF-8"`}
 		return e
 	}
 	key, err := s.derive(q, pass, p.password[:32])
@@ -488,7 +488,6 @@ func (q *request) send(p *paste, first []byte) error {
 		h["Last-Modified"], h["Accept-Ranges"] = c.modified, hBytes
 	}
 	h["Content-Length"] = c.length
-	q.closeUnread()
 	q.w.WriteHeader(200)
 	if q.r.Method == "HEAD" {
 		return nil
@@ -513,7 +512,6 @@ func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error 
 	} else {
 		delete(q.r.Header, "Range")
 	}
-	q.closeUnread()
 	q.w.serving = true
 	http.ServeContent(q.w, q.r, "", modified, content)
 	q.w.serving = false

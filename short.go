@@ -257,7 +257,6 @@ func (s *server) followShort(q *request) error {
 	h := q.w.Header()
 	h["Location"] = []string{target}
 	h["Content-Length"] = []string{"0"}
-	q.closeUnread()
 	q.w.WriteHeader(302)
 	return nil
 }
