@@ -184,8 +184,8 @@ func sealedAgain(t *testing.T, key sealKey, plain []byte) []byte {
 // rawSeal seals plaintext bytes as they are, header included, in segments of the given sizes.
 func rawSeal(key sealKey, parts ...string) []byte {
 	salt := make([]byte, 16)
-	out := append(append([]byte(sealMagic), salt...), key.derive(salt, "commit")...)
-	head := bytes.Clone(out)
+	head := key.head(salt)
+	out := bytes.Clone(head)
 	for i, p := range parts {
 		nonce := make([]byte, 12)
 		if nonce[10] = byte(i); i == len(parts)-1 {
