@@ -151,13 +151,13 @@ func zeroes() (io.Reader, int64) { return zeros{}, 1 << 30 }
 // uploadWith creates a paste as the command line does.
 func uploadWith(t testing.TB, c *apiClient, body bodySource, key *sealKey) error {
 	q := apiCall{method: "POST", path: "/", header: map[string]string{}, body: body, sealed: key}
-	_, _, err := c.item(t.Context(), q, "")
+	_, err := c.item(t.Context(), q, "")
 	return err
 }
 
 // look asks for a paste's metadata.
 func look(t testing.TB, c *apiClient) error {
-	_, _, err := c.item(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
+	_, err := c.item(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
 	return err
 }
 
@@ -272,8 +272,9 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 func TestUntrustedClient(t *testing.T) {
 	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
 	c.trusted = false
-	_, err := c.raw(t.Context(), someID, nil, "password")
-	_, _, err2 := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID)
+	password := map[string]string{"X-Paste-Password": "password"}
+	_, err := c.do(t.Context(), apiCall{method: "GET", path: "/" + someID + "/raw", header: password})
+	_, err2 := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID)
 	if err != errElsewhere || err2 != errElsewhere {
 		t.Errorf("%v, %v", err, err2)
 	}
