@@ -5,10 +5,8 @@ package main
 // Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked
 // for, and afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it
 // holds the only copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What
-// others wrote (names, content, the server's sentences) reaches a terminal only with its control characters made
-// visible.
-// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary
-// file.
+// others wrote (names, content, the server's sentences) reaches a terminal with its control characters made visible.
+// Never: a key or password in an argument of ours, a child's environment or a sentence; a temporary plaintext file.
 // XDG Base Directory (config, state), NO_COLOR (there are no colours at all).
 
 import (
@@ -148,9 +146,9 @@ func clientCommands() []cliCommand {
       --ids            with list: one id a line
       --token TOKEN    with delete: the token that -j printed
   -j, --json           print JSON`},
-		{"register", "NAME", 1, 1, served, (*cli).register, "make a key here and have it certified by the server", `
+		{"register", "NAME", 1, 1, served, (*cli).newIdentity, "make a key here and have it certified by the server", `
   -f, --force          replace the key and certificate that you have`},
-		{"cert", "NAME", 1, 1, configured, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", `
+		{"cert", "NAME", 1, 1, configured, (*cli).newIdentity, "make a self-signed certificate, offline: a pseudonym", `
   -f, --force          replace the key and certificate that you have`},
 		{"renew", "", 0, 0, served, (*cli).renew, "have the certificate renewed, for the same key", ""},
 		{"info", "", 0, 0, served, (*cli).info, "the server, who you are there, what you may send", `
@@ -167,8 +165,7 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// optionsIn reads the options of a help text: each as a whole, its letter or "", name, and what its value is called or
-// "".
+// optionsIn reads the options of a help text: each whole, its letter or "", its name, what its value is called or "".
 func optionsIn(text string) [][]string { return optionForm.FindAllStringSubmatch(text, -1) }
 
 // cli is one run. It is used by one goroutine.
@@ -544,8 +541,7 @@ func (c *cli) pair() (*tls.Certificate, error) {
 	return nil, nil
 }
 
-// client returns a client for base: with the certificate if base has the configured origin, else without anything of
-// ours.
+// client returns a client for base, with the certificate if base has the configured origin, else without.
 func (c *cli) client(base *url.URL) (*apiClient, error) {
 	place := base.Scheme + "://" + base.Host + base.Path
 	if api := c.clients[place]; api != nil {
@@ -560,11 +556,9 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 			return nil, err
 		}
 		if ca := c.opt["cacert"]; ca != "" {
-			text, err := os.ReadFile(ca)
-			if roots = x509.NewCertPool(); err != nil {
-				return nil, fmt.Errorf("loading the CA certificates: %w", err)
-			} else if !roots.AppendCertsFromPEM(text) {
-				return nil, fmt.Errorf("loading the CA certificates: no PEM certificate in %q", ca)
+			text, _ := os.ReadFile(ca) // what can't be read has none
+			if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(text) {
+				return nil, fail(1, "--cacert takes a PEM file", "no CA certificate can be read from %q", ca)
 			}
 		}
 		base.User = c.server.User
@@ -607,8 +601,7 @@ func (r pasteRef) link() string {
 	return r.place + "#" + r.key.fragment()
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request. For short, its kind
-// of links is meant.
+// resolve settles a link or id, and what can be wrong with it, before any request. For short, its kind is meant.
 func (c *cli) resolve(arg string) (r pasteRef, err error) {
 	place, fragment, keyed := strings.Cut(mailedKey.ReplaceAllString(strings.Trim(arg, blankish), "#$1"), "#")
 	form, path := pastePath, "/"+place
@@ -683,8 +676,7 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]s
 	return h, err
 }
 
-// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
-// read.
+// password comes from FPASTE_PASSWORD or the terminal: an argument could be read by every user of the machine.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
 	pw, given := c.std.env("FPASTE_PASSWORD")
 	if !given {
@@ -735,8 +727,7 @@ func (c *cli) source(ctx context.Context, arg string, key *sealKey) (body bodySo
 	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, title.Name, err
 }
 
-// send makes the call that creates or changes a paste, with the content of arg unless that is "". name is what only we
-// know.
+// send makes a call about r, with the content of arg unless that is "". name is what only we know.
 func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, name string, err error) {
 	if q.sealed = r.key; arg != "" {
 		if q.body, name, err = c.source(ctx, arg, r.key); err != nil {
@@ -771,19 +762,21 @@ func (c *cli) create(ctx context.Context, args []string) error {
 			a.all["file"] = arg
 		}
 		r.place = c.home.base.String() + "/" + a.ID
-		c.remember(historyEntry{r.link(), name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-		return c.made(r.link(), name, a, a.CreatedAt)
+		return c.made(r, name, a, a.CreatedAt)
 	})
 }
 
-// made prints the link of what was created or changed, or the whole answer. A line says so when the server gives less
-// life than was asked for, from since on.
-func (c *cli) made(link, name string, a item, since int64) error {
+// made remembers and prints what was created or changed, and says so when its life, from since on, was shortened.
+func (c *cli) made(r pasteRef, name string, a item, since int64) error {
+	if token := cmp.Or(a.DeleteToken, r.token); a.DeleteToken != "" || r.past.Link != "" {
+		c.remember(historyEntry{r.link(), name, token, a.CreatedAt, a.ExpiresAt})
+	}
 	asked, err := parseExpiry(c.opt["expiry"], since)
 	if err == nil && a.ExpiresAt < asked-60 { // our clock is not the server's
 		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; "+
 			"a certificate may raise it)", when(a.ExpiresAt), c.opt["expiry"])
 	}
+	link := r.link()
 	if a.all["link"], a.all["name"] = link, name; c.has("raw") {
 		link += "/raw"
 	}
@@ -815,11 +808,7 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	name = cmp.Or(name, r.past.Name)
-	if r.past.Link != "" {
-		c.remember(historyEntry{r.link(), name, r.token, a.CreatedAt, a.ExpiresAt})
-	}
-	return c.made(r.link(), name, a, time.Now().Unix())
+	return c.made(r, cmp.Or(name, r.past.Name), a, time.Now().Unix())
 }
 
 // ---- meta, get ----
@@ -893,8 +882,7 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	}
 	var file *newFile
 	if toFile {
-		dir, name := filepath.Split(output)
-		if file, err = beginFile(dir, name, c.has("force")); err != nil {
+		if file, err = beginFile(output, c.has("force")); err != nil {
 			return err
 		}
 		defer file.drop()
@@ -937,8 +925,8 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	}
 	if err != nil && a.Burn && ctx.Err() == nil && (toFile || err == errBinary) {
 		fresh := r.id + "-" + rand.Text()[:8]
-		for _, place := range [][2]string{{"", ""}, {"", fresh}, {os.TempDir(), fresh}} {
-			if file, err = beginFile(place[0], place[1], false); err != nil {
+		for _, path := range []string{"", fresh, filepath.Join(os.TempDir(), fresh)} {
+			if file, err = beginFile(path, false); err != nil {
 				continue
 			}
 			defer file.drop()
@@ -992,8 +980,7 @@ func (c *cli) remove(ctx context.Context, args []string) error {
 	})
 }
 
-// list is search without a text, and for short its list. The server does not know the names of encrypted pastes, so
-// the text is looked for here.
+// list is search without a text, and for short its list. The text is looked for here: names may be encrypted there.
 func (c *cli) list(ctx context.Context, args []string) error {
 	query, text := url.Values{}, strings.ToLower(strings.Join(args, ""))
 	for _, name := range []string{"type", "after", "before", "owner"} {
@@ -1094,8 +1081,7 @@ func (c *cli) known(place string) historyEntry {
 	return historyEntry{}
 }
 
-// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line
-// moves. Where it can't be written nothing is lost: what it names is gone all the same.
+// forget overwrites what the history has of a link with blanks: key and token are gone, no other line moves.
 func (c *cli) forget(place string) {
 	f, err := os.OpenFile(c.stateFile("history"), os.O_RDWR, 0)
 	if err != nil {
@@ -1171,16 +1157,16 @@ func (c *cli) short(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	link := c.home.base.String() + "/s/" + a.ID
-	c.remember(historyEntry{link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-	return c.made(link, "", a, a.CreatedAt)
+	r := pasteRef{place: c.home.base.String() + "/s/" + a.ID}
+	return c.made(r, sentence(target), a, a.CreatedAt)
 }
 
 // ---- certificates ----
 
-// newIdentity makes a key, has it certified, and puts both files in place: nothing is touched before the certificate
-// is there and known to be for this key, and the config names them at last.
-func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, error)) error {
+// newIdentity makes a key, has it certified by the server or by itself, and puts both files in place: nothing is
+// touched before the certificate is there and known to be for this key, and the config names them at last.
+func (c *cli) newIdentity(ctx context.Context, args []string) error {
+	name := args[0]
 	if c.config == "" {
 		return fail(1, "set XDG_CONFIG_HOME or HOME", "there is no folder for the key")
 	} else if oneLine(name) != name || name == "" || len(name) > 64 {
@@ -1188,26 +1174,28 @@ func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, 
 	} else if err := os.MkdirAll(c.config, 0o700); err != nil {
 		return err
 	}
-	keyFile, err := beginFile(c.config, "client.key", c.has("force"))
+	keyFile, err := beginFile(filepath.Join(c.config, "client.key"), c.has("force"))
 	if err != nil {
 		return err
 	}
 	defer keyFile.drop()
-	certFile, err := beginFile(c.config, "client.crt", c.has("force"))
+	certFile, err := beginFile(filepath.Join(c.config, "client.crt"), c.has("force"))
 	if err != nil {
 		return err
 	}
 	defer certFile.drop()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	text, err := certify(key)
-	if err != nil {
-		return err
-	}
-	der, _ := x509.MarshalPKCS8PrivateKey(key) // no other curve, no error
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // crypto/rand ends the program instead
+	der, _ := x509.MarshalPKCS8PrivateKey(key)                // no other curve, no error
 	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	var text []byte
+	if c.command.name == "register" {
+		text, err = c.signed(ctx, "/csr", name, key)
+	} else {
+		text, err = pseudonym(name, key)
+	}
+	if err != nil {
+		return err
+	}
 	pair, err := tls.X509KeyPair(text, keyText)
 	if err != nil {
 		return fmt.Errorf("checking the new certificate: %w", err)
@@ -1263,21 +1251,12 @@ func (c *cli) signed(ctx context.Context, path, name string, key crypto.PrivateK
 	return c.home.text(ctx, apiCall{method: "POST", path: path, body: textBody(csr), certified: true}, certBegin)
 }
 
-func (c *cli) register(ctx context.Context, args []string) error {
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
-		return c.signed(ctx, "/csr", args[0], key)
-	})
-}
-
-func (c *cli) cert(_ context.Context, args []string) error {
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
-		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, // the serial is drawn
-			NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife),
-			KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
-	})
+func pseudonym(name string, key *ecdsa.PrivateKey) ([]byte, error) {
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, // the serial is drawn
+		NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife), BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 }
 
 // renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
@@ -1516,30 +1495,23 @@ func oneLine(s string) string {
 // newFile has mode 0600 and appears whole under its name or not at all: temporary beside it, synced, renamed.
 type newFile struct {
 	*os.File
-	dir, path string // path is "" until it is named
-	force     bool
+	path  string // a folder with its slash, or "", until commit names the file
+	force bool   // over a file that is there
 }
 
-// beginFile begins a file in dir ("" is here). With name "" commit names it; without force the name must be new.
-func beginFile(dir, name string, force bool) (*newFile, error) {
-	f := &newFile{dir: dir, force: force}
-	if err := f.mayBe(name); err != nil {
-		return nil, err
+func beginFile(path string, force bool) (f *newFile, err error) {
+	f = &newFile{path: path, force: force}
+	if err = f.free(); err == nil {
+		f.File, err = os.CreateTemp(filepath.Dir(path), ".fpaste-*")
 	}
-	var err error
-	f.File, err = os.CreateTemp(cmp.Or(dir, "."), ".fpaste-*")
 	return f, err
 }
 
-// mayBe names the file, if name is one that it can take.
-func (f *newFile) mayBe(name string) error {
-	if name == "" {
-		return nil
-	}
-	f.path = filepath.Join(f.dir, name)
+// free tells whether the file could take its place.
+func (f *newFile) free() error {
 	info, err := os.Lstat(f.path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case f.path == "", strings.HasSuffix(f.path, "/"), errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err == nil && !f.force:
 		return fail(1, "-f overwrites it", "%s exists", f.path)
@@ -1551,10 +1523,10 @@ func (f *newFile) mayBe(name string) error {
 
 // commit puts the file in its place, under name if it has none yet.
 func (f *newFile) commit(name string) error {
-	if f.path != "" {
-		name = filepath.Base(f.path)
+	if dir, own := filepath.Split(f.path); own == "" {
+		f.path = dir + name
 	}
-	if err := cmp.Or(f.mayBe(name), f.Sync()); err != nil {
+	if err := cmp.Or(f.free(), f.Sync()); err != nil {
 		return err
 	}
 	if !f.force {
@@ -1564,11 +1536,9 @@ func (f *newFile) commit(name string) error {
 		}
 		holder.Close()
 	}
-	if err := os.Rename(f.Name(), f.path); err != nil {
-		return err
-	}
-	syncDir(cmp.Or(f.dir, ".")) // the content is safe; not every system can sync a folder
-	return nil
+	err := os.Rename(f.Name(), f.path)
+	syncDir(filepath.Dir(f.path)) // the content is safe; not every system can sync a folder
+	return err
 }
 
 // drop ends it; the temporary name is gone already if it was committed.
@@ -1582,7 +1552,7 @@ func replaceFile(path string, text []byte) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	f, err := beginFile(filepath.Dir(path), filepath.Base(path), true)
+	f, err := beginFile(path, true)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,21 @@ func (m *machine) says(code int, text, stdin string, args ...string) {
 	}
 }
 
+// shows runs a command that must have text on stdout; gives, one whose stdout must be that.
+func (m *machine) shows(text, stdin string, args ...string) {
+	m.t.Helper()
+	if out, _ := m.want(0, stdin, args...); !strings.Contains(out, text) {
+		m.t.Errorf("fpaste %q does not show %q:\n%.2000s", args, text, out)
+	}
+}
+
+func (m *machine) gives(out, stdin string, args ...string) {
+	m.t.Helper()
+	if got, _ := m.want(0, stdin, args...); got != out {
+		m.t.Errorf("fpaste %q: %d bytes %.200q, want %d bytes %.200q", args, len(got), got, len(out), out)
+	}
+}
+
 // link creates and returns the link.
 func (m *machine) link(content string, args ...string) string {
 	m.t.Helper()
@@ -115,12 +130,11 @@ func (m *machine) tmp() string {
 func (m *machine) entries() (all []historyEntry) {
 	m.t.Helper()
 	out, _ := m.want(0, "", "history", "-j")
-	for line := range strings.Lines(out) {
-		var e historyEntry
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
+	for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
+		all = append(all, historyEntry{})
+		if err := dec.Decode(&all[len(all)-1]); err != nil {
 			m.t.Fatal(err, out)
 		}
-		all = append(all, e)
 	}
 	return all
 }
@@ -150,14 +164,7 @@ func files(t testing.TB, dir string) (all []string) {
 	return all
 }
 
-func readFile(t testing.TB, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
+func readFile(t testing.TB, path string) string { return string(must(os.ReadFile(path))) }
 
 func parts(t testing.TB, link string) (id, key string) {
 	t.Helper()
@@ -270,9 +277,7 @@ func TestCreateAndGet(t *testing.T) {
 		if !strings.HasPrefix(link, ts.url+"/") || !idShaped(id) || len(key) != 43 {
 			t.Fatalf("%s: link %q", row.name, link)
 		}
-		if out, _ := m.want(0, "", "get", link); out != row.want {
-			t.Errorf("%s: got %d bytes of %d", row.name, len(out), len(row.want))
-		}
+		m.gives(row.want, "", "get", link)
 	}
 	if out, _ := m.want(0, "", path, path); len(strings.Fields(out)) != 2 {
 		t.Errorf("two files gave %q", out)
@@ -290,24 +295,16 @@ func TestCreateAndGet(t *testing.T) {
 		t.Errorf("-E -r: %q at %s", body, raw)
 	}
 	for _, link := range []string{raw, raw + "/notes.txt", " <" + raw + ">\n"} {
-		if out, _ := m.want(0, "", "get", link); out != "plain é\n" {
-			t.Errorf("%q: %q", link, out)
-		}
+		m.gives("plain é\n", "", "get", link)
 	}
 	for _, kind := range []string{"application/json", "image/png"} { // the first is a form of the API too
 		text := `{"content":"not this alone"}`
 		link := m.link(text, "-E", "-t", kind)
 		m.want(0, text+"\n", "update", link, "-", "-E", "-t", kind)
-		if out, _ := m.want(0, "", "get", link); out != text+"\n" {
-			t.Errorf("-t %s: %q", kind, out)
-		}
-		if out, _ := m.want(0, "", "meta", link); !strings.Contains(out, kind+", 29 bytes") {
-			t.Errorf("-t %s: %s", kind, out)
-		}
+		m.gives(text+"\n", "", "get", link)
+		m.shows(kind+", 29 bytes", "", "meta", link)
 	}
-	if out, _ := m.want(0, "", "get", m.link(big, "-E")); out != big {
-		t.Errorf("readable pipe of 2 MiB: %d bytes", len(out))
-	}
+	m.gives(big, "", "get", m.link(big, "-E"))
 	m.env["FPASTE_PASSWORD"] = "pass word"
 	link := m.link("x", "-b", "-p", "-x", "2h", "-n", "n.txt")
 	out, _ = m.want(0, "", "meta", link)
@@ -326,9 +323,7 @@ func TestCreateAndGet(t *testing.T) {
 	for _, path := range []string{"/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"} { // of sizes 0 and 4096
 		if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
 			for _, option := range []string{"-e", "-E"} {
-				if out, _ := m.want(0, "", "get", m.link("", path, option)); out != string(text) {
-					t.Errorf("%s %s: %q", path, option, out)
-				}
+				m.gives(string(text), "", "get", m.link("", path, option))
 			}
 		}
 	}
@@ -337,9 +332,7 @@ func TestCreateAndGet(t *testing.T) {
 	if code != 2 || len(strings.Fields(out)) != 2 || !strings.Contains(errs, "missing") {
 		t.Errorf("one of three missing: %d %q %q", code, out, errs)
 	}
-	if _, errs := m.want(2, "", m.home); !strings.Contains(errs, "tar c") {
-		t.Errorf("a folder: %s", errs)
-	}
+	m.says(2, "tar c", "", m.home)
 }
 
 // Plaintext, name and key are nowhere but on this machine: not on the wire, in a log or in a sentence.
@@ -448,13 +441,9 @@ func TestBurnIsNotWasted(t *testing.T) {
 		t.Errorf("left behind: %v", got)
 	}
 	stranger.env["FPASTE_PASSWORD"] = "pass word"
-	if out, _ := stranger.want(0, "", "get", link); out != "once" {
-		t.Errorf("read %q", out)
-	}
+	stranger.gives("once", "", "get", link)
 	stranger.want(3, "", "get", link)
-	if out, _ := stranger.want(0, "", "get", open); out != "readable" {
-		t.Errorf("read %q", out)
-	}
+	stranger.gives("readable", "", "get", open)
 	// -O to a name that is taken: nothing is refused any more, it goes to a new name.
 	t.Chdir(stranger.home)
 	link = m.link("twice", "-b", "-n", "taken")
@@ -537,9 +526,7 @@ func TestOutputFiles(t *testing.T) {
 	m.want(0, "", "get", link, "-f", "-o", "out")
 	os.Mkdir("folder", 0o700)
 	m.want(0, "", "get", link, "-o", "folder/")
-	if out, _ := m.want(0, "", "get", link, "-o", "-"); out != "content" {
-		t.Errorf("-o -: %q", out)
-	}
+	m.gives("content", "", "get", link, "-o", "-")
 	if fi, err := os.Stat("out"); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", fi, err)
 	}
@@ -638,23 +625,17 @@ func TestUpdateKeepsLink(t *testing.T) {
 	m.want(0, "", "update", link, "-x", "3h") // options only, standard input is not read
 	m.env["FPASTE_PASSWORD"] = "pw"
 	m.want(0, "", "update", link, "-p")
-	if out, _ := m.want(0, "", "get", link); out != "two" {
-		t.Errorf("after options: %q", out)
-	}
+	m.gives("two", "", "get", link)
 	m.env["FPASTE_PASSWORD"] = ""
 	m.want(0, "", "update", link, "-p") // empty on purpose: removed
 	delete(m.env, "FPASTE_PASSWORD")
-	if out, _ := m.want(0, "", "get", link); out != "two" {
-		t.Errorf("without password: %q", out)
-	}
+	m.gives("two", "", "get", link)
 	m.want(2, "three", "update", link, "-E")
 	m.want(2, "", "update", link, "-n", "name")
 	plain := m.link("readable", "-E")
 	m.want(2, "three", "update", plain) // no key, and encryption is on
 	m.want(0, "three", "update", plain, "-E")
-	if out, _ := m.want(0, "", "get", plain); out != "three" {
-		t.Errorf("readable update: %q", out)
-	}
+	m.gives("three", "", "get", plain)
 	if a := ts.get("/" + id + "/raw"); a.StatusCode != 403 {
 		t.Errorf("after an update the proof is %d", a.StatusCode)
 	}
@@ -691,9 +672,7 @@ func TestCredentialsStayHome(t *testing.T) {
 	m.want(4, "", "delete", linkB)
 	m.want(4, "", "delete", linkB, "--token", tokens[1])
 	m.want(4, "x", "update", linkB)
-	if out, _ := m.want(0, "", "get", openB); out != "open at b" {
-		t.Errorf("%q", out)
-	}
+	m.gives("open at b", "", "get", openB)
 	for _, s := range append(tokens, "the-password", "X-Delete-Token", "X-Paste-Password") {
 		if strings.Contains(wireB.String()[seenB:], s) {
 			t.Errorf("b was sent %q", s)
@@ -804,16 +783,12 @@ func TestOwnPastes(t *testing.T) {
 	m.want(0, "", "history", "--clear")       // from now on the certificate alone
 	out, _ = m.want(0, "", "list", "--ids")
 	m.want(0, out, "delete", "-")
-	if out, _ = m.want(0, "", "list", "--ids"); out != "" {
-		t.Errorf("after delete -: %q", out)
-	}
+	m.gives("", "", "list", "--ids")
 	if out, _ := m.want(0, "", "info"); !strings.Contains(out, front) || !strings.Contains(out, "me, good until") {
 		t.Errorf("info:\n%s", out)
 	}
 	// Over http the certificate can't be sent, and who needs it is told so.
-	if _, errs := m.want(4, "", "list", "-s", ts.url); !strings.Contains(errs, "your certificate was not sent") {
-		t.Errorf("over http: %s", errs)
-	}
+	m.says(4, "your certificate was not sent", "", "list", "-s", ts.url)
 }
 
 // Who I am, in the words of the contract's own answer.
@@ -861,9 +836,7 @@ func TestNonsenseIsNoAnswer(t *testing.T) {
 				t.Errorf("%v for %q: %q %q", row, args, out, errs)
 			}
 		}
-		if out, _ := m.want(0, "", "history", "-j"); !strings.Contains(out, "kept") {
-			t.Errorf("%v: the token is forgotten", row)
-		}
+		m.shows("kept", "", "history", "-j")
 		srv.Close()
 	}
 }
@@ -912,9 +885,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("after 404 and delete:\n%s", out)
 	}
 	m.want(0, "", "history", "--clear")
-	if out, _ := m.want(0, "", "history"); out != "" {
-		t.Errorf("after --clear: %s", out)
-	}
+	m.gives("", "", "history")
 	m.want(0, "", "history", "--clear")
 }
 
@@ -923,14 +894,10 @@ func TestPoorSurroundings(t *testing.T) {
 	ts := start(t)
 	m := newMachine(t, ts.url)
 	delete(m.env, "HOME")
-	if out, _ := m.want(0, "", "get", m.link("no home")); out != "no home" {
-		t.Errorf("%q", out)
-	}
+	m.gives("no home", "", "get", m.link("no home"))
 	m.want(0, "", "history")
 	m.want(0, "", "history", "--clear")
-	if _, errs := m.want(1, "", "cert", "me"); !strings.Contains(errs, "XDG_CONFIG_HOME") {
-		t.Errorf("cert without home: %s", errs)
-	}
+	m.says(1, "XDG_CONFIG_HOME", "", "cert", "me")
 	m.env["XDG_CONFIG_HOME"] = "relative/is/ignored"
 	m.want(0, "x")
 	blocked := newMachine(t, ts.url) // a file where a folder should be: nobody can write there, not even root
@@ -972,9 +939,7 @@ func TestConfig(t *testing.T) {
 	for text, name := range map[string]string{"servre = x": `"servre"`, "server": `"server"`, "encrypt = maybe": "encrypt",
 		"Server = x": `"Server"`, "token = x": `"token"`, "server = ftp://x": "ftp://x"} {
 		m.file("other/fpaste/config", "# line one\n"+text+"\n")
-		if _, errs := m.want(2, "x"); !strings.Contains(errs, name) {
-			t.Errorf("%q: %s", text, errs)
-		}
+		m.says(2, name, "x")
 	}
 }
 
@@ -1049,11 +1014,17 @@ func TestWhichCertificate(t *testing.T) {
 			t.Errorf("%s: exit %d, the server saw %q, said %s", row.name, code, seen, errs)
 		}
 	}
+	for _, path := range []string{"~/alice.pem", "../../alice.pem"} { // a config's path
+		m.file(".config/fpaste/config", "cert = "+path+"\n")
+		names = nil
+		if m.want(0, "", "list"); names[0] != "alice" {
+			t.Errorf("%s: the server saw %q", path, names)
+		}
+	}
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(100 * time.Hour),
-		Subject: pkix.Name{CommonName: "soon"}, Issuer: pkix.Name{CommonName: "ca"}}
-	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}}
-	der := must(x509.CreateCertificate(rand.Reader, template, ca, key.Public(), key))
+		Subject: pkix.Name{CommonName: "soon"}}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
 	keyDER := must(x509.MarshalPKCS8PrivateKey(key))
 	soon := m.file("soon.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))+
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
@@ -1067,9 +1038,7 @@ func TestWhichCertificate(t *testing.T) {
 			Bytes: []byte("junk")}))): "openssl pkey -in ",
 		m.file("alice.p12", "0\x82\x01\x02rest"): "openssl pkcs12 -in ",
 	} {
-		if _, errs := m.want(1, "", "list", "--cert", path); !strings.Contains(errs, want) {
-			t.Errorf("%s: %s", path, errs)
-		}
+		m.says(1, want, "", "list", "--cert", path)
 	}
 }
 
@@ -1130,9 +1099,7 @@ func TestCommandHelp(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"--version"}, {"-V"}, {"version"}, {"get", "-V"}} {
-		if out, _ := m.want(0, "", args...); out != "fpaste "+version+"\n" {
-			t.Errorf("%q: %s", args, out)
-		}
+		m.gives("fpaste "+version+"\n", "", args...)
 	}
 	scripts := map[string]string{}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
@@ -1215,15 +1182,11 @@ func TestWork(t *testing.T) {
 		if len(args) > 0 && args[0] != "-E" {
 			stdin = ""
 		}
-		if out, _ := m.want(0, "", "get", m.link(stdin, args...)); out != content {
-			t.Errorf("%v: %d bytes came back", args, len(out))
-		}
+		m.gives(content, "", "get", m.link(stdin, args...))
 	}
 	link := m.link("before")
 	m.want(0, "after", "update", link)
-	if out, _ := m.want(0, "", "get", link); out != "after" {
-		t.Errorf("update with work: %q", out)
-	}
+	m.gives("after", "", "get", link)
 	m.link("", "short", "https://example.org/work")
 }
 
@@ -1236,9 +1199,7 @@ func TestShortURLCommands(t *testing.T) {
 	if a := ts.get("/s/" + id); a.StatusCode != 302 || a.Header.Get("Location") != target || link != ts.url+"/s/"+id {
 		t.Fatalf("%s: %d %s", link, a.StatusCode, a.Header.Get("Location"))
 	}
-	if out, _ := m.want(0, "", "history"); !strings.Contains(out, "https://example.org/a?b=c  ") {
-		t.Errorf("history: %s", out)
-	}
+	m.shows("https://example.org/a?b=c  ", "", "history")
 	for _, ref := range []string{link, id} {
 		if out, _ := m.want(0, "", "short", "info", ref); !strings.Contains(out, target) || !strings.Contains(out, "(in ") {
 			t.Errorf("info: %s", out)
@@ -1256,9 +1217,7 @@ func TestShortURLCommands(t *testing.T) {
 	if out, _ := m.want(0, "", "short", "list"); !strings.Contains(out, target) || strings.Count(out, "\n") != 2 {
 		t.Errorf("list: %s", out)
 	}
-	if out, _ := m.want(0, "", "short", "list", "-j"); !strings.Contains(out, `"target_url":"`+target) {
-		t.Errorf("list -j: %s", out)
-	}
+	m.shows(`"target_url":"`+target, "", "short", "list", "-j")
 	ids, _ := m.want(0, "", "short", "list", "--ids")
 	m.want(0, ids, "short", "delete", "-")
 }
@@ -1291,9 +1250,7 @@ func TestClientEnrolment(t *testing.T) {
 	if _, errs := m.want(4, "", "list"); !strings.Contains(errs, "register NAME -f") { // the whole line
 		t.Errorf("revoked: %s", errs)
 	}
-	if _, errs := m.want(0, "still possible"); !strings.Contains(errs, "without your certificate") {
-		t.Errorf("revoked, create: %s", errs)
-	}
+	m.says(0, "without your certificate", "still possible")
 	m.want(0, "", "register", "-f", "alice")
 	m.want(0, "", "list")
 }
