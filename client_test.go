@@ -268,18 +268,6 @@ func TestOnlyOwnCiphertext(t *testing.T) {
 	}
 }
 
-// A client that is not of the configured origin has no credentials and refuses to send any.
-func TestUntrustedClient(t *testing.T) {
-	c := fake(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("a request was made: %v", r.Header) })
-	c.trusted = false
-	password := map[string]string{"X-Paste-Password": "password"}
-	_, err := c.do(t.Context(), apiCall{method: "GET", path: "/" + someID + "/raw", header: password})
-	_, err2 := c.item(t.Context(), apiCall{method: "DELETE", path: "/" + someID, token: "token"}, someID)
-	if err != errElsewhere || err2 != errElsewhere {
-		t.Errorf("%v, %v", err, err2)
-	}
-}
-
 func TestParseServer(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://Paste.Example.org":        "https://paste.example.org",
