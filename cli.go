@@ -178,12 +178,12 @@ type cli struct {
 	certDefault    bool              // the certificate is the config's
 	server         *url.URL          // configured; nil if it is not
 	clients        map[string]*apiClient
-	home           *apiClient     // for server, where the command needs it
-	past           []historyEntry // what the history has, in the order of creation
-	pastAt         map[string]int // past by link without key; nil before it was read
-	unsent         string         // why the certificate was not sent, "" if it was or there is none
-	shown          bool           // a line of progress
-	looked         time.Time      // when it was last renewed
+	home           *apiClient               // for server, where the command needs it
+	past           []*historyEntry          // what the history has, in the order of creation
+	pastAt         map[string]*historyEntry // past by link without key; nil before it was read
+	unsent         string                   // why the certificate was not sent, "" if it was or there is none
+	shown          bool                     // a line of progress
+	looked         time.Time                // when it was last renewed
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
@@ -339,10 +339,12 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
 		"not_found":               "it never was, has expired, was burned or deleted",
 	}[f.Code]
-	if hint = ours; hint != "" {
-	} else if f.retry > 0 {
+	switch {
+	case ours != "":
+		hint = ours
+	case f.retry > 0:
 		hint = "try again in " + span(int64(f.retry))
-	} else if !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // those words are not ours
+	case !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-"): // those words are not ours
 		hint = f.Hint
 	}
 	switch {
@@ -793,6 +795,8 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	switch {
 	case err != nil:
 		return err
+	case !r.api.trusted:
+		return errElsewhere
 	case r.key != nil && c.has("no-encrypt"):
 		return fail(2, "fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
 	case r.key == nil && c.sealing() && content != "":
@@ -876,7 +880,9 @@ func (c *cli) get(ctx context.Context, args []string) error {
 		header["X-Read-Proof"] = r.key.readProof()
 	}
 	if a.Password || c.has("password") {
-		if header["X-Paste-Password"], err = c.password(ctx, false, false); err != nil {
+		if !r.api.trusted {
+			return errElsewhere
+		} else if header["X-Paste-Password"], err = c.password(ctx, false, false); err != nil {
 			return err
 		}
 	}
@@ -1061,24 +1067,21 @@ func (c *cli) remember(e historyEntry) {
 // known returns what the history has of a link without key.
 func (c *cli) known(place string) historyEntry {
 	if c.pastAt == nil {
-		c.pastAt = map[string]int{}
+		c.pastAt = map[string]*historyEntry{}
 		text, _ := os.ReadFile(c.stateFile("history")) // none yet, or none at all
 		for line := range bytes.Lines(text) {
 			var e historyEntry
 			if json.Unmarshal(line, &e) != nil {
 				continue
+			} else if old := c.pastAt[e.place()]; old != nil {
+				*old = e
+			} else {
+				c.pastAt[e.place()] = &e
+				c.past = append(c.past, &e)
 			}
-			if _, again := c.pastAt[e.place()]; !again {
-				c.pastAt[e.place()] = len(c.past)
-				c.past = append(c.past, e)
-			}
-			c.past[c.pastAt[e.place()]] = e
 		}
 	}
-	if at, ok := c.pastAt[place]; ok {
-		return c.past[at]
-	}
-	return historyEntry{}
+	return *cmp.Or(c.pastAt[place], &historyEntry{})
 }
 
 // forget overwrites what the history has of a link with blanks: key and token are gone, no other line moves.
