@@ -83,7 +83,7 @@ func TestRetries(t *testing.T) {
 			var calls, notes atomic.Int32
 			plain, key := bytes.Repeat([]byte("content "), 20_000), testKey(1)
 			c := fake(t, func(w http.ResponseWriter, r *http.Request) {
-				if n := int(calls.Add(1)); n <= len(row.steps) { // without touching the body: it must not have been sent
+				if n := int(calls.Add(1)); n <= len(row.steps) { // the body is not touched: it must not have been sent
 					s := row.steps[n-1]
 					if s.after != "" {
 						w.Header().Set("Retry-After", s.after)
@@ -105,7 +105,8 @@ func TestRetries(t *testing.T) {
 			c.note = func(string, ...any) { notes.Add(1) }
 			sealed := textBody(string(mustSeal(t, key, sealTitle{}, plain)))
 			err := uploadWith(t, c, sealed, &key)
-			if code, what, _ := explain(err); code != row.code || calls.Load() != row.calls || notes.Load() != row.notes {
+			code, what, _ := explain(err)
+			if code != row.code || calls.Load() != row.calls || notes.Load() != row.notes {
 				t.Errorf("exit %d after %d calls, %d notes: %s", code, calls.Load(), notes.Load(), what)
 			}
 		})
@@ -126,15 +127,16 @@ func TestExpectContinue(t *testing.T) {
 			}
 			defer conn.Close()
 			n, _ := conn.Read(make([]byte, 1<<20))
-			body := `{"error":"too large","code":"too_large","limit":3145728}`
-			fmt.Fprintf(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+			io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"+
+				`{"error":"too large","code":"too_large","limit":3145728}`)
 			conn.(*net.TCPConn).CloseWrite()
 			rest, _ := io.Copy(io.Discard, conn)
 			sent <- n + int(rest)
 		}()
 		err := uploadWith(t, newAPIClient(u, true, nil, nil), zeroes, nil)
 		code, what, hint := explain(err)
-		if n := <-sent; code == 1 && n <= 4096 && strings.Contains(what, "3 MiB") && strings.Contains(hint, "fpaste cert") {
+		told := strings.Contains(what, "3 MiB") && strings.Contains(hint, "fpaste cert")
+		if n := <-sent; code == 1 && n <= 4096 && told {
 			return
 		} else if try == 3 {
 			t.Fatalf("exit %d: %s, %s; %d bytes were sent in vain", code, what, hint, n)
@@ -282,8 +284,9 @@ func TestParseServer(t *testing.T) {
 			t.Errorf("%q: %v, %v", in, u, err)
 		}
 	}
-	for _, bad := range []string{"", "paste.example.org", "ftp://x", "http://example.org", "http://127.0.0.1.example.org",
-		"http://10.0.0.1", "https://x?q", "https://x/?", "https://", "https://x#f", "https://x/%23f", "https://x y", "//x"} {
+	for _, bad := range []string{"", "paste.example.org", "ftp://x", "http://example.org", "//x",
+		"http://127.0.0.1.example.org", "http://10.0.0.1", "https://x?q", "https://x/?", "https://", "https://x#f",
+		"https://x/%23f", "https://x y"} {
 		if u, err := parseServer(bad, false); err == nil {
 			t.Errorf("%q was taken as %v", bad, u)
 		}
