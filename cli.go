@@ -5,10 +5,8 @@ package main
 // Invariants: stdout is data, stderr is for people. Whatever can fail is settled before a paste that burns is asked
 // for, and afterwards nothing is refused. The history forgets what a server said is gone, and nothing by a clock: it
 // holds the only copy of keys and tokens. Files appear whole or not at all and replace nothing without -f. What
-// others wrote (names, content, the server's sentences) reaches a terminal only with its control characters made
-// visible.
-// Never: a key or password in an argument of ours, a child's environment or a sentence; plaintext in a temporary
-// file.
+// others wrote (names, content, the server's sentences) reaches a terminal with its control characters made visible.
+// Never: a key or password in an argument of ours, a child's environment or a sentence; a temporary plaintext file.
 // XDG Base Directory (config, state), NO_COLOR (there are no colours at all).
 
 import (
@@ -31,7 +29,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -54,11 +51,14 @@ const (
 	certLife     = 10 * 365 * 24 * time.Hour
 	renewFrom    = 14 * 24 * time.Hour // before the end of a certificate: it is mentioned
 	blankish     = " \t\r\n<>"         // what mail puts around links
+	configured   = 1                   // what a command needs: the config
+	served       = 2                   // and a server in it
 	makeCert     = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
 )
 
 var (
-	configKeys = []string{"server", "cert", "key", "cacert", "expiry", "encrypt", "history"}
+	// Three files, which with the server may come from the environment too, and the others.
+	configKeys = []string{"cert", "key", "cacert", "server", "expiry", "encrypt", "history"}
 	optionForm = regexp.MustCompile(`(?:-(\w)[,/] ?)?--([a-z-]+)(?: ([A-Z]+))?`)
 	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
 	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
@@ -85,6 +85,7 @@ type stdio struct {
 type cliCommand struct {
 	name, args     string
 	least, most    int
+	needs          int // 0, configured or served
 	run            func(*cli, context.Context, []string) error
 	brief, options string
 }
@@ -96,7 +97,7 @@ const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cace
 func clientCommands() []cliCommand {
 	const many = 1 << 30
 	return []cliCommand{
-		{"create", "[FILE...]", 0, many, (*cli).create, "encrypt and upload files or standard input, print links", `
+		{"create", "[FILE...]", 0, many, served, (*cli).create, "encrypt and upload files or a pipe, print links", `
   -E, --no-encrypt     send it readable: the server and whoever has the link can read it
   -e, --encrypt        encrypt, even if the config says off
   -x, --expiry TIME    life: 90s, 15m, 12h, 7d, 2w, 1d12h, RFC 3339 or @unix
@@ -106,14 +107,14 @@ func clientCommands() []cliCommand {
   -t, --type MIME      content type for the reader
   -r, --raw            print the raw URL (with -E)
   -j, --json           print JSON, with the delete token`},
-		{"get", "LINK|ID", 1, 1, (*cli).get, "fetch and decrypt", `
+		{"get", "LINK|ID", 1, 1, configured, (*cli).get, "fetch and decrypt", `
   -o, --output FILE    write to FILE (- is standard output, DIR/ keeps the sender's name)
   -O, --remote-name    write to a file of the sender's name
   -f, --force          overwrite the file; show binary on a terminal
   -p, --password       ask for the paste's password (or FPASTE_PASSWORD)`},
-		{"meta", "LINK|ID", 1, 1, (*cli).meta, "type, size and end, without reading it", `
+		{"meta", "LINK|ID", 1, 1, configured, (*cli).meta, "type, size and end, without reading it", `
   -j, --json           the server's JSON`},
-		{"update", "LINK|ID [FILE|-]", 1, 2, (*cli).update,
+		{"update", "LINK|ID [FILE|-]", 1, 2, configured, (*cli).update,
 			"replace the content (the link stays good), or only the options named", `
   -E, --no-encrypt     send it readable, to a paste that is
   -x, --expiry TIME    new life, as for create; '' removes it
@@ -122,39 +123,39 @@ func clientCommands() []cliCommand {
   -t, --type MIME      new type, likewise
       --token TOKEN    the delete token that -j printed, instead of the history's
   -j, --json           print JSON`},
-		{"delete", "LINK|ID... | -", 1, many, (*cli).remove, "delete; - reads links or ids from standard input", `
+		{"delete", "LINK|ID... | -", 1, many, configured, (*cli).remove, "delete; - reads links or ids from a pipe", `
       --token TOKEN    the delete token that -j printed, instead of the history's`},
-		{"list", "", 0, 0, (*cli).list, "your pastes (needs a certificate)", `
+		{"list", "", 0, 0, served, (*cli).list, "your pastes (needs a certificate)", `
       --owner ID       for admins: whose, an owner's id, anonymous or all
       --ids            one id a line
   -j, --json           print JSON`},
-		{"search", "[TEXT]", 0, 1, (*cli).list, "your pastes by name, id, type and date", `
+		{"search", "[TEXT]", 0, 1, served, (*cli).list, "your pastes by name, id, type and date", `
   -t, --type MIME      only of this type, such as text/plain or image/*
       --after TIME     made after this date, time (RFC 3339) or Unix time
       --before TIME    made before
       --owner ID       for admins: whose, an owner's id, anonymous or all
       --ids            one id a line
   -j, --json           print JSON`},
-		{"history", "", 0, 0, (*cli).history, "what this machine created: created, ends, name, link", `
+		{"history", "", 0, 0, configured, (*cli).history, "what this machine created: created, ends, name, link", `
       --clear          forget all: keys and tokens exist nowhere else
   -f, --force          clear without asking
   -j, --json           print JSON, with the delete tokens`},
-		{"short", "URL | list | info ID... | delete ID...", 1, many, (*cli).short, "short URLs", `
+		{"short", "URL | list | info ID... | delete ID...", 1, many, configured, (*cli).short, "short URLs", `
   -x, --expiry TIME    life, as for create
       --owner ID       with list, for admins: whose
       --ids            with list: one id a line
       --token TOKEN    with delete: the token that -j printed
   -j, --json           print JSON`},
-		{"register", "NAME", 1, 1, (*cli).register, "make a key here and have it certified by the server", `
+		{"register", "NAME", 1, 1, served, (*cli).newIdentity, "make a key here and have it certified by the server", `
   -f, --force          replace the key and certificate that you have`},
-		{"cert", "NAME", 1, 1, (*cli).cert, "make a self-signed certificate, offline: a pseudonym", `
+		{"cert", "NAME", 1, 1, configured, (*cli).newIdentity, "make a self-signed certificate, offline: a pseudonym", `
   -f, --force          replace the key and certificate that you have`},
-		{"renew", "", 0, 0, (*cli).renew, "have the certificate renewed, for the same key", ""},
-		{"info", "", 0, 0, (*cli).info, "the server, who you are there, what you may send", `
+		{"renew", "", 0, 0, served, (*cli).renew, "have the certificate renewed, for the same key", ""},
+		{"info", "", 0, 0, served, (*cli).info, "the server, who you are there, what you may send", `
   -j, --json           the server's JSON`},
-		{"completion", "bash | zsh | fish", 1, 1, (*cli).completion, "a completion script", ""},
-		{"version", "", 0, 0, (*cli).version, "version of this program", ""},
-		{"help", "[COMMAND]", 0, 1, (*cli).help, "this list, or one command", ""},
+		{"completion", "bash | zsh | fish", 1, 1, 0, (*cli).completion, "a completion script", ""},
+		{"version", "", 0, 0, 0, (*cli).version, "version of this program", ""},
+		{"help", "[COMMAND]", 0, 1, 0, (*cli).help, "this list, or one command", ""},
 	}
 }
 
@@ -164,30 +165,32 @@ func findCommand(name string) (cliCommand, bool) {
 	return table[max(i, 0)], i >= 0
 }
 
-// optionsIn reads the options of a help text: each as a whole, its letter or "", name, and what its value is called or
-// "".
+// optionsIn reads the options of a help text: each whole, its letter or "", its name, what its value is called or "".
 func optionsIn(text string) [][]string { return optionForm.FindAllStringSubmatch(text, -1) }
 
 // cli is one run. It is used by one goroutine.
 type cli struct {
 	std            stdio
 	outTTY, errTTY bool
+	config, state  string // our folders, "" where there is no home
 	command        cliCommand
 	opt            map[string]string // options by long name: given, or settled by configure
 	certDefault    bool              // the certificate is the config's
 	server         *url.URL          // configured; nil if it is not
 	clients        map[string]*apiClient
-	past           []historyEntry // what the history has, in the order of creation
-	pastAt         map[string]int // past by link without key; nil before it was read
-	unsent         string         // why the certificate was not sent, "" if it was or there is none
-	shown          bool           // a line of progress
-	looked         time.Time      // when it was last renewed
+	home           *apiClient               // for server, where the command needs it
+	past           []*historyEntry          // what the history has, in the order of creation
+	pastAt         map[string]*historyEntry // past by link without key; nil before it was read
+	unsent         string                   // why the certificate was not sent, "" if it was or there is none
+	shown          bool                     // a line of progress
+	looked         time.Time                // when it was last renewed
 }
 
 // runClient is the command line: args without the program's name. It returns the exit code. ctx ends with Ctrl-C.
 func runClient(ctx context.Context, args []string, std stdio) int {
 	c := &cli{std: std, outTTY: isTerminal(std.out), errTTY: isTerminal(std.err), opt: map[string]string{},
 		clients: map[string]*apiClient{}, looked: time.Now()}
+	c.config, c.state = c.folder("XDG_CONFIG_HOME", ".config"), c.folder("XDG_STATE_HOME", ".local/state")
 	err := c.dispatch(ctx, args)
 	if ctx.Err() != nil && err != nil {
 		err = errors.New("interrupted")
@@ -203,61 +206,67 @@ func (c *cli) dispatch(ctx context.Context, args []string) error {
 		return err
 	case c.has("version"):
 		return c.version(ctx, nil)
-	case c.has("help") && named:
-		return c.help(ctx, []string{k.name})
 	case c.has("help"):
-		return c.help(ctx, nil)
+		return c.help(ctx, named)
 	case len(words) < k.least || len(words) > k.most:
 		return fail(2, "fpaste help "+k.name, "wrong arguments: fpaste %s %s", k.name, k.args)
-	case !named && len(words) > 0 && words[0] != "-":
+	case named == nil && len(words) > 0 && words[0] != "-":
 		if _, err := os.Stat(words[0]); errors.Is(err, fs.ErrNotExist) {
 			return fail(2, "a link is read with fpaste get LINK",
 				"no file and no command is called %s; fpaste help lists the commands", words[0])
 		}
 	}
-	if k.name != "help" && k.name != "version" && k.name != "completion" { // these work whatever the config says
-		if err := c.configure(); err != nil {
-			return err
-		}
+	if k.needs >= configured {
+		err = c.configure()
+	}
+	if k.needs >= served && err == nil {
+		c.home, err = c.own()
+	}
+	if err != nil {
+		return err
 	}
 	return k.run(c, ctx, words)
 }
 
-// parse sorts options from words, in any order, up to "--". The command is the first word if the table has it.
-func (c *cli) parse(args []string) (words []string, named bool, err error) {
+// parse sorts options from words, in any order, up to "--". The command is the first word if the table has it: named.
+func (c *cli) parse(args []string) (words, named []string, err error) {
 	c.command = clientCommands()[0]
 	set := flag.NewFlagSet("fpaste", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
-	for _, k := range append(clientCommands(), cliCommand{options: everywhere}) {
-		for _, o := range optionsIn(k.options) {
-			for _, name := range o[1:3] {
-				switch {
-				case name == "" || set.Lookup(name) != nil:
-				case o[3] == "":
-					set.BoolFunc(name, "", func(v string) error { c.opt[o[2]] = v; return nil })
-				default:
-					set.Func(name, "", func(v string) error { c.opt[o[2]] = v; return nil })
-				}
+	text := everywhere
+	for _, k := range clientCommands() {
+		text += k.options
+	}
+	for _, o := range optionsIn(text) {
+		given := func(v string) error { c.opt[o[2]] = v; return nil }
+		for _, name := range o[1:3] {
+			switch {
+			case name == "" || set.Lookup(name) != nil:
+			case o[3] == "":
+				set.BoolFunc(name, "", given)
+			default:
+				set.Func(name, "", given)
 			}
 		}
 	}
 	for more := true; more; {
 		if err := set.Parse(args); err != nil {
-			return nil, false, fail(2, "fpaste help", "%v", err)
+			return nil, nil, fail(2, "fpaste help", "%v", err)
 		}
 		before, rest := args[:len(args)-set.NArg()], set.Args()
 		if more = len(rest) > 0 && (len(before) == 0 || before[len(before)-1] != "--"); !more {
 			words = append(words, rest...)
-		} else if k, ok := findCommand(rest[0]); ok && !named && len(words) == 0 {
-			c.command, named, args = k, true, rest[1:]
+		} else if k, ok := findCommand(rest[0]); ok && named == nil && len(words) == 0 {
+			c.command, named, args = k, rest[:1], rest[1:]
 		} else {
 			words, args = append(words, rest[0]), rest[1:]
 		}
 	}
 	mine := optionsIn(c.command.options + everywhere)
 	for name, value := range c.opt {
-		if !slices.ContainsFunc(mine, func(o []string) bool { return o[2] == name && (o[3] != "" || value == "true") }) {
-			return nil, false, fail(2, "fpaste help "+c.command.name, "%s takes no --%s like that", c.command.name, name)
+		takes := func(o []string) bool { return o[2] == name && (o[3] != "" || value == "true") }
+		if k := c.command.name; !slices.ContainsFunc(mine, takes) {
+			return nil, nil, fail(2, "fpaste help "+k, "%s takes no --%s like that", k, name)
 		}
 	}
 	return words, named, nil
@@ -274,6 +283,7 @@ func (c *cli) report(err error) int {
 	if f, ok := errors.AsType[*apiError](err); ok && c.unsent != "" && (f.status == 401 || f.status == 403) {
 		hint = "your certificate was not sent: " + c.unsent
 	}
+	c.status("")
 	if what != "" {
 		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(what))
 	}
@@ -299,10 +309,10 @@ func explain(err error) (code int, what, hint string) {
 		return own.code, "", ""
 	case ours:
 		return own.code, err.Error(), own.hint // with what was put before it
+	case theirs && refused.Code == "read_proof_required", errors.Is(err, errWrongKey): // the proof is made of the key
+		return 7, errWrongKey.Error(), "give the whole link, in quotes, as it was printed"
 	case theirs:
 		return explainRefusal(err.Error(), refused)
-	case errors.Is(err, errWrongKey):
-		return 7, err.Error(), "give the whole link, in quotes, as it was printed"
 	case errors.Is(err, errSealBroken):
 		return 7, err.Error(), "a paste that is not encrypted is fetched by its link without # and what follows"
 	case errors.Is(err, errSealKey):
@@ -318,13 +328,7 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	if f.RequestID != "" {
 		what += " (request " + f.RequestID + ")"
 	}
-	if !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") { // those words are not ours
-		hint = f.Hint
-	}
-	if f.retry > 0 {
-		hint = "try again in " + span(int64(f.retry))
-	}
-	if ours, ok := map[string]string{
+	ours := map[string]string{
 		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
 		"certificate_revoked":     "fpaste register NAME -f gets a new one",
 		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
@@ -334,8 +338,14 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
 		"not_found":               "it never was, has expired, was burned or deleted",
-	}[f.Code]; ok {
+	}[f.Code]
+	switch {
+	case ours != "":
 		hint = ours
+	case f.retry > 0:
+		hint = "try again in " + span(int64(f.retry))
+	case !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-"): // those words are not ours
+		hint = f.Hint
 	}
 	switch {
 	case f.status/100 == 3:
@@ -371,6 +381,7 @@ func (c *cli) each(ctx context.Context, args []string, step func(string) error) 
 
 // print writes to standard output; a terminal is shown what is in it without being commanded.
 func (c *cli) print(format string, args ...any) error {
+	c.status("")
 	text := fmt.Sprintf(format, args...)
 	if c.outTTY {
 		return visible(c.std.out, strings.NewReader(text), true)
@@ -379,67 +390,106 @@ func (c *cli) print(format string, args ...any) error {
 	return err
 }
 
-func (c *cli) printJSON(v any) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
+// answer prints what was asked for: v with -j, else rows.
+func (c *cli) answer(v any, rows [][]string) error {
+	if !c.has("json") {
+		return c.table(rows)
 	}
-	return c.print("%s\n", text)
+	text, err := json.Marshal(v)
+	return cmp.Or(err, c.print("%s\n", text))
+}
+
+// table prints rows in columns. A terminal's are not pushed apart by a long name; the last one is never cut.
+func (c *cli) table(rows [][]string) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, cells := range rows {
+		for i, cell := range cells {
+			if cell = oneLine(cell); c.outTTY && i < len(cells)-1 {
+				cell = fmt.Sprintf("%.20s", cell)
+			}
+			cells[i] = cell
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	w.Flush()
+	return c.print("%s", &b)
 }
 
 // note is for people: a line on stderr unless -q.
 func (c *cli) note(format string, args ...any) {
-	if !c.has("quiet") {
+	if c.status(""); !c.has("quiet") {
 		fmt.Fprintf(c.std.err, "fpaste: %s\n", sentence(fmt.Sprintf(format, args...)))
 	}
 }
 
 // ---- settings ----
 
+func (c *cli) getenv(name string) string {
+	value, _ := c.std.env(name)
+	return value
+}
+
 // folder returns ours below an XDG variable, else below home, "" if there is none.
 func (c *cli) folder(variable, below string) string {
-	if base, _ := c.std.env(variable); filepath.IsAbs(base) {
-		return filepath.Join(base, "fpaste")
-	}
-	if home, _ := c.std.env("HOME"); filepath.IsAbs(home) {
-		return filepath.Join(home, below, "fpaste")
+	for _, base := range []string{c.getenv(variable), filepath.Join(c.getenv("HOME"), below)} {
+		if filepath.IsAbs(base) {
+			return filepath.Join(base, "fpaste")
+		}
 	}
 	return ""
 }
 
-func (c *cli) configFolder() string { return c.folder("XDG_CONFIG_HOME", ".config") }
-
-func (c *cli) stateFolder() string { return c.folder("XDG_STATE_HOME", ".local/state") }
-
-// configure completes the options by the environment and then the config file, and settles server and certificate.
-func (c *cli) configure() error {
-	conf, path := map[string]string{}, filepath.Join(c.configFolder(), "config")
+// readConfig reads the config file. A path in it may begin with ~/, and is relative to the config's folder.
+func (c *cli) readConfig() (conf map[string]string, err error) {
+	conf = map[string]string{}
+	if c.config == "" {
+		return conf, nil
+	}
+	path := filepath.Join(c.config, "config")
 	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && c.configFolder() != "" {
-		return fmt.Errorf("reading the config: %w", err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the config: %w", err)
 	}
 	for n, line := range strings.Split(string(text), "\n") {
 		key, value, ok := strings.Cut(line, "=")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
-		switch {
+		switch i := slices.Index(configKeys, key); {
 		case key == "" && !ok || strings.HasPrefix(key, "#"):
-		case !ok || !slices.Contains(configKeys, key):
-			return fail(2, "known are "+strings.Join(configKeys, ", "), "unknown key %q in line %d of %s", key, n+1, path)
+			continue
+		case !ok || i < 0:
+			known := strings.Join(configKeys, ", ")
+			return nil, fail(2, "known are "+known, "unknown key %q in line %d of %s", key, n+1, path)
 		case (key == "encrypt" || key == "history") && value != "on" && value != "off":
-			return fail(2, "", "%s must be on or off in line %d of %s", key, n+1, path)
+			return nil, fail(2, "", "%s must be on or off in line %d of %s", key, n+1, path)
+		case i < 3 && value != "" && !filepath.IsAbs(value):
+			base := c.config
+			if below, ok := strings.CutPrefix(value, "~/"); ok {
+				base, value = c.getenv("HOME"), below
+			}
+			value = filepath.Join(base, value)
 		}
 		conf[key] = value
 	}
+	return conf, nil
+}
+
+// configure completes the options by the environment and then the config file, and settles server and certificate.
+func (c *cli) configure() error {
+	conf, err := c.readConfig()
+	if err != nil {
+		return err
+	}
 	rank := map[string]int{}
 	for i, name := range configKeys {
-		env, _ := c.std.env("FPASTE_" + strings.ToUpper(name))
-		if name == "server" && env == "" {
-			env, _ = c.std.env("FLASKPASTE_SERVER")
+		env := c.getenv("FPASTE_" + strings.ToUpper(name))
+		if name == "server" {
+			env = cmp.Or(env, c.getenv("FLASKPASTE_SERVER"))
 		}
 		switch {
 		case c.has(name):
 			rank[name] = 3
-		case env != "" && i < 4: // the others are none of the environment's
+		case env != "" && i < 4:
 			c.opt[name], rank[name] = env, 2
 		case conf[name] != "" && (name != "expiry" || c.command.name != "update"): // a default for what is new
 			c.opt[name], rank[name] = conf[name], 1
@@ -452,9 +502,8 @@ func (c *cli) configure() error {
 	}
 	if s := c.opt["server"]; s != "" {
 		c.server, err = parseServer(strings.Trim(s, blankish), c.has("insecure-http"))
-		return err
 	}
-	return nil
+	return err
 }
 
 // pair loads the certificate for the configured server; who has it in another form is told how to make PEM of it. One
@@ -467,37 +516,37 @@ func (c *cli) pair() (*tls.Certificate, error) {
 		return nil, nil
 	}
 	pair, err := tls.LoadX509KeyPair(c.opt["cert"], c.opt["key"])
-	if err != nil {
-		hint := ""
-		for _, path := range []string{c.opt["cert"], c.opt["key"]} {
-			text, _ := os.ReadFile(path)
-			if block, _ := pem.Decode(text); bytes.Contains(text, []byte("ENCRYPTED")) {
-				hint = "the key is encrypted: openssl pkey -in " + path + " -out plain.key makes a plain one for --key"
-			} else if block == nil && len(text) > 0 {
-				hint = "it is not PEM; of a .p12: openssl pkcs12 -in " + path + " -nodes -out client.pem, then --cert client.pem"
-			}
+	if err == nil {
+		end, stamp := pair.Leaf.NotAfter, c.stateFile("reminded")
+		info, err := os.Stat(stamp)
+		if time.Until(end) < renewFrom && (err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
+			c.note("your certificate ends %s: fpaste renew", when(end.Unix()))
+			os.MkdirAll(c.state, 0o700)
+			os.WriteFile(stamp, nil, 0o600)
 		}
-		if !c.certDefault {
-			return nil, fail(1, hint, "loading the certificate: %v", err)
+		return &pair, nil
+	}
+	hint := ""
+	for _, path := range []string{c.opt["cert"], c.opt["key"]} {
+		text, _ := os.ReadFile(path)
+		if bytes.Contains(text, []byte("ENCRYPTED")) {
+			hint = "the key is encrypted: openssl pkey -in " + path + " -out plain.key makes a plain one for --key"
+		} else if len(text) > 0 && !bytes.Contains(text, []byte("-----BEGIN ")) {
+			hint = "it is not PEM; of a .p12: openssl pkcs12 -in " + path + " -nodes -out me.pem, then --cert me.pem"
 		}
-		c.unsent = err.Error()
-		c.note("going on without your certificate: %v %s", err, hint)
-		return nil, nil
 	}
-	end, stamp := pair.Leaf.NotAfter, filepath.Join(c.stateFolder(), "reminded")
-	info, err := os.Stat(stamp)
-	if time.Until(end) < renewFrom && (err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
-		c.note("your certificate ends %s: fpaste renew", when(end.Unix()))
-		os.MkdirAll(c.stateFolder(), 0o700)
-		os.WriteFile(stamp, nil, 0o600)
+	if !c.certDefault {
+		return nil, fail(1, hint, "loading the certificate: %v", err)
 	}
-	return &pair, nil
+	c.unsent = err.Error()
+	c.note("going on without your certificate: %v %s", err, hint)
+	return nil, nil
 }
 
-// client returns a client for base: with the certificate if base has the configured origin, else without anything of
-// ours.
+// client returns a client for base, with the certificate if base has the configured origin, else without.
 func (c *cli) client(base *url.URL) (*apiClient, error) {
-	if api := c.clients[base.String()]; api != nil {
+	place := base.Scheme + "://" + base.Host + base.Path
+	if api := c.clients[place]; api != nil {
 		return api, nil
 	}
 	trusted := c.server != nil && base.Scheme == c.server.Scheme && base.Host == c.server.Host
@@ -509,9 +558,9 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 			return nil, err
 		}
 		if ca := c.opt["cacert"]; ca != "" {
-			text, err := os.ReadFile(ca)
-			if roots = x509.NewCertPool(); err != nil || !roots.AppendCertsFromPEM(text) {
-				return nil, fmt.Errorf("loading the CA certificates: %w", cmp.Or(err, fmt.Errorf("no PEM certificate in %q", ca)))
+			text, _ := os.ReadFile(ca) // what can't be read has none
+			if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(text) {
+				return nil, fail(1, "--cacert takes a PEM file", "no CA certificate can be read from %q", ca)
 			}
 		}
 		base.User = c.server.User
@@ -521,19 +570,17 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 	if c.has("verbose") {
 		api.trace = c.note
 	}
-	c.clients[api.base.String()] = api
+	c.clients[place] = api
 	return api, nil
 }
 
 // own returns the client of the configured server.
 func (c *cli) own() (*apiClient, error) {
 	if c.server == nil {
-		return nil, fail(2, "fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER, or a line "+
-			"\"server = https://...\" in "+cmp.Or(c.configFolder(), "~/.config/fpaste")+"/config", "no server is configured")
+		return nil, fail(2, "fpaste --server https://paste.example.org ..., the environment's FPASTE_SERVER, or a "+
+			`line "server = https://..." in `+cmp.Or(c.config, "~/.config/fpaste")+"/config", "no server is configured")
 	}
-	base := *c.server
-	base.User = nil
-	return c.client(&base)
+	return c.client(c.server)
 }
 
 // ---- links ----
@@ -556,14 +603,14 @@ func (r pasteRef) link() string {
 	return r.place + "#" + r.key.fragment()
 }
 
-// resolve settles a link or id, everything that can be wrong with it included, before any request. For short, its kind
-// of links is meant.
+// resolve settles a link or id, and what can be wrong with it, before any request. For short, its kind is meant.
 func (c *cli) resolve(arg string) (r pasteRef, err error) {
 	place, fragment, keyed := strings.Cut(mailedKey.ReplaceAllString(strings.Trim(arg, blankish), "#$1"), "#")
-	form, path, server := pastePath, "/"+place, c.server
+	form, path := pastePath, "/"+place
 	if c.command.name == "short" {
 		form, path = shortPath, "/s/"+place
 	}
+	var server *url.URL // a link's
 	if strings.Contains(place, "://") {
 		if server, err = parseServer(place, c.has("insecure-http")); err != nil {
 			return r, err
@@ -571,10 +618,10 @@ func (c *cli) resolve(arg string) (r pasteRef, err error) {
 		path = server.Path
 	}
 	m := form.FindStringSubmatch(path)
-	if m == nil || server == c.server && m[1] != "" {
+	if m == nil || server == nil && m[1] != "" {
 		return r, fail(2, "a link as it was printed, or the id alone", "%q is neither a link nor an id", place)
 	}
-	if server == c.server {
+	if server == nil {
 		r.api, err = c.own()
 	} else {
 		server.Path = m[1]
@@ -591,9 +638,8 @@ func (c *cli) resolve(arg string) (r pasteRef, err error) {
 		_, fragment, keyed = strings.Cut(r.past.Link, "#")
 	}
 	if keyed {
-		var key sealKey
-		key, err = parseSealKey(fragment)
-		r.key = &key
+		r.key = new(sealKey)
+		*r.key, err = parseSealKey(fragment)
 	}
 	return r, err
 }
@@ -614,7 +660,8 @@ func (c *cli) sealing() bool { return !c.has("no-encrypt") && c.opt["encrypt"] !
 // header collects the options that the server has to know. Changing a paste, an empty one removes what was set.
 func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]string, err error) {
 	h = map[string]string{}
-	for name, option := range map[string]string{"X-Expiry": "expiry", "X-Display-Name": "name", "Content-Type": "type"} {
+	names := map[string]string{"X-Expiry": "expiry", "X-Display-Name": "name", "Content-Type": "type"}
+	for name, option := range names {
 		if c.has(option) && (!sealed || option == "expiry") { // else it travels sealed, and the history knows it
 			h[name] = c.opt[option]
 		}
@@ -631,19 +678,19 @@ func (c *cli) header(ctx context.Context, sealed, changing bool) (h map[string]s
 	return h, err
 }
 
-// password comes from FPASTE_PASSWORD or the terminal, never from an argument, which every user of the machine could
-// read.
+// password comes from FPASTE_PASSWORD or the terminal: an argument could be read by every user of the machine.
 func (c *cli) password(ctx context.Context, twice, removable bool) (string, error) {
 	pw, given := c.std.env("FPASTE_PASSWORD")
-	for i := 0; !given && i < 2; i++ {
-		typed, err := askTerminal(ctx, []string{"Password: ", "Once more: "}[i], true)
-		if err != nil {
-			return "", fail(4, "put it into the environment's FPASTE_PASSWORD", "asking for the password: %v", err)
-		} else if i == 1 && typed != pw {
-			return "", fail(4, "", "the two passwords differ")
+	if !given {
+		var err, failed error
+		again := ""
+		if pw, err = askTerminal(ctx, "Password: ", true); err == nil && twice {
+			again, failed = askTerminal(ctx, "Once more: ", true)
 		}
-		if pw = typed; !twice {
-			break
+		if err = cmp.Or(err, failed); err != nil {
+			return "", fail(4, "put it into the environment's FPASTE_PASSWORD", "asking for the password: %v", err)
+		} else if twice && again != pw {
+			return "", fail(4, "", "the two passwords differ")
 		}
 	}
 	if pw == "" && !(given && removable) || len(pw) > 1024 || strings.TrimSpace(pw) != pw || oneLine(pw) != pw {
@@ -652,63 +699,50 @@ func (c *cli) password(ctx context.Context, twice, removable bool) (string, erro
 	return pw, nil
 }
 
-// source reads FILE or "-" for sending, as often as it takes: what is kept is ciphertext.
-func (c *cli) source(ctx context.Context, arg string, key *sealKey, title sealTitle) (bodySource, error) {
-	in := c.std.in
+// source reads FILE or "-" for sending, as often as it takes, and names it.
+func (c *cli) source(ctx context.Context, arg string, key *sealKey) (body bodySource, name string, err error) {
+	in, title := c.std.in, sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			return nil, fail(2, "fpaste help lists the commands", "%v", err)
+			return nil, "", fail(2, "fpaste help lists the commands", "%v", err)
 		}
 		defer f.Close()
-		in = f
+		in, title.Name = f, cmp.Or(title.Name, strings.ToValidUTF8(filepath.Base(arg), "_"))
 	}
 	if isTerminal(in) {
 		c.note("reading from the terminal; Ctrl-D on an empty line ends it")
 	}
 	head := bufio.NewReader(interruptible(ctx, in))
 	if _, err := head.Peek(1); err == io.EOF {
-		return nil, errors.New("there is nothing to send: it is empty")
+		return nil, "", errors.New("there is nothing to send: it is empty")
 	} else if errors.Is(err, syscall.EISDIR) {
-		return nil, fail(2, "tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files, such as tar's", arg)
+		return nil, "", fail(2, "tar c FOLDER | fpaste -n FOLDER.tar", "%s is a folder: fpaste takes files", arg)
 	}
-	var r io.Reader = head
+	var content io.Reader = head
 	if key != nil {
-		sealed, err := sealFrom(r, *key, title)
-		if err != nil {
-			return nil, err
+		if content, err = sealFrom(head, *key, title); err != nil {
+			return nil, "", err
 		}
-		r = sealed
 	}
-	again, size, err := keep(r)
-	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, err
+	again, size, err := keep(content)
+	return func() (io.Reader, int64) { return c.meter("uploading", again(), size), size }, title.Name, err
 }
 
-// send makes the call that creates or changes a paste, with the content of arg unless that is "". name is what only we
-// know.
+// send makes a call about r, with the content of arg unless that is "". name is what only we know.
 func (c *cli) send(ctx context.Context, r pasteRef, q apiCall, arg string) (a item, name string, err error) {
 	if q.sealed = r.key; arg != "" {
-		title := sealTitle{Name: c.opt["name"], Type: c.opt["type"]}
-		if title.Name == "" && arg != "-" {
-			title.Name = strings.ToValidUTF8(filepath.Base(arg), "_")
-		}
-		if q.body, err = c.source(ctx, arg, r.key, title); err != nil {
+		if q.body, name, err = c.source(ctx, arg, r.key); err != nil {
 			return a, "", err
 		}
-		name = title.Name
 	}
-	defer c.status("")
-	a, _, err = r.api.item(ctx, q, r.id)
-	return a, name, err
+	a, err = r.api.item(ctx, q, r.id)
+	return a, name, c.gone(r, err)
 }
 
 func (c *cli) create(ctx context.Context, args []string) error {
 	if c.has("raw") && c.sealing() {
 		return fail(2, "fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
-	}
-	api, err := c.own()
-	if err != nil {
-		return err
 	}
 	header, err := c.header(ctx, c.sealing(), false)
 	if err != nil {
@@ -718,7 +752,7 @@ func (c *cli) create(ctx context.Context, args []string) error {
 		args = []string{"-"}
 	}
 	return c.each(ctx, args, func(arg string) error {
-		r := pasteRef{api: api}
+		r := pasteRef{api: c.home}
 		if c.sealing() {
 			r.key = new(newSealKey())
 		}
@@ -729,26 +763,26 @@ func (c *cli) create(ctx context.Context, args []string) error {
 		if len(args) > 1 {
 			a.all["file"] = arg
 		}
-		r.place = api.base.String() + "/" + a.ID
-		c.remember(historyEntry{r.link(), name, a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-		return c.made(r.link(), name, a, a.CreatedAt)
+		r.place = c.home.base.String() + "/" + a.ID
+		return c.made(r, name, a, a.CreatedAt)
 	})
 }
 
-// made prints the link of what was created or changed, or the whole answer. A line says so when the server gives less
-// life than was asked for, from since on.
-func (c *cli) made(link, name string, a item, since int64) error {
+// made remembers and prints what was created or changed, and says so when its life, from since on, was shortened.
+func (c *cli) made(r pasteRef, name string, a item, since int64) error {
+	if token := cmp.Or(a.DeleteToken, r.token); a.DeleteToken != "" || r.past.Link != "" {
+		c.remember(historyEntry{r.link(), name, token, a.CreatedAt, a.ExpiresAt})
+	}
 	asked, err := parseExpiry(c.opt["expiry"], since)
 	if err == nil && a.ExpiresAt < asked-60 { // our clock is not the server's
-		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; a certificate "+
-			"may raise it)", when(a.ExpiresAt), c.opt["expiry"])
+		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; "+
+			"a certificate may raise it)", when(a.ExpiresAt), c.opt["expiry"])
 	}
-	if a.all["link"], a.all["name"] = link, name; c.has("json") {
-		return c.printJSON(a.all)
-	} else if c.has("raw") {
+	link := r.link()
+	if a.all["link"], a.all["name"] = link, name; c.has("raw") {
 		link += "/raw"
 	}
-	return c.print("%s\n", link)
+	return c.answer(a.all, [][]string{{link}})
 }
 
 func (c *cli) update(ctx context.Context, args []string) error {
@@ -775,14 +809,10 @@ func (c *cli) update(ctx context.Context, args []string) error {
 		return err
 	}
 	a, name, err := c.send(ctx, r, apiCall{method: "PUT", path: r.path, header: header, token: r.token}, content)
-	if c.gone(r, err) != nil {
+	if err != nil {
 		return err
 	}
-	name = cmp.Or(name, r.past.Name)
-	if r.past.Link != "" {
-		c.remember(historyEntry{r.link(), name, r.token, a.CreatedAt, a.ExpiresAt})
-	}
-	return c.made(r.link(), name, a, time.Now().Unix())
+	return c.made(r, cmp.Or(name, r.past.Name), a, time.Now().Unix())
 }
 
 // ---- meta, get ----
@@ -805,36 +835,35 @@ func what(a item) string {
 }
 
 // look resolves a link and asks what may be said of it without following it, which never burns.
-func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a item, raw []byte, err error) {
+func (c *cli) look(ctx context.Context, arg string) (r pasteRef, a item, err error) {
 	if r, err = c.resolve(arg); err == nil {
 		call := apiCall{method: "GET", path: r.path}
 		if c.command.name == "short" {
 			call.path += "/info"
 		}
-		a, raw, err = r.api.item(ctx, call, r.id)
+		a, _, err = c.send(ctx, r, call, "")
 	}
-	return r, a, raw, c.gone(r, err)
+	return r, a, err
 }
 
 func (c *cli) meta(ctx context.Context, args []string) error {
 	return c.each(ctx, args, func(arg string) error {
-		r, a, raw, err := c.look(ctx, arg)
+		r, a, err := c.look(ctx, arg)
 		if err != nil {
 			return err
-		} else if c.has("json") {
-			return c.print("%s\n", bytes.TrimSpace(raw))
 		}
-		return c.table([][]string{{cmp.Or(r.past.Name, a.DisplayName, r.place)}, {what(a)}, {"ends " + when(a.ExpiresAt)}})
+		name := cmp.Or(r.past.Name, a.DisplayName, r.place)
+		return c.answer(a.all, [][]string{{name}, {what(a)}, {"ends " + when(a.ExpiresAt)}})
 	})
 }
 
 func (c *cli) get(ctx context.Context, args []string) error {
-	r, a, _, err := c.look(ctx, args[0])
+	r, a, err := c.look(ctx, args[0])
 	if err != nil {
 		return err
 	}
-	dir, name := filepath.Split(c.opt["output"])
-	toFile := c.has("remote-name") || c.has("output") && c.opt["output"] != "-"
+	output := c.opt["output"]
+	toFile := c.has("remote-name") || c.has("output") && output != "-"
 	textual := strings.HasPrefix(a.MIMEType, "text/") || strings.HasPrefix(a.MIMEType, "application/json")
 	switch {
 	case a.ReadProof && r.key == nil:
@@ -846,61 +875,68 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	case !toFile && c.outTTY && r.key == nil && !textual && !c.has("force"):
 		return errBinary
 	}
-	password := ""
+	header := map[string]string{"Accept": "*/*"}
+	if r.key != nil {
+		header["X-Read-Proof"] = r.key.readProof()
+	}
 	if a.Password || c.has("password") {
 		if !r.api.trusted {
 			return errElsewhere
-		}
-		if password, err = c.password(ctx, false, false); err != nil {
+		} else if header["X-Paste-Password"], err = c.password(ctx, false, false); err != nil {
 			return err
 		}
 	}
-	defer c.status("")
-	var body io.Closer = http.NoBody
-	defer func() { body.Close() }()
-	var stored func() io.Reader // nil until the paste was read, which is only once
-	open := func() (content io.Reader, sender string, err error) {
-		if stored == nil {
-			resp, err := r.api.raw(ctx, r.id, r.key, password)
-			if c.gone(r, err) != nil {
-				return nil, "", err
-			}
-			body = resp.Body
-			stored = func() io.Reader { return c.meter("downloading", resp.Body, resp.ContentLength) }
-			if a.Burn { // it is nowhere else any more: all of it is here before anything is done with it
-				stored, _, _ = keep(stored())
-			}
+	var file *newFile
+	if toFile {
+		if file, err = beginFile(output, c.has("force")); err != nil {
+			return err
 		}
+		defer file.drop()
+	}
+	resp, err := r.api.do(ctx, apiCall{method: "GET", path: r.path + "/raw", header: header})
+	if c.gone(r, err) != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	stored := func() io.Reader { return c.meter("downloading", resp.Body, resp.ContentLength) }
+	if a.Burn { // it is nowhere else any more: all of it is here before anything is done with it
+		stored, _, _ = keep(stored())
+	}
+	open := func() (content io.Reader, sender string, err error) {
 		if r.key == nil {
 			return stored(), a.DisplayName, nil
 		}
 		content, title, err := openFrom(stored(), *r.key)
 		return content, title.Name, err
 	}
-	save := func(dir, name string, force bool) error {
-		path, err := writeFile(dir, name, force, func(f *os.File) (string, error) {
-			content, sender, err := open()
-			if err == nil {
-				_, err = io.Copy(f, content)
-			}
-			return safeName(sender, r.id), err
-		})
-		if err == nil && path != c.opt["output"] {
-			fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(path))
+	save := func(file *newFile) error {
+		content, sender, err := open()
+		if err == nil {
+			_, err = io.Copy(file, content)
+		}
+		if err == nil {
+			err = file.commit(safeName(sender, r.id))
+		}
+		if c.status(""); err == nil && file.path != output {
+			fmt.Fprintf(c.std.err, "fpaste: saved as %s\n", oneLine(file.path))
 		}
 		return err
 	}
 	if toFile {
-		err = save(dir, name, c.has("force"))
+		err = save(file)
 	} else if content, _, failed := open(); failed != nil {
 		err = failed
 	} else {
 		err = c.show(content)
 	}
-	if err != nil && a.Burn && stored != nil && ctx.Err() == nil && (toFile || err == errBinary) {
+	if err != nil && a.Burn && ctx.Err() == nil && (toFile || err == errBinary) {
 		fresh := r.id + "-" + rand.Text()[:8]
-		for _, place := range [][2]string{{"", ""}, {"", fresh}, {os.TempDir(), fresh}} {
-			if err = save(place[0], place[1], false); err == nil {
+		for _, path := range []string{"", fresh, filepath.Join(os.TempDir(), fresh)} {
+			if file, err = beginFile(path, false); err != nil {
+				continue
+			}
+			defer file.drop()
+			if err = save(file); err == nil {
 				break
 			}
 		}
@@ -940,11 +976,9 @@ func (c *cli) remove(ctx context.Context, args []string) error {
 		r, err := c.resolve(arg)
 		if err != nil {
 			return err
-		} else if !r.api.trusted {
-			return errElsewhere
 		}
-		_, _, err = r.api.item(ctx, apiCall{method: "DELETE", path: r.path, token: r.token}, r.id)
-		if c.gone(r, err) == nil {
+		_, _, err = c.send(ctx, r, apiCall{method: "DELETE", path: r.path, token: r.token}, "")
+		if err == nil {
 			c.note("deleted %s", r.id)
 			c.forget(r.place)
 		}
@@ -952,13 +986,8 @@ func (c *cli) remove(ctx context.Context, args []string) error {
 	})
 }
 
-// list is search without a text, and for short its list. The server does not know the names of encrypted pastes, so
-// the text is looked for here.
+// list is search without a text, and for short its list. The text is looked for here: names may be encrypted there.
 func (c *cli) list(ctx context.Context, args []string) error {
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
 	query, text := url.Values{}, strings.ToLower(strings.Join(args, ""))
 	for _, name := range []string{"type", "after", "before", "owner"} {
 		if value, given := c.opt[name]; given {
@@ -972,44 +1001,24 @@ func (c *cli) list(ctx context.Context, args []string) error {
 	if c.command.name == "short" {
 		path, below = "/s", "/s/"
 	}
-	all, failed := api.pages(ctx, path, query)
-	rows, found, ids := [][]string{{"ID", "CREATED", "ENDS", "NAME", "WHAT"}}, []any{}, ""
+	all, failed := c.home.pages(ctx, path, query)
+	rows, found := [][]string{}, []any{}
 	for _, a := range all {
-		name := c.known(api.base.String() + below + a.ID).Name
+		name := c.known(c.home.base.String() + below + a.ID).Name
 		if !strings.Contains(strings.ToLower(a.ID+"\n"+a.DisplayName+"\n"+name), text) {
 			continue
 		}
 		a.all["name"] = name
-		found, ids = append(found, a.all), ids+oneLine(a.ID)+"\n"
-		rows = append(rows, []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), cmp.Or(name, a.DisplayName, "-"),
-			what(a)})
-	}
-	switch {
-	case c.has("json"):
-		err = c.printJSON(found)
-	case c.has("ids"):
-		err = c.print("%s", ids)
-	case len(found) > 0:
-		err = c.table(rows)
-	}
-	return cmp.Or(err, failed)
-}
-
-// table prints rows in columns. A terminal's are not pushed apart by a long name; the last one is never cut.
-func (c *cli) table(rows [][]string) error {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, cells := range rows {
-		for i, cell := range cells {
-			if cell = oneLine(cell); c.outTTY && i < len(cells)-1 {
-				cell = fmt.Sprintf("%.20s", cell)
-			}
-			cells[i] = cell
+		found = append(found, a.all)
+		row := []string{a.ID, date(a.CreatedAt)[:10], date(a.ExpiresAt), cmp.Or(name, a.DisplayName, "-"), what(a)}
+		if c.has("ids") {
+			row = row[:1]
+		} else if len(rows) == 0 {
+			rows = append(rows, []string{"ID", "CREATED", "ENDS", "NAME", "WHAT"})
 		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+		rows = append(rows, row)
 	}
-	w.Flush()
-	return c.print("%s", &b)
+	return cmp.Or(c.answer(found, rows), failed)
 }
 
 // ---- history ----
@@ -1029,21 +1038,21 @@ func (e historyEntry) place() string {
 	return place
 }
 
-// historyPath returns "" where there is no home.
-func (c *cli) historyPath() string {
-	if c.stateFolder() == "" {
+// stateFile returns "" where there is no home: nothing can be read or written there.
+func (c *cli) stateFile(name string) string {
+	if c.state == "" {
 		return ""
 	}
-	return filepath.Join(c.stateFolder(), "history")
+	return filepath.Join(c.state, name)
 }
 
 // remember appends to the history. Failing is no failure of the creation, which has happened.
 func (c *cli) remember(e historyEntry) {
-	if c.opt["history"] == "off" || c.historyPath() == "" {
+	if c.opt["history"] == "off" || c.state == "" {
 		return
 	}
-	os.MkdirAll(c.stateFolder(), 0o700)
-	f, err := os.OpenFile(c.historyPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	os.MkdirAll(c.state, 0o700)
+	f, err := os.OpenFile(c.stateFile("history"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err == nil {
 		line, _ := json.Marshal(e) // strings and numbers cannot fail
 		// One write: lines of two programs don't mix, nor does it hang on one that a full disk has cut.
@@ -1051,37 +1060,33 @@ func (c *cli) remember(e historyEntry) {
 		err = errors.Join(err, f.Chmod(0o600), f.Close())
 	}
 	if err != nil {
-		c.note("not in the history, so keep the link; deleting takes the certificate or the token that -j prints: %v", err)
+		c.note("not in the history, so keep the link; deleting takes the certificate or the token of -j: %v", err)
 	}
 }
 
 // known returns what the history has of a link without key.
 func (c *cli) known(place string) historyEntry {
 	if c.pastAt == nil {
-		c.pastAt = map[string]int{}
-		text, _ := os.ReadFile(c.historyPath()) // none yet, or none at all
+		c.pastAt = map[string]*historyEntry{}
+		text, _ := os.ReadFile(c.stateFile("history")) // none yet, or none at all
 		for line := range bytes.Lines(text) {
 			var e historyEntry
 			if json.Unmarshal(line, &e) != nil {
 				continue
+			} else if old := c.pastAt[e.place()]; old != nil {
+				*old = e
+			} else {
+				c.pastAt[e.place()] = &e
+				c.past = append(c.past, &e)
 			}
-			if _, again := c.pastAt[e.place()]; !again {
-				c.pastAt[e.place()] = len(c.past)
-				c.past = append(c.past, e)
-			}
-			c.past[c.pastAt[e.place()]] = e
 		}
 	}
-	if at, ok := c.pastAt[place]; ok {
-		return c.past[at]
-	}
-	return historyEntry{}
+	return *cmp.Or(c.pastAt[place], &historyEntry{})
 }
 
-// forget overwrites what the history has of a link with blanks: key and token are gone from the file, no other line
-// moves. Where it can't be written nothing is lost: what it names is gone all the same.
+// forget overwrites what the history has of a link with blanks: key and token are gone, no other line moves.
 func (c *cli) forget(place string) {
-	f, err := os.OpenFile(c.historyPath(), os.O_RDWR, 0)
+	f, err := os.OpenFile(c.stateFile("history"), os.O_RDWR, 0)
 	if err != nil {
 		return
 	}
@@ -1105,7 +1110,7 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 				return cmp.Or(err, fail(1, "", "nothing was forgotten"))
 			}
 		}
-		if err := os.Remove(c.historyPath()); !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(c.stateFile("history")); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -1128,8 +1133,9 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 
 // ---- short URLs ----
 
-func (c *cli) short(ctx context.Context, args []string) error {
+func (c *cli) short(ctx context.Context, args []string) (err error) {
 	verb, rest := args[0], args[1:]
+	target := strings.Trim(verb, blankish)
 	switch {
 	case (verb == "info" || verb == "delete") != (len(rest) > 0):
 		return fail(2, "fpaste help short", "short takes a URL, list, info ID... or delete ID...")
@@ -1137,136 +1143,129 @@ func (c *cli) short(ctx context.Context, args []string) error {
 		return c.meta(ctx, rest)
 	case verb == "delete":
 		return c.remove(ctx, rest)
-	case verb == "list":
-		return c.list(ctx, nil)
-	}
-	target := strings.Trim(verb, blankish)
-	if keyBehind.MatchString(target) {
+	case keyBehind.MatchString(target):
 		return fail(2, "shorten the part before #, then add # and the key to the short link yourself",
 			"the link has a key, which the server must not see: %q was not sent", target)
 	}
-	api, err := c.own()
-	if err != nil {
+	if c.home, err = c.own(); err != nil {
 		return err
+	} else if verb == "list" {
+		return c.list(ctx, nil)
 	}
 	header, err := c.header(ctx, false, false)
 	if err != nil {
 		return err
 	}
-	a, _, err := api.item(ctx, apiCall{method: "POST", path: "/s", header: header, body: textBody(target)}, "")
+	a, err := c.home.item(ctx, apiCall{method: "POST", path: "/s", header: header, body: textBody(target)}, "")
 	if err != nil {
 		return err
 	}
-	link := api.base.String() + "/s/" + a.ID
-	c.remember(historyEntry{link, sentence(target), a.DeleteToken, a.CreatedAt, a.ExpiresAt})
-	return c.made(link, "", a, a.CreatedAt)
+	r := pasteRef{place: c.home.base.String() + "/s/" + a.ID}
+	return c.made(r, sentence(target), a, a.CreatedAt)
 }
 
 // ---- certificates ----
 
-// newIdentity makes a key, has it certified, and puts both files in place: nothing is touched before the certificate
-// is there and known to be for this key, and the config names them at last.
-func (c *cli) newIdentity(name string, certify func(*ecdsa.PrivateKey) ([]byte, error)) error {
-	dir := c.configFolder()
-	if dir == "" {
+// newIdentity makes a key, has it certified by the server or by itself, and puts both files in place: nothing is
+// touched before the certificate is there and known to be for this key, and the config names them at last.
+func (c *cli) newIdentity(ctx context.Context, args []string) error {
+	name := args[0]
+	if c.config == "" {
 		return fail(1, "set XDG_CONFIG_HOME or HOME", "there is no folder for the key")
 	} else if oneLine(name) != name || name == "" || len(name) > 64 {
 		return fail(2, "fpaste help "+c.command.name, "a name has 1 to 64 letters, digits, blanks and . _ - @")
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+	} else if err := os.MkdirAll(c.config, 0o700); err != nil {
 		return err
 	}
-	var pair tls.Certificate
-	keyPath := ""
-	certPath, err := writeFile(dir, "client.crt", c.has("force"), func(certFile *os.File) (_ string, err error) {
-		keyPath, err = writeFile(dir, "client.key", c.has("force"), func(keyFile *os.File) (string, error) {
-			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-			if err != nil {
-				return "", err
-			}
-			text, err := certify(key)
-			if err != nil {
-				return "", err
-			}
-			der, _ := x509.MarshalPKCS8PrivateKey(key) // no other curve, no error
-			keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-			if pair, err = tls.X509KeyPair(text, keyText); err != nil {
-				return "", fmt.Errorf("checking the new certificate: %w", err)
-			}
-			_, err = keyFile.Write(keyText)
-			_, errCert := certFile.Write(text)
-			return "", errors.Join(err, errCert, certFile.Sync())
-		})
-		return "", err
-	})
+	keyFile, err := beginFile(filepath.Join(c.config, "client.key"), c.has("force"))
 	if err != nil {
 		return err
 	}
-	c.note("wrote %s and %s: good until %s", keyPath, certPath, date(pair.Leaf.NotAfter.Unix()))
-	wanted := map[string]string{"cert": certPath, "key": keyPath}
+	defer keyFile.drop()
+	certFile, err := beginFile(filepath.Join(c.config, "client.crt"), c.has("force"))
+	if err != nil {
+		return err
+	}
+	defer certFile.drop()
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // crypto/rand ends the program instead
+	der, _ := x509.MarshalPKCS8PrivateKey(key)                // no other curve, no error
+	keyText := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	var text []byte
+	if c.command.name == "register" {
+		text, err = c.signed(ctx, "/csr", name, key)
+	} else {
+		text, err = pseudonym(name, key)
+	}
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(text, keyText)
+	if err != nil {
+		return fmt.Errorf("checking the new certificate: %w", err)
+	}
+	_, err = keyFile.Write(keyText)
+	_, errCert := certFile.Write(text)
+	if err = cmp.Or(err, errCert, certFile.Sync()); err == nil {
+		err = keyFile.commit("")
+	}
+	if err == nil {
+		err = certFile.commit("")
+	}
+	if err != nil {
+		return err
+	}
+	c.note("wrote %s and %s: good until %s", keyFile.path, certFile.path, date(pair.Leaf.NotAfter.Unix()))
+	if err := c.settle(map[string]string{"cert": certFile.path, "key": keyFile.path}); err != nil {
+		return fail(1, "use --cert "+certFile.path+" --key "+keyFile.path, "the config was not changed: %v", err)
+	}
+	return nil
+}
+
+// settle has the config name these, and server and authority if they are given.
+func (c *cli) settle(wanted map[string]string) error {
 	if c.server != nil {
 		wanted["server"] = c.server.String()
 	}
 	if ca := c.opt["cacert"]; ca != "" {
 		wanted["cacert"], _ = filepath.Abs(ca)
 	}
-	err = rewriteFile(filepath.Join(dir, "config"), func(old []byte) ([]byte, error) {
-		var b bytes.Buffer
-		for line := range bytes.Lines(old) {
-			key, _, _ := strings.Cut(string(line), "=")
-			if _, replaced := wanted[strings.TrimSpace(key)]; !replaced {
-				b.WriteString(strings.TrimRight(string(line), "\n") + "\n")
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(wanted)) {
-			fmt.Fprintf(&b, "%s = %s\n", key, wanted[key])
-		}
-		return b.Bytes(), nil
-	})
-	if err != nil {
-		return fail(1, "use --cert "+certPath+" --key "+keyPath, "the config was not changed: %v", err)
+	path := filepath.Join(c.config, "config")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return nil
+	names := slices.Sorted(maps.Keys(wanted))
+	line := regexp.MustCompile(`(?m)^[ \t]*(` + strings.Join(names, "|") + `)[ \t]*=.*\n?`)
+	text := append(bytes.TrimRight(line.ReplaceAll(old, nil), "\n"), '\n')
+	for _, name := range names {
+		text = fmt.Appendf(text, "%s = %s\n", name, wanted[name])
+	}
+	return replaceFile(path, text)
 }
 
 // signed has the server answer a request for a certificate of name and key.
 func (c *cli) signed(ctx context.Context, path, name string, key crypto.PrivateKey) ([]byte, error) {
-	api, err := c.own()
-	if err != nil {
-		return nil, err
-	}
 	wish := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}
 	der, err := x509.CreateCertificateRequest(rand.Reader, wish, key)
 	if err != nil {
 		return nil, err
 	}
 	csr := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
-	return api.text(ctx, apiCall{method: "POST", path: path, body: textBody(csr), certified: true}, certBegin)
+	return c.home.text(ctx, apiCall{method: "POST", path: path, body: textBody(csr), certified: true}, certBegin)
 }
 
-func (c *cli) register(ctx context.Context, args []string) error {
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
-		return c.signed(ctx, "/csr", args[0], key)
-	})
-}
-
-func (c *cli) cert(_ context.Context, args []string) error {
-	return c.newIdentity(args[0], func(key *ecdsa.PrivateKey) ([]byte, error) {
-		template := &x509.Certificate{Subject: pkix.Name{CommonName: args[0]}, // the serial is drawn
-			NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife), BasicConstraintsValid: true,
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
-	})
+func pseudonym(name string, key *ecdsa.PrivateKey) ([]byte, error) {
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, // the serial is drawn
+		NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(certLife), BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 }
 
 // renew keeps the key, so that one rename changes everything: a new key would need two, and between them nothing
 // would fit. Of the file only its first certificate is replaced, in that one's line ends.
 func (c *cli) renew(ctx context.Context, _ []string) error {
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
-	path, keyPath, pair := c.opt["cert"], c.opt["key"], api.pair
+	path, keyPath, pair := c.opt["cert"], c.opt["key"], c.home.pair
 	if pair == nil {
 		return fail(2, "fpaste register NAME makes one", "there is no certificate to renew: %s",
 			cmp.Or(c.unsent, "none is configured"))
@@ -1275,59 +1274,55 @@ func (c *cli) renew(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	err = rewriteFile(path, func(old []byte) ([]byte, error) {
-		at, fresh := certBlock.FindIndex(old), certBlock.Find(answer)
-		if at == nil || fresh == nil {
-			return nil, strange(200)
-		}
-		if fresh = bytes.ReplaceAll(fresh, []byte("\r"), nil); bytes.Contains(old[at[0]:at[1]], []byte("\r\n")) {
-			fresh = bytes.ReplaceAll(fresh, []byte("\n"), []byte("\r\n"))
-		}
-		text := slices.Concat(old[:at[0]], fresh, old[at[1]:])
-		key, _ := os.ReadFile(keyPath) // which could be read just now
-		if keyPath == path {
-			key = text
-		}
-		renewed, err := tls.X509KeyPair(text, key)
-		if err != nil {
-			return nil, fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
-		}
-		pair = &renewed
-		return text, nil
-	})
-	if err == nil {
-		c.note("%s is good until %s", path, date(pair.Leaf.NotAfter.Unix()))
+	old, _ := os.ReadFile(path) // which could be read just now, as its key could
+	key, _ := os.ReadFile(keyPath)
+	at, fresh := certBlock.FindIndex(old), certBlock.Find(answer)
+	if at == nil || fresh == nil {
+		return strange(200)
 	}
-	return err
+	if bytes.Contains(old[at[0]:at[1]], []byte("\r\n")) {
+		fresh = bytes.ReplaceAll(fresh, []byte("\n"), []byte("\r\n"))
+	}
+	text := slices.Concat(old[:at[0]], fresh, old[at[1]:])
+	if keyPath == path {
+		key = text
+	}
+	renewed, err := tls.X509KeyPair(text, key)
+	if err != nil {
+		return fmt.Errorf("checking the new certificate, %s is as it was: %w", path, err)
+	}
+	if err := replaceFile(path, text); err != nil {
+		return err
+	}
+	c.note("%s is good until %s", path, date(renewed.Leaf.NotAfter.Unix()))
+	return nil
 }
 
 // ---- info, help ----
 
 func (c *cli) info(ctx context.Context, _ []string) error {
-	api, err := c.own()
-	if err != nil {
-		return err
-	}
 	var about struct {
 		Name, Version string
 		Limits        map[string]json.RawMessage
 		You           struct{ Tier, Owner string }
 	}
-	raw, err := api.ask(ctx, apiCall{method: "GET", path: "/"}, &about)
+	var may tierLimits
+	var raw json.RawMessage
+	err := c.home.ask(ctx, apiCall{method: "GET", path: "/"}, &raw)
+	if err == nil && json.Unmarshal(raw, &about) != nil {
+		err = strange(200)
+	}
 	if err != nil {
 		return err
-	} else if c.has("json") {
-		return c.print("%s\n", bytes.TrimSpace(raw))
 	}
+	json.Unmarshal(about.Limits[about.You.Tier], &may)
 	certificate := "none: " + makeCert
-	if api.pair != nil {
-		certificate = api.pair.Leaf.Subject.CommonName + ", good until " + when(api.pair.Leaf.NotAfter.Unix())
+	if c.home.pair != nil {
+		certificate = c.home.pair.Leaf.Subject.CommonName + ", good until " + when(c.home.pair.Leaf.NotAfter.Unix())
 	} else if c.opt["cert"] != "" {
 		certificate = "not used: " + cmp.Or(c.unsent, "the server refuses it")
 	}
-	var may tierLimits
-	json.Unmarshal(about.Limits[about.You.Tier], &may)
-	return c.table([][]string{{"server", api.base.String() + ", " + about.Name + " " + about.Version},
+	return c.answer(raw, [][]string{{"server", c.home.base.String() + ", " + about.Name + " " + about.Version},
 		{"you are", about.You.Tier}, {"owner", cmp.Or(about.You.Owner, "-")}, {"certificate", certificate},
 		{"may send", fmt.Sprintf("up to %s; it lives %s, with -x up to %s", sizeWords(may.MaxSize),
 			span(may.DefaultExpiry), span(may.MaxExpiry))}})
@@ -1378,16 +1373,10 @@ func (c *cli) completion(_ context.Context, args []string) error {
 
 // isTerminal knows a terminal by its kind: a character device that is not /dev/null.
 func isTerminal(x any) bool {
-	f, ok := x.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull)
-	return err != nil || info.Sys().(*syscall.Stat_t).Rdev != null.Sys().(*syscall.Stat_t).Rdev
+	f, _ := x.(*os.File)
+	info, err := f.Stat() // which fails for no file too
+	null, _ := os.Stat(os.DevNull)
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && !os.SameFile(info, null)
 }
 
 // askTerminal asks on the controlling terminal, as standard input may be the content. What is typed to a silent
@@ -1398,18 +1387,14 @@ func askTerminal(ctx context.Context, question string, silent bool) (string, err
 		return "", errors.New("there is no terminal")
 	}
 	defer tty.Close()
-	stty := func(arg string) ([]byte, error) {
+	stty := func(arg string) error {
 		cmd := exec.Command("stty", arg)
 		cmd.Stdin, cmd.Env = tty, []string{"PATH=" + os.Getenv("PATH")} // nothing of the environment's secrets
-		return cmd.Output()
+		return cmd.Run()
 	}
 	if silent {
-		before, err := stty("-g")
-		if err == nil {
-			defer stty(strings.TrimSpace(string(before)))
-			_, err = stty("-echo")
-		}
-		if err != nil {
+		defer stty("echo")
+		if stty("-echo") != nil {
 			return "", errors.New("the terminal can't hide it")
 		}
 		defer tty.WriteString("\n")
@@ -1442,7 +1427,6 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 func (c *cli) work(ctx context.Context, nonce string, difficulty int) (string, error) {
 	start := time.Now()
 	c.looked = time.Time{} // what is shown is no more the case
-	defer c.status("")
 	return solve(ctx, nonce, difficulty, runtime.NumCPU(), func(tried uint64) {
 		rate := float64(tried) / time.Since(start).Seconds()
 		c.status(fmt.Sprintf("proof of work: %d bits, %.1f million tries/s, about %.1f s", difficulty, rate/1e6,
@@ -1511,78 +1495,78 @@ func oneLine(s string) string {
 
 // ---- files ----
 
-// writeFile makes a file of mode 0600 that appears whole under its name or not at all: temporary beside it ("" is
-// here), synced, renamed. fill writes it, and names it where nobody has. Without force the name must be new; whatever
-// can be known is settled before fill is called.
-func writeFile(dir, name string, force bool, fill func(*os.File) (string, error)) (path string, err error) {
-	f, err := os.CreateTemp(cmp.Or(dir, "."), ".fpaste-*")
-	if err != nil {
-		return "", err
+// newFile has mode 0600 and appears whole under its name or not at all: temporary beside it, synced, renamed.
+type newFile struct {
+	*os.File
+	path  string // a folder with its slash, or "", until commit names the file
+	force bool   // over a file that is there
+}
+
+func beginFile(path string, force bool) (f *newFile, err error) {
+	f = &newFile{path: path, force: force}
+	if err = f.free(); err == nil {
+		f.File, err = os.CreateTemp(filepath.Dir(path), ".fpaste-*")
 	}
-	defer os.Remove(f.Name()) // which it no longer has when all went well
-	defer f.Close()
-	check := func() error {
-		path = filepath.Join(dir, name)
-		info, err := os.Lstat(path)
-		switch {
-		case name == "" || errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err == nil && !force:
-			return fail(1, "-f overwrites it", "%s exists", path)
-		case err == nil && !info.Mode().IsRegular():
-			return fail(1, "", "%s is not a file that can be replaced", path)
-		}
+	return f, err
+}
+
+// free tells whether the file could take its place.
+func (f *newFile) free() error {
+	info, err := os.Lstat(f.path)
+	switch {
+	case f.path == "", strings.HasSuffix(f.path, "/"), errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && !f.force:
+		return fail(1, "-f overwrites it", "%s exists", f.path)
+	case err == nil && !info.Mode().IsRegular():
+		return fail(1, "", "%s is not a file that can be replaced", f.path)
+	}
+	return err
+}
+
+// commit puts the file in its place, under name if it has none yet.
+func (f *newFile) commit(name string) error {
+	if dir, own := filepath.Split(f.path); own == "" {
+		f.path = dir + name
+	}
+	if err := cmp.Or(f.free(), f.Sync()); err != nil {
 		return err
 	}
-	if err := check(); err != nil {
-		return "", err
-	}
-	own, err := fill(f)
-	if err != nil {
-		return "", err
-	}
-	name = cmp.Or(name, own)
-	if err := errors.Join(check(), f.Sync()); err != nil {
-		return "", err
-	}
-	if !force {
-		holder, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600) // whoever comes now finds the name taken
+	if !f.force {
+		holder, err := os.OpenFile(f.path, os.O_CREATE|os.O_EXCL, 0o600) // whoever comes now finds the name taken
 		if err != nil {
-			return "", err
+			return err
 		}
 		holder.Close()
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		if !force {
-			os.Remove(path)
-		}
-		return "", err
-	}
-	syncDir(cmp.Or(dir, ".")) // the content is safe; not every system can sync a folder
-	return path, nil
+	err := os.Rename(f.Name(), f.path)
+	syncDir(filepath.Dir(f.path)) // the content is safe; not every system can sync a folder
+	return err
 }
 
-// rewriteFile changes a file, which may not be there yet, in one step. Its mode stays, and a link stays one.
-func rewriteFile(path string, change func([]byte) ([]byte, error)) error {
+// drop ends it; the temporary name is gone already if it was committed.
+func (f *newFile) drop() {
+	f.Close()
+	os.Remove(f.Name())
+}
+
+// replaceFile gives a file, which may not be there yet, new content in one step. Its mode stays, and a link stays one.
+func replaceFile(path string, text []byte) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	text, err := change(old)
+	f, err := beginFile(path, true)
 	if err != nil {
 		return err
 	}
-	_, err = writeFile(filepath.Dir(path), filepath.Base(path), true, func(f *os.File) (string, error) {
-		if info, err := os.Stat(path); err == nil {
-			f.Chmod(info.Mode().Perm())
-		}
-		_, err := f.Write(text)
-		return "", err
-	})
-	return err
+	defer f.drop()
+	if info, err := os.Stat(path); err == nil {
+		f.Chmod(info.Mode().Perm())
+	}
+	if _, err := f.Write(text); err != nil {
+		return err
+	}
+	return f.commit("")
 }
 
 // safeName makes a file name of what the sender chose: the last path element, or other if that could leave the
@@ -1611,13 +1595,13 @@ func when(unix int64) string {
 
 // span is a number of seconds in words.
 func span(seconds int64) string {
-	switch {
-	case seconds < 120:
-		return fmt.Sprintf("%d s", seconds)
-	case seconds < 120*60:
-		return fmt.Sprintf("%d min", seconds/60)
-	case seconds < 48*3600:
-		return fmt.Sprintf("%d h", seconds/3600)
+	for _, u := range []struct {
+		name string
+		size int64
+	}{{"d", 86400}, {"h", 3600}, {"min", 60}} {
+		if seconds >= 2*u.size {
+			return fmt.Sprintf("%d %s", seconds/u.size, u.name)
+		}
 	}
-	return fmt.Sprintf("%d d", seconds/86400)
+	return fmt.Sprintf("%d s", seconds)
 }

@@ -15,6 +15,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -50,8 +52,9 @@ var (
 	errElsewhere = fail(4, "name the link's server with --server if you trust it",
 		"passwords and tokens go only to the configured server")
 
-	keyMark     = regexp.MustCompile(`(?:#|%(?:25)*23)`)
-	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate|certificate_(revoked|expired)`) // alert or code
+	keyMark = regexp.MustCompile(`(?:#|%(?:25)*23)`)
+	// A TLS alert or a code.
+	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate|certificate_(revoked|expired)`)
 )
 
 // cliError is a refusal with its exit code, and a second line that says what to type.
@@ -68,7 +71,7 @@ func fail(code int, hint, format string, args ...any) error {
 
 // strange is an answer that isn't ours: nothing of it is believed.
 func strange(status int) error {
-	return &apiError{status: status, Text: fmt.Sprintf("the answer is not one that FlaskPaste gives (status %d)", status)}
+	return refuse(status, "", fmt.Sprintf("the answer is not one that FlaskPaste gives (status %d)", status), "")
 }
 
 // networkError is what became of a connection: exit 6.
@@ -85,21 +88,20 @@ func networkError(err error) error {
 	return fail(6, hint, "%v", err) // not %w: the server's EPIPE is not that of the pipe behind our output
 }
 
-// parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, the scheme's own port
-// left out.
+// parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, its own port left out.
 func parseServer(s string, plain bool) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery ||
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Contains(s, "?") ||
 		keyMark.MatchString(s) {
 		return nil, fail(2, "", "%q is not the URL of a server, such as https://paste.example.org", s)
 	}
-	host := strings.ToLower(u.Hostname())
-	addr, err := netip.ParseAddr(host)
-	if u.Scheme == "http" && !plain && host != "localhost" && (err != nil || !addr.IsLoopback()) {
+	u.Host = strings.ToLower(u.Host)
+	addr, err := netip.ParseAddr(u.Hostname())
+	if u.Scheme == "http" && !plain && u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback()) {
 		return nil, fail(2, "", "%q would send everything in the clear: use https, or --insecure-http", s)
 	}
 	own := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
-	u.Host = strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), own), ":")
+	u.Host = strings.TrimSuffix(strings.TrimSuffix(u.Host, own), ":")
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil
 }
@@ -119,19 +121,16 @@ type apiClient struct {
 // newAPIClient makes a client for base; user part, pair and roots (nil for the system's) belong to a trusted one only.
 // HTTP/1.1: one request at a time has nothing to gain from streams. No compression: answers stay as they were hashed.
 func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x509.CertPool) *apiClient {
-	naked := *base
+	naked, silent := *base, func(string, ...any) {}
 	naked.User = nil
-	c := &apiClient{base: &naked, trusted: trusted, note: func(string, ...any) {}, trace: func(string, ...any) {}}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	c := &apiClient{base: &naked, trusted: trusted, note: silent, trace: silent}
+	conf, proxied := &tls.Config{MinVersion: tls.VersionTLS12}, &tls.Config{MinVersion: tls.VersionTLS12}
 	if trusted {
 		c.login, c.pair, conf.RootCAs = base.User, pair, roots
 	}
 	// Always this one: by default Go is silent when a proxy names CAs that a self-signed certificate is not of.
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		if c.pair == nil {
-			return new(tls.Certificate), nil
-		}
-		return c.pair, nil
+		return cmp.Or(c.pair, new(tls.Certificate)), nil
 	}
 	dialer := &net.Dialer{Timeout: dialMost}
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, TLSHandshakeTimeout: dialMost,
@@ -139,10 +138,10 @@ func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x50
 		MaxResponseHeaderBytes: 64 << 10, DialContext: dialer.DialContext}
 	if proxy, err := t.Proxy(&http.Request{URL: c.base}); err == nil && proxy != nil && proxy.Scheme == "https" {
 		// The first TLS of a connection is the proxy's, which gets neither certificate nor roots.
-		t.DialTLSContext = (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{MinVersion: tls.VersionTLS12}}).DialContext
+		t.DialTLSContext = (&tls.Dialer{NetDialer: dialer, Config: proxied}).DialContext
 	}
-	c.http = &http.Client{Transport: t,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	unfollowed := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &http.Client{Transport: t, CheckRedirect: unfollowed}
 	return c
 }
 
@@ -174,21 +173,23 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 	if q.token != "" {
 		header.Set("X-Delete-Token", q.token)
 	}
-	if !c.trusted && (header["X-Delete-Token"] != nil || header["X-Paste-Password"] != nil) {
+	if !c.trusted && (q.certified || q.token != "" || header["X-Paste-Password"] != nil) {
 		return nil, errElsewhere
 	}
 	for mended := map[string]bool{}; ; {
 		resp, err := c.try(ctx, q, header)
 		f, refused := errors.AsType[*apiError](err)
+		if !refused {
+			f = new(apiError)
+		}
 		how := ""
 		switch {
 		case err == nil:
-		case refused && f.status == 400 && f.Challenge != nil:
+		case f.status == 400 && f.Challenge != nil:
 			how = "work"
-		case refused && f.retry >= 0 && f.retry <= waitMost && (f.status == 429 || f.Code == "busy"):
+		case (f.status == 429 || f.Code == "busy") && f.retry >= 0 && f.retry <= waitMost:
 			how = "wait"
-		case c.pair == nil || q.certified:
-		case certRefused.MatchString(err.Error()), refused && certRefused.MatchString(f.Code):
+		case c.pair != nil && !q.certified && certRefused.MatchString(err.Error()+f.Code):
 			how = "certificate"
 		}
 		if how == "" || mended[how] {
@@ -198,7 +199,7 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 		case "work":
 			w := f.Challenge
 			if !isHex(w.Nonce, 32) || w.Difficulty < 0 || w.Difficulty > workMost || len(w.Token) > 1024 {
-				return nil, fail(5, "", "the server asks for %d bits of work: this client does up to %d", w.Difficulty, workMost)
+				return nil, fail(5, "", "the server asks for %d bits of work, more than %d", w.Difficulty, workMost)
 			}
 			solution, err := c.work(ctx, w.Nonce, w.Difficulty)
 			if err != nil {
@@ -209,10 +210,9 @@ func (c *apiClient) do(ctx context.Context, q apiCall) (*http.Response, error) {
 		case "wait":
 			pause := time.Duration(max(f.retry, 1)) * time.Second
 			c.note("the server says %q: trying once more in %v", f.Text, pause)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done(): // the next try says so
-			}
+			over, cancel := context.WithTimeout(ctx, pause) // when ctx ends, the next try says so
+			<-over.Done()
+			cancel()
 		case "certificate":
 			c.note("going on without your certificate, the server refuses it: %v", err)
 			c.pair = nil
@@ -247,23 +247,13 @@ func (c *apiClient) try(ctx context.Context, q apiCall, header http.Header) (*ht
 		return nil, networkError(err)
 	}
 	c.trace("%s %s: %s (request %s)", q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
-	body := resp.Body
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{readFunc(func(p []byte) (int, error) {
-		n, err := body.Read(p)
-		if err != nil && err != io.EOF {
-			err = networkError(err)
-		}
-		return n, err
-	}), body}
+	resp.Body = answerBody{resp.Body}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
-	defer body.Close()
+	defer resp.Body.Close()
 	f := &apiError{}
-	raw, err := io.ReadAll(io.LimitReader(body, answerMost))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, answerMost))
 	if err != nil || json.Unmarshal(raw, f) != nil || f.Code == "" || f.Text == "" {
 		return nil, strange(resp.StatusCode)
 	}
@@ -274,6 +264,17 @@ func (c *apiClient) try(ctx context.Context, q apiCall, header http.Header) (*ht
 	return nil, f
 }
 
+// answerBody is a body whose cut is told from the end of a file of ours: exit 6.
+type answerBody struct{ io.ReadCloser }
+
+func (b answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = networkError(err)
+	}
+	return n, err
+}
+
 // readFunc is a reader made of a function.
 type readFunc func([]byte) (int, error)
 
@@ -282,7 +283,7 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 // ownCiphertext refuses a body that does not begin with a head under key: the last gate before the wire.
 func ownCiphertext(r io.Reader, key sealKey) (io.Reader, error) {
 	head := make([]byte, sealHead)
-	if _, err := io.ReadFull(r, head); err != nil || string(head[:4]) != sealMagic || !key.commits(head) {
+	if _, err := io.ReadFull(r, head); err != nil || !key.commits(head) {
 		return nil, errNotSealed
 	}
 	return io.MultiReader(bytes.NewReader(head), r), nil
@@ -302,13 +303,13 @@ func (c *apiClient) text(ctx context.Context, q apiCall, begin string) ([]byte, 
 	return raw, err
 }
 
-// ask makes a call whose answer is a JSON object, and returns it as it came too.
-func (c *apiClient) ask(ctx context.Context, q apiCall, answer any) ([]byte, error) {
+// ask makes a call whose answer is a JSON object.
+func (c *apiClient) ask(ctx context.Context, q apiCall, answer any) error {
 	raw, err := c.text(ctx, q, "{")
 	if err == nil && json.Unmarshal(raw, answer) != nil {
 		err = strange(200)
 	}
-	return raw, err
+	return err
 }
 
 // item is a paste or short URL as the server describes it.
@@ -325,43 +326,28 @@ func (a *item) UnmarshalJSON(b []byte) error {
 
 // item makes a call whose answer is about the paste or short URL id, or with "" a new one. Content goes sealed under
 // q.sealed with the hash of the read proof; readable, as a form if it has a type, as that may be the API's own.
-func (c *apiClient) item(ctx context.Context, q apiCall, id string) (a item, raw []byte, err error) {
+func (c *apiClient) item(ctx context.Context, q apiCall, id string) (a item, err error) {
 	q.certified = q.method != "GET" && id != "" && q.token == ""
 	if kind := q.header["Content-Type"]; q.body != nil && q.sealed != nil {
 		q.header["X-Read-Proof-SHA256"], q.header["Content-Type"] = q.sealed.proofHash(), "application/octet-stream"
-	} else if plain := q.body; plain != nil && kind != "" {
+	} else if q.body != nil && kind != "" {
 		boundary := rand.Text()
-		head := "--" + boundary + "\r\nContent-Disposition: form-data; name=\"content\"\r\nContent-Type: " + kind + "\r\n\r\n"
-		tail := "\r\n--" + boundary + "--\r\n"
 		q.header["Content-Type"] = "multipart/form-data; boundary=" + boundary
+		head := "--" + boundary + "\r\nContent-Disposition: form-data; name=\"content\"\r\n" +
+			"Content-Type: " + kind + "\r\n\r\n"
+		tail, plain := "\r\n--"+boundary+"--\r\n", q.body
 		q.body = func() (io.Reader, int64) {
 			r, size := plain()
-			return io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail)), int64(len(head)+len(tail)) + size
+			r = io.MultiReader(strings.NewReader(head), r, strings.NewReader(tail))
+			return r, int64(len(head)+len(tail)) + size
 		}
 	}
-	raw, err = c.ask(ctx, q, &a)
+	err = c.ask(ctx, q, &a)
 	fresh := id == "" && (idShaped(a.ID) || q.path == "/s" && shortIDShape.MatchString(a.ID))
 	if err == nil && a.ID != id && !fresh {
 		err = strange(200)
 	}
-	return a, raw, err
-}
-
-// raw opens a paste's stored bytes, which burns a burning one. The caller closes the body; ContentLength is -1 if
-// unknown. errWrongKey: the server knows another read proof.
-func (c *apiClient) raw(ctx context.Context, id string, key *sealKey, password string) (*http.Response, error) {
-	header := map[string]string{"Accept": "*/*"}
-	if key != nil {
-		header["X-Read-Proof"] = key.readProof()
-	}
-	if password != "" {
-		header["X-Paste-Password"] = password
-	}
-	resp, err := c.do(ctx, apiCall{method: "GET", path: "/" + id + "/raw", header: header})
-	if f, ok := errors.AsType[*apiError](err); ok && key != nil && f.Code == "read_proof_required" {
-		err = errWrongKey // the proof is made of the key
-	}
-	return resp, err
+	return a, err
 }
 
 // pages walks a list (a page may be empty and have a next); a server that turns in circles is stopped. What came
@@ -373,7 +359,7 @@ func (c *apiClient) pages(ctx context.Context, path string, query url.Values) (a
 			Pastes, URLs []item
 			Next         string `json:"next_cursor"`
 		}
-		_, err := c.ask(ctx, apiCall{method: "GET", path: path, query: query, certified: true}, &page)
+		err := c.ask(ctx, apiCall{method: "GET", path: path, query: query, certified: true}, &page)
 		all = append(append(all, page.Pastes...), page.URLs...)
 		if err != nil || page.Next == "" {
 			return all, err
@@ -387,30 +373,15 @@ func (c *apiClient) pages(ctx context.Context, path string, query url.Values) (a
 }
 
 // keep reads r to its end and returns what gives that again, as often as it takes, ended by the error that ended r.
-// What is kept is ciphertext under a key that nobody else has: in memory, and from a MiB on in an unlinked file.
+// What is kept is in memory, and from a MiB on in a file without a name: encrypted, with a key that nobody else has.
 func keep(r io.Reader) (again func() io.Reader, size int64, err error) {
-	key, kept, end := newSealKey(), new(held), io.EOF
-	sealed, err := sealFrom(readFunc(func(p []byte) (int, error) {
-		n, err := r.Read(p)
-		if size += int64(n); err != nil {
-			end, err = err, io.EOF
-		}
-		return n, err
-	}), key, sealTitle{})
-	if err == nil {
-		_, err = io.Copy(kept, sealed)
-	}
-	ended := func(err error) io.Reader { return readFunc(func([]byte) (int, error) { return 0, err }) }
-	full := cmp.Or(err, io.EOF)
-	if err == nil && end != io.EOF {
-		err = end
-	}
+	secret, kept := newSealKey(), new(held)
+	block, _ := aes.NewCipher(secret[:16]) // of this size it never fails
+	stream := func() cipher.Stream { return cipher.NewCTR(block, secret[16:]) }
+	size, err = io.Copy(cipher.StreamWriter{S: stream(), W: kept}, r)
+	end := readFunc(func([]byte) (int, error) { return 0, cmp.Or(err, io.EOF) })
 	return func() io.Reader {
-		plain, _, err := openFrom(io.MultiReader(kept.reader(), ended(full)), key)
-		if err != nil {
-			return ended(err)
-		}
-		return io.MultiReader(plain, ended(end))
+		return io.MultiReader(cipher.StreamReader{S: stream(), R: kept.reader()}, end)
 	}, size, err
 }
 
@@ -432,11 +403,9 @@ func (h *held) Write(b []byte) (int, error) {
 			os.Remove(f.Name())
 		}
 	}
-	if h.file != nil {
-		n, _ := h.file.WriteAt(h.memory.Bytes(), h.filed)
-		h.filed += int64(n)
-		h.memory.Next(n)
-	}
+	n, _ := h.file.WriteAt(h.memory.Bytes(), h.filed) // none without a file
+	h.filed += int64(n)
+	h.memory.Next(n)
 	if h.memory.Len() > holdMost {
 		return 0, errors.New("there is no room for it in the folder for temporary files (TMPDIR)")
 	}

@@ -1,7 +1,6 @@
 package main
 
-// The sealing of pastes, format FPE1: what leaves this machine encrypted, and the keys and proofs that are made for
-// it.
+// The sealing of pastes, format FPE1: what leaves this machine encrypted, its keys and the proofs made of them.
 //
 // A paste's key is 32 random bytes in the link's fragment; it never enters a request, a log or a sentence. Content
 // streams through one segment of memory whatever its size, and nothing unverified is ever handed to a caller:
@@ -11,6 +10,7 @@ package main
 // key commitment because GCM alone lets one ciphertext open under two keys (Dodis et al. 2018).
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
@@ -20,11 +20,11 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -68,29 +68,27 @@ func (k sealKey) fragment() string { return base64.RawURLEncoding.EncodeToString
 
 // derive returns 32 bytes for one use of the key.
 func (k sealKey) derive(salt []byte, use string) []byte {
-	out, err := hkdf.Key(sha256.New, k[:], salt, "flaskpaste/1 "+use, 32)
-	if err != nil {
-		panic(err) // only for lengths above 8,160
-	}
+	out, _ := hkdf.Key(sha256.New, k[:], salt, "flaskpaste/1 "+use, 32) // fails above 8,160 bytes only
 	return out
 }
 
 // readProof is what a reader shows (64 hex), proofHash what the server keeps of it. Both come from the key alone,
 // without a salt, so that the link goes on working after an update with its fresh one.
-func (k sealKey) readProof() string { return hex.EncodeToString(k.derive(nil, "read")) }
+func (k sealKey) readProof() string { return fmt.Sprintf("%x", k.derive(nil, "read")) }
 
-func (k sealKey) proofHash() string {
-	sum := sha256.Sum256(k.derive(nil, "read"))
-	return hex.EncodeToString(sum[:])
+func (k sealKey) proofHash() string { return fmt.Sprintf("%x", sha256.Sum256(k.derive(nil, "read"))) }
+
+// head is what stored bytes begin with: magic, salt (16 bytes), commitment to the key.
+func (k sealKey) head(salt []byte) []byte {
+	return slices.Concat([]byte(sealMagic), salt, k.derive(salt, "commit"))
 }
 
-// commits tells whether head (52 bytes) was made under the key.
+// commits tells whether head was made under the key.
 func (k sealKey) commits(head []byte) bool {
-	return subtle.ConstantTimeCompare(head[20:], k.derive(head[4:20], "commit")) == 1
+	return subtle.ConstantTimeCompare(head, k.head(head[4:20])) == 1
 }
 
-// sealTitle is the header at the start of the plaintext: what the sender says of the content, to be judged as
-// hostile.
+// sealTitle is the header at the start of the plaintext: what the sender says of the content, so it may be hostile.
 type sealTitle struct {
 	Name string `json:"name,omitempty"`
 	Type string `json:"type,omitempty"`
@@ -124,33 +122,24 @@ func parseTitle(b []byte) (t sealTitle, rest []byte, err error) {
 }
 
 // sealStream seals or opens as it is read, one segment in memory. Its source must return io.EOF only where the
-// content truly ends (a cut connection is another error), because that is how the last segment is told from the
-// others.
+// content truly ends (a cut connection is another error): that is how the last segment is told from the others.
 type sealStream struct {
-	src     io.Reader
+	src     *bufio.Reader // holds a segment, and one byte to see whether another one follows
 	aead    cipher.AEAD
 	head    []byte
 	opening bool
-	nonce   [12]byte
-	count   uint64
-	buf     []byte // a segment being worked on in place, and one byte read ahead
-	have    int    // bytes at the start of buf read so far
-	ahead   byte
+	nonce   [12]byte // counter (11 bytes), 1 on the last segment
+	buf     []byte
 	out     []byte // ready for the reader
-	last    bool
-	err     error // the first one stays
+	count   uint64
+	err     error // the first one stays; it follows what is in out
 }
 
 func newSealStream(src io.Reader, key sealKey, head []byte, opening bool) *sealStream {
-	s := &sealStream{src: src, head: head, opening: opening, buf: make([]byte, sealSegment+sealTag+1)}
-	block, err := aes.NewCipher(key.derive(head[4:20], "content"))
-	if err == nil {
-		s.aead, err = cipher.NewGCM(block)
-	}
-	if err != nil {
-		panic(err) // only for other sizes of key and block
-	}
-	return s
+	block, _ := aes.NewCipher(key.derive(head[4:20], "content")) // neither fails with a key of 32 bytes
+	aead, _ := cipher.NewGCM(block)
+	return &sealStream{src: bufio.NewReaderSize(src, sealSegment+sealTag+1), aead: aead, head: head, opening: opening,
+		buf: make([]byte, 0, sealSegment+sealTag)}
 }
 
 // sealFrom encrypts src under key with a fresh salt. errTitle.
@@ -165,9 +154,8 @@ func sealWith(src io.Reader, key sealKey, title sealTitle, salt []byte) (*sealSt
 	if err != nil {
 		return nil, err
 	}
-	head := append(append([]byte(sealMagic), salt...), key.derive(salt, "commit")...)
-	s := newSealStream(src, key, head, false)
-	s.have, s.out = copy(s.buf, line), head
+	s := newSealStream(io.MultiReader(bytes.NewReader(line), src), key, key.head(salt), false)
+	s.out = s.head
 	return s, nil
 }
 
@@ -184,58 +172,46 @@ func openFrom(src io.Reader, key sealKey) (s *sealStream, title sealTitle, err e
 		return nil, title, errWrongKey
 	}
 	s = newSealStream(src, key, head, true)
-	if err = s.segment(); err == nil {
-		title, s.out, err = parseTitle(s.out)
+	if s.segment(); s.err != nil && s.err != io.EOF {
+		return nil, title, s.err
 	}
+	title, s.out, err = parseTitle(s.out)
 	return s, title, err
 }
 
-// segment works one segment; it is the last if and only if the source ends after it.
-func (s *sealStream) segment() (err error) {
-	if s.last {
-		return io.EOF
-	}
+// segment works one segment into out; it is the last if and only if the source ends after it.
+func (s *sealStream) segment() {
 	size := sealSegment
 	if s.opening {
 		size += sealTag
 	}
-	if s.count > 0 {
-		s.buf[0], s.have = s.ahead, 1
+	in, err := s.src.Peek(size + 1)
+	if s.err = err; err == io.EOF {
+		s.nonce[11] = 1
+	} else if err != nil {
+		return
 	}
-	for s.have <= size && !s.last {
-		n, err := s.src.Read(s.buf[s.have : size+1])
-		if s.have += n; err != nil && err != io.EOF {
-			return err
-		}
-		s.last = err == io.EOF
-	}
-	if s.have > size { // the byte read ahead is the next segment's, even if it came together with EOF
-		s.have, s.last, s.ahead = size, false, s.buf[size]
-	}
-	if s.count == sealMost || s.opening && s.have <= sealTag {
-		return errSealBroken
+	in = in[:min(len(in), size)]
+	if s.count == sealMost || s.opening && len(in) <= sealTag {
+		s.err = errSealBroken
+		return
 	}
 	binary.BigEndian.PutUint64(s.nonce[3:11], s.count)
-	if s.last {
-		s.nonce[11] = 1
-	}
 	s.count++
 	if !s.opening {
-		s.out = s.aead.Seal(s.buf[:0], s.nonce[:], s.buf[:s.have], s.head)
-	} else if s.out, err = s.aead.Open(s.buf[:0], s.nonce[:], s.buf[:s.have], s.head); err != nil {
-		return errSealBroken
+		s.out = s.aead.Seal(s.buf, s.nonce[:], in, s.head)
+	} else if s.out, err = s.aead.Open(s.buf, s.nonce[:], in, s.head); err != nil {
+		s.err = errSealBroken
 	}
-	return nil
+	s.src.Discard(len(in)) // which Peek has shown
 }
 
 func (s *sealStream) Read(p []byte) (int, error) {
 	for len(s.out) == 0 {
-		if s.err == nil {
-			s.err = s.segment()
-		}
 		if s.err != nil {
 			return 0, s.err
 		}
+		s.segment()
 	}
 	n := copy(p, s.out)
 	s.out = s.out[n:]
