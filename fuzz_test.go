@@ -219,7 +219,7 @@ func FuzzTarget(f *testing.F) {
 		"http://0x7f.1/", "http://e:080?", "http://e/?%zz&;", "http://xn--a.example./@:"} {
 		f.Add(v)
 	}
-	s, plainURL := &server{cfg: &config{shortMax: 2048}}, regexp.MustCompile("^https?://[!#-;=?-\\[\\]_a-z~]+$")
+	s, plainURL := &server{cfg: &config{shortMax: 2048}}, regexp.MustCompile(`^https?://[!#-;=?-\[\]_a-z~]+$`)
 	f.Fuzz(func(t *testing.T, v string) {
 		out, err := s.parseTarget(v, []string{"own.example", "192.0.2.1"})
 		if err != nil {

@@ -229,7 +229,7 @@ func TestCertificateHeader(t *testing.T) {
 	pemOf := func(kind string, der []byte) string {
 		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
 	}
-	colons := func(s string) string { return regexp.MustCompile("..\\B").ReplaceAllString(s, "$0:") }
+	colons := func(s string) string { return regexp.MustCompile(`..\B`).ReplaceAllString(s, "$0:") }
 	const none, bad = "", "bad"
 	for _, c := range []struct{ name, v, owner string }{
 		{"empty", "", none},
