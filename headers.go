@@ -19,7 +19,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,7 +35,7 @@ import (
 // request is the record of one request, made by ServeHTTP and passed down; everything below reads the time from it.
 type request struct {
 	s     *server
-	w     *responseWriter
+	w     responseWriter
 	r     *http.Request
 	id    string
 	start time.Time // with its monotonic reading: limits and durations
@@ -90,20 +89,23 @@ func (i identity) owns(p *paste) bool { return i.owner != "" && i.owner == p.own
 var requestIDs = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // always is in the header of every answer. Its lists and the others here are made once: the header only takes them.
-var always = http.Header{
-	"X-Content-Type-Options": {"nosniff"},
-	"X-Frame-Options":        {"DENY"},
-	"Referrer-Policy":        {"no-referrer"},
-	"Content-Security-Policy": {"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-		"sandbox"},
-	"Permissions-Policy": {"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), display-capture=(), " +
-		"fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), " +
-		"publickey-credentials-get=(), usb=()"},
-	"Cross-Origin-Resource-Policy":      {"same-origin"},
-	"Cross-Origin-Opener-Policy":        {"same-origin"},
-	"X-Permitted-Cross-Domain-Policies": {"none"},
-	"X-Robots-Tag":                      {"noindex, nofollow"},
-	"Cache-Control":                     hNoStore,
+var always = []struct {
+	name  string
+	value []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; base-uri 'none'; form-action 'none'; " +
+		"frame-ancestors 'none'; sandbox"}},
+	{"Permissions-Policy", []string{"accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(), " +
+		"display-capture=(), fullscreen=(), geolocation=(), gyroscope=(), microphone=(), midi=(), payment=(), " +
+		"publickey-credentials-get=(), usb=()"}},
+	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
+	{"Cross-Origin-Opener-Policy", []string{"same-origin"}},
+	{"X-Permitted-Cross-Domain-Policies", []string{"none"}},
+	{"X-Robots-Tag", []string{"noindex, nofollow"}},
+	{"Cache-Control", hNoStore},
 }
 
 var (
@@ -119,7 +121,7 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	start := s.now()
 	q := &request{s: s, r: r, start: start, now: start.Unix(), route: &noRoute, index: len(s.table),
 		conn: r.Context().Value(connKey{}).(*conn), bodyDone: r.ContentLength == 0}
-	q.w = &responseWriter{ResponseWriter: hw, q: q, routing: true}
+	q.w = responseWriter{ResponseWriter: hw, q: q, routing: true}
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && requestIDs.MatchString(ids[0]) {
 		q.id = ids[0]
 	} else {
@@ -128,7 +130,9 @@ func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 		q.id = hex.EncodeToString(b[:])
 	}
 	h := hw.Header()
-	maps.Copy(h, always)
+	for _, field := range always {
+		h[field.name] = field.value
+	}
 	h["X-Request-Id"] = []string{q.id}
 	q.conn.expect(!q.bodyDone, q.conn.limit)
 	defer q.finish()

@@ -135,7 +135,7 @@ func (s *server) dispatch(q *request) error {
 	if s.cfg.prefix != "" && q.r.URL.Path == s.cfg.prefix {
 		q.r.URL.Path += "/"
 	}
-	s.mux.ServeHTTP(q.w, q.r)
+	s.mux.ServeHTTP(&q.w, q.r)
 	q.w.routing = false
 	var unrouted error
 	if q.route == &noRoute { // what the mux would have said is on the header only

@@ -497,7 +497,7 @@ func (q *request) send(p *paste, first []byte) error {
 		return nil
 	}
 	rd := q.s.store.reader(p, first)
-	io.Copy(q.w, io.NewSectionReader(rd, 0, p.size))
+	io.Copy(&q.w, io.NewSectionReader(rd, 0, p.size))
 	return rd.err
 }
 
@@ -513,7 +513,7 @@ func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error 
 		delete(q.r.Header, "Range")
 	}
 	q.w.serving = true
-	http.ServeContent(q.w, q.r, "", modified, content)
+	http.ServeContent(&q.w, q.r, "", modified, content)
 	q.w.serving = false
 	if q.w.status == http.StatusPreconditionFailed {
 		return errPrecondition
