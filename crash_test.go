@@ -353,6 +353,7 @@ func (o *oracle) acknowledged() string {
 // TestCrash: kill -9 at random moments, the start among them, durable commits and SYNC=normal in turn; in the end, when
 // what was half done has fallen due, nothing is left of it.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	rounds := amount(2, 20, 200)
 	o := newOracle(t, t.TempDir())
 	for round := range rounds {

@@ -398,6 +398,7 @@ func (p *front) resumed() {
 // TestFromNothingToCurl is the page on certificates: two commands, then the line that the second one prints, through
 // a proxy.
 func TestFromNothingToCurl(t *testing.T) {
+	t.Parallel()
 	p := behind(t, "nginx", "PUBLIC_URL=")
 	cmd := program(p.dir, []string{"FLASKPASTE_" + p.env[0], "FLASKPASTE_" + p.env[1],
 		"FLASKPASTE_PUBLIC_URL=https://localhost:" + p.port}, "pki", "issue", "alice b", "--admin")
@@ -417,6 +418,7 @@ func TestFromNothingToCurl(t *testing.T) {
 // TestBackupScript: what it makes is checked and kept whatever the clock says, the newest stay, and trouble is exit 1
 // with a line.
 func TestBackupScript(t *testing.T) {
+	t.Parallel()
 	dir, out := t.TempDir(), t.TempDir()
 	ts := startIn(t, dir)
 	ts.create("kept")

@@ -116,6 +116,7 @@ func (o *oracle) inject(t testing.TB, p *process, calls, fault string) (end func
 // TestFaultDisk: while writes fail, by whatever name the disk has no room, all that writes is 503 and leaves nothing,
 // and the process serves on; a failed fsync ends it with 74, since nobody knows what the disk holds.
 func TestFaultDisk(t *testing.T) {
+	t.Parallel()
 	o := newOracle(t, t.TempDir(), "SWEEP=1h")
 	p, ts := o.launch(t)
 	for _, c := range []struct{ calls, errno string }{
@@ -231,6 +232,7 @@ func smallDisk(t testing.TB, size int) string {
 // TestFaultFull: a disk gets full after so many pages of a session. What does not fit is refused and leaves nothing,
 // reads go on, and it is over by itself, kill -9 and a start on the full disk among it.
 func TestFaultFull(t *testing.T) {
+	t.Parallel()
 	o := newOracle(t, smallDisk(t, 16), "CACHE=0")
 	filler := filepath.Join(o.dir, "filler")
 	p, ts := o.launch(t)
@@ -275,6 +277,7 @@ func TestFaultFull(t *testing.T) {
 // TestFillingDisk: uploads until the reserve is reached; then deletions and the sweep make room again, for the disk
 // too. A step that took more than the reserve holds could not be written, and nothing would ever go.
 func TestFillingDisk(t *testing.T) {
+	t.Parallel()
 	dir := smallDisk(t, 64)
 	ts := startIn(t, dir, "MIN_FREE=24MiB", "CACHE=0") // the log may take up to 16 MiB of it
 	var list []created
@@ -318,6 +321,7 @@ func prlimit(t testing.TB, p *process, name string, value int64) {
 // TestFaultDescriptors: while a session runs there are no descriptors left, or one, or two; a moment later there are.
 // Errors are clear, and who waited is served.
 func TestFaultDescriptors(t *testing.T) {
+	t.Parallel()
 	o := newOracle(t, t.TempDir(), "SWEEP=1h")
 	p, ts := o.launch(t)
 	for spare := range amount(2, 8, 24) {
@@ -344,6 +348,7 @@ func TestFaultDescriptors(t *testing.T) {
 // TestStopAmidSweep: SIGTERM while 1,600 pastes of 600 KB are swept ends the process within two seconds, all that was
 // left as it was.
 func TestStopAmidSweep(t *testing.T) {
+	t.Parallel()
 	n, dir := amount(20, 200, 1600), t.TempDir()
 	ts := startAt(t, dir, -2*time.Hour, "MAX_UPLOADS=512", "MAX_STORAGE=99GiB")
 	for range n {

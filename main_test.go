@@ -99,6 +99,7 @@ func overUnix(path string) func(context.Context, string, string) (net.Conn, erro
 // TestActivationAndRestart: two sockets are taken over, states come in order, SIGHUP does nothing, and restarts under
 // load lose nobody.
 func TestActivationAndRestart(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, filepath.Join(t.TempDir(), "notify"))
 	logs := new(lockedBuffer)
 	cmd := m.start(logs)
@@ -153,6 +154,7 @@ func TestActivationAndRestart(t *testing.T) {
 
 // TestWatchdog: it is fed while the writer moves and the doors accept, and only then.
 func TestWatchdog(t *testing.T) {
+	t.Parallel()
 	m := newManager(t, fmt.Sprintf("@flaskpaste-test-%d", os.Getpid())) // an abstract one
 	cmd := m.start(io.Discard, "WATCHDOG_USEC=100000")
 	m.expect("WATCHDOG=1")

@@ -655,6 +655,7 @@ func TestUploadOutlivesItself(t *testing.T) {
 // TestForensics: of what is gone nothing is found in the database or its log after two sweeps, whatever its size,
 // however it went.
 func TestForensics(t *testing.T) {
+	t.Parallel()
 	rounds, n := amount(1, 4, 40), amount(150, 1000, 10_000)
 	// A content is its own mark over and over: any 24 bytes of it that stay hold it whole.
 	content := func(mark, size int) string { return strings.Repeat(fmt.Sprintf("~%010d~", mark), size/12+1)[:size] }
