@@ -168,7 +168,7 @@ func settings(c *config) []variable {
 		{"MAX_UPLOADS", "64", "a count, not 0", within(&c.maxUploads, 1, many), "uploads at once; an eighth a client"},
 		{"MAX_DOWNLOADS", "256", "a count, not 0", within(&c.maxDownloads, 1, many), "downloads at once; likewise"},
 		{"MAX_CONNECTIONS", "512", "a count, not 0", within(&c.maxConnections, 1, many),
-			"connections at once; an address's: an eighth, but a trusted proxy's or Unix socket's: all"},
+			"connections at once; a client's: an eighth, but a trusted proxy's or Unix socket's: all"},
 		{"TRANSFER_TIMEOUT", "15m", aTime, to(&c.transferTimeout, period), "longest upload or download"},
 		{help: "Certificates"},
 		{"PKI_ENABLED", "0", "0, 1", shape(&c.pkiEnabled, `0|1`), "1: issue certificates; the first start makes a CA"},
