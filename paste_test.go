@@ -286,49 +286,6 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// TestLinks: what links begin with, and who gets one line instead of JSON.
-func TestLinks(t *testing.T) {
-	https := "X-Proxy-Secret: " + proxySecret + "\nX-Forwarded-Proto: https\nHost: h:81"
-	for _, c := range [][4]string{ // setting, headers, base, prefix
-		{"URL_PREFIX=", "Host: paste.example:8443", "http://paste.example:8443", ""},
-		{"URL_PREFIX=/p", https + "\nX-Forwarded-Host: evil.example", "https://h:81/p", "/p"},
-		{"PUBLIC_URL=https://paste.example", https, "https://paste.example", ""},
-	} {
-		ts := start(t, append([]string{c[0]}, fast...)...)
-		a := ts.do("PUT", "/name", strings.NewReader("x"), head(c[1])...).want(201, "")
-		id := a.id()
-		m := ts.get("/"+id, head(c[1])...)
-		if a.body != c[2]+"/"+id+"/raw/name\n" || a.Header.Get("Location") != c[3]+"/"+id ||
-			m.field("url") != c[3]+"/"+id ||
-			m.field("raw") != c[3]+"/"+id+"/raw" || m.field("link") != c[2]+"/"+id+"/raw" {
-			t.Errorf("%s: %q, %v, %s", c[0], a.body, a.Header, m.body)
-		}
-	}
-	ts := start(t, fast...)
-	for accept, want := range map[string]string{ // which answers are text: to POST, to PUT, of an error
-		"": "put", "*/*": "put", "text/plain": "post put error", "TEXT/Plain": "post put error",
-		"text/plain;q=0.5": "post put error", "text/plain;q=0": "put", "application/json": "",
-		"application/json;q=0.1, text/plain": "post put error", "text/plain;q=0.1, application/json": "",
-		"text/html,application/xhtml+xml,*/*;q=0.8": "put",
-	} {
-		h := slices.DeleteFunc([]string{"Accept: " + accept}, func(string) bool { return accept == "" })
-		bad, got := ts.post("x", append(h, "X-Expiry: never")...).want(400, ""), ""
-		for name, a := range map[string]*answer{"post": ts.post("x", h...).want(201, ""), "error": bad,
-			"put": ts.do("PUT", "/", strings.NewReader("x"), h...).want(201, "")} {
-			if a.Header.Get("Content-Type") == isText {
-				got += " " + name
-			}
-		}
-		if words(got) != words(want) {
-			t.Errorf("Accept %q: text is %s, want %s", accept, got, want)
-		}
-		if strings.Contains(want, "error") && (!strings.HasPrefix(bad.body, "error: the expiry") ||
-			strings.Count(bad.body, "\n") != 2) {
-			t.Errorf("Accept %q: error %q", accept, bad.body)
-		}
-	}
-}
-
 // TestRefusedCreations: nothing of these is stored, and the sentence or hint says what was wrong or what to type.
 func TestRefusedCreations(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=600KiB", "MAX_AUTH=2MiB", "MIN_SIZE=2", "MIN_ENTROPY=1.5"}, fast...)...)
