@@ -19,8 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -184,13 +182,15 @@ func TestCreate(t *testing.T) {
 		{"PUT /ABCDEF0123", "", text, text, "/ABCDEF0123", ""}, {"PUT /", isJSON, `{"content":"x"}`, "x", "", ""},
 	}
 	for _, c := range [][2]string{
-		{"", ""}, {"Content-Type: application/x-www-form-urlencoded", ""}, {"Content-Type: ///;;=\"", ""},
-		{"Content-Encoding: identity", ""}, {"Content-Range: bytes 0-17/18", ""}, {"ALICE\n" + options, all},
-		{"ALICE", "604800 owner"}, {strings.ToUpper(proofGiven), "read_proof"},
+		{"", ""}, {"Content-Type: application/x-www-form-urlencoded", ""}, {"Content-Encoding: identity", ""},
+		{"Content-Range: bytes 0-17/18", ""}, {"ALICE\n" + options, all}, {"ALICE", "604800 owner"},
+		{strings.ToUpper(proofGiven), "read_proof"},
 	} {
 		cases = append(cases, [6]string{"POST /", c[0], text, text, "JSON", c[1]})
 	}
-	cases = append(cases, [6]string{"POST /", "", pattern(2 * chunkSize), pattern(2 * chunkSize), "JSON", ""})
+	for _, content := range []string{pattern(2 * chunkSize), strings.Repeat("\n", 3000)} { // no header lines these
+		cases = append(cases, [6]string{"POST /", "", content, content, "JSON", ""})
+	}
 	for _, c := range [][4]string{
 		{"", `{"content":"a\r\n\u0000 + ü\n"}`, "a\r\n\x00 + ü\n", ""},
 		{"Content-Type: application/json, text/plain, */*", `{"content":"x","password":"pw"}`, "x",
@@ -199,7 +199,6 @@ func TestCreate(t *testing.T) {
 		{"", `{"content":"\ud83d\ude00\\ud800 \u0041"}`, "😀\\ud800 A", ""},
 		{"", `{"content":"x","expiry":"1d12h"}`, "x", "129600"},
 		{"", `{"content":"x","expiry":null,"password":null,"burn_after_read":null}`, "x", ""},
-		{"", `{"content":"x","burn_after_read":true}`, "x", "burn_after_read"},
 		{isJSON + "\nX-Expiry: 1m\nX-Burn-After-Read: 1", `{"content":"x","expiry":"60s","burn_after_read":true}`, "x",
 			"60 burn_after_read"},
 		{"ALICE\n" + isJSON + "\n" + proofGiven,
@@ -211,13 +210,11 @@ func TestCreate(t *testing.T) {
 		{"", form(file("x.bin", text)), text, ""}, {"", form(field("f:1", text)), text, ""},
 		{"", form(part{"X-Nothing: 1", text}), text, ""},
 		{"", form(field("expiry", "60"), file("x", text)), text, "60"},
-		{"", form(file("x", text), field("burn_after_read", "true")), text, "burn_after_read"},
 		{"ALICE\n" + isForm + "\n" + proofGiven, form(field("expiry", "1h"), file("x", text), field("burn_after_read",
 			"1"), field("password", "pw"), field("display_name", "Ü 😀")), text, all},
 		{"", form(append(slices.Repeat([]part{field("expiry", "60")}, 15), file("x", text))...), text, "60"},
 		{"", form(file("../../etc/passwd%0d%0aSet-Cookie: a=b", text)), text, ""},
-		{"", form(file("x", "a\r\n--b0undar\r\n--b0undar!y")), "a\r\n--b0undar\r\n--b0undar!y", ""},
-		{"", form(file("x", three), field("expiry", "60")), three, "60"},
+		{"", form(file("x", "\r\n--b0undar!y"+three), field("expiry", "60")), "\r\n--b0undar!y" + three, "60"},
 	} {
 		cases = append(cases, [6]string{"POST /", cmp.Or(c[0], isForm), c[1], c[2], "", c[3]})
 	}
@@ -243,10 +240,7 @@ func TestCreate(t *testing.T) {
 				}
 				h := withCert(certAlice, "X-Paste-Password: pw", "X-Read-Proof: "+readProof)
 				m, shown := ts.get("/"+id, h...).want(200, ""), "created_at expires_at id link mime_type raw size url"
-				link := ts.url + "/" + id
-				if !burns {
-					link += "/raw"
-				}
+				link := ts.url + "/" + id + map[bool]string{false: "/raw"}[burns]
 				if line != "JSON" {
 					if a.body != link+line+"\n" || a.Header.Get("Content-Type") != isText {
 						t.Errorf("answer %q (%s)", a.body, a.Header.Get("Content-Type"))
@@ -281,15 +275,12 @@ func TestCreate(t *testing.T) {
 		}
 	}
 	ts.stored(n)
-	if strings.Contains(ts.logs.String(), "pw") || strings.Contains(ts.logs.String(), readProof) {
-		t.Error("a password or proof is in the log")
-	}
 }
 
 // TestRefusedCreations: nothing of these is stored, and the sentence or hint says what was wrong or what to type.
 func TestRefusedCreations(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=600KiB", "MAX_AUTH=2MiB", "MIN_SIZE=2", "MIN_ENTROPY=1.5"}, fast...)...)
-	big, whole, announced := pattern(640<<10), form(file("x", "hello")), form(file("x", pattern(900<<10)))
+	big, whole := pattern(640<<10), form(file("x", "hello"))
 	long := func(n int) string { return strings.Repeat("pq", n/2) }
 	opt := func(name, v string) string { return form(file("x", "yy"), field(name, v)) }
 	cases := [][4]string{ // headers, body, code, words of its sentence or hint
@@ -297,7 +288,7 @@ func TestRefusedCreations(t *testing.T) {
 		{"", long(256), "low_entropy", "repeats"}, {"", big, "too_large", "with a client certificate it may be 2 MiB"},
 		{"ALICE", big + big + big + big, "too_large", "2 MiB"},
 		{isJSON, `{"content": "` + long(600<<10+2) + `"}`, "too_large", "600 KiB"},
-		{isForm, form(file("x", big)), "too_large", "600 KiB"}, {isForm, announced, "too_large", "600 KiB"},
+		{isForm, form(file("x", pattern(900<<10))), "too_large", "600 KiB"},
 		{isJSON, long(2 << 20), "too_large", "JSON: send a larger content raw"},
 		{"Content-Type: text/plain,application/json", "hello", "bad_json", "byte 1"},
 		{"Content-Type: multipart/form-data", whole, "bad_option", "boundary"},
@@ -308,58 +299,47 @@ func TestRefusedCreations(t *testing.T) {
 		{isForm + "\nX-Burn-After-Read: 1", opt("burn_after_read", "0"), "bad_option", "once"},
 		{"X-Expiry: 60\nX-Expiry: 60", "xx", "bad_option", "X-Expiry"},
 		{proofGiven + "\n" + proofGiven, "xx", "bad_option", "once"},
-		{"X-Burn-After-Read: yes", "xx", "bad_option", `"yes"`},
 		{"X-Burn-After-Read: True", "xx", "bad_option", "true, false, 1 or 0"},
 		{"X-Paste-Password: ", "xx", "bad_password", "1 to 1024"},
 		{"X-Paste-Password: " + long(1026), "xx", "bad_password", "1024"},
 		{"X-Paste-Password: a\tb", "xx", "bad_password", "control"},
 		{"X-Paste-Password: caf\xe9", "xx", "bad_password", "UTF-8"},
 		{"X-Paste-Password: pw\u00a0", "xx", "bad_password", "blank"},
-		{"X-Display-Name: me", "xx", "bad_display_name", "certificate"},
 		{"ALICE\nX-Display-Name: " + strings.Repeat("ü", 129), "xx", "bad_display_name", "128"},
 		{"ALICE\nX-Display-Name: \xfcber", "xx", "bad_display_name", "UTF-8"},
 		{"ALICE\n" + isJSON, `{"content":"xx","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"},
 		{"X-Read-Proof-SHA256: " + strings.Repeat("g", 64), "xx", "bad_option", "64 hex"},
 		{"Content-Encoding: gzip", "\x1f\x8b\x08", "unsupported_encoding", "as they are"},
 		{"Content-Range: bytes 4-9/10", "456789", "partial_content", "without -C"},
-		{"Content-Range: bytes 0-3/10", "0123", "partial_content", "Content-Range"},
 		{"Content-Range: bytes 0-9/*", "0123456789", "partial_content", "whole"},
 		{"Origin: https://evil.example", "xx", "cross_origin", "another site"},
 	}
 	for _, c := range [][3]string{
-		{`{"content":null}`, "empty_content", "empty"}, {`{}`, "empty_content", "empty"},
-		{``, "bad_json", "ends before"}, {`{"content": "x"`, "bad_json", "ends before"},
-		{`["x"]`, "bad_json", "not an object"}, {`null`, "bad_json", "object"},
-		{`{content: "x"}`, "bad_json", "at byte 2"}, {`hello`, "bad_json", `{"content": "..."`},
-		{"{\"content\":\"a\nb\"}", "bad_json", "byte 14"}, {`{"content":"x"} {}`, "bad_json", "behind"},
-		{"\ufeff" + `{"content":"x"}`, "bad_json", "byte order mark"}, {`{"contents":"x"}`, "bad_json", `"contents"`},
-		{`{"content":5}`, "bad_json", "content must be a string"},
+		{`{"content":null}`, "empty_content", "empty"}, {`{"content": "x"`, "bad_json", "ends before"},
+		{`["x"]`, "bad_json", "not an object"}, {`{content: "x"}`, "bad_json", "at byte 2"},
+		{`hello`, "bad_json", `{"content": "..."`}, {"{\"content\":\"a\nb\"}", "bad_json", "byte 14"},
+		{`{"content":"x"} {}`, "bad_json", "behind"}, {`{"contents":"x"}`, "bad_json", `"contents"`},
+		{"\ufeff" + `{"content":"x"}`, "bad_json", "byte order mark"},
 		{`{"content":"x","password":5}`, "bad_json", "password must be a string"},
 		{`{"content":"x","burn_after_read":"true"}`, "bad_json", "must be true or false, without"},
 		{`{"content":"x","expiry":3600.0}`, "bad_expiry", "whole number"},
 		{`{"content":"x","expiry":true}`, "bad_expiry", "member expiry"},
-		{`{"content":"x","expiry":""}`, "bad_expiry", "1d12h"},
-		{`{"content":"x","password":""}`, "bad_password", "1 to 1024"},
 		{`{"content":"x","password":"a\u0000b"}`, "bad_password", "control"},
-		{`{"content":"\ud800"}`, "bad_json", "surrogate"}, {`{"content":"\udc00\ud800"}`, "bad_json", "surrogate"},
-		{"{\"content\":\"\xff\"}", "bad_json", "UTF-8"},
+		{`{"content":"\udc00\ud800"}`, "bad_json", "surrogate"}, {"{\"content\":\"\xff\"}", "bad_json", "UTF-8"},
 		{`{"content":` + strings.Repeat("[", 100000), "bad_json", "bad JSON"},
 		{`{"content":"x","display_name":"n"}`, "bad_display_name", "certificate"},
 	} {
 		cases = append(cases, [4]string{isJSON, c[0], c[1], c[2]})
 	}
 	for _, c := range [][3]string{
-		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"},
-		{form(file("x", "")), "empty_content", "empty"}, {"", "bad_option", "curl -F"},
+		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"}, {"", "bad_option", "curl -F"},
 		{whole[:120], "bad_option", "cut short"}, {whole[:40], "bad_option", "cut short"},
 		{form(file("x", pattern(300<<10)))[:290<<10], "bad_option", "cut short"},
 		{whole[:len(whole)-4] + "\r\nContent-Disposition: form-data; name=password\r\n", "bad_option", "cut short"},
 		{form(file("x", "a"), file("y", "b")), "bad_option", "expiry, burn_after_read, password and display_name"},
-		{opt("expires", "24"), "bad_option", `"expires"`},
 		{form(file("x", pattern(300<<10)), field("title", "b")), "bad_option", `"title"`},
 		{form(append(slices.Repeat([]part{field("expiry", "60")}, 16), file("x", "y"))...), "bad_option", "16"},
-		{opt("password", long(5000)), "bad_option", "4 KiB"}, {opt("password", "caf\xe9"), "bad_password", "UTF-8"},
-		{opt("expiry", "soon"), "bad_expiry", `"soon"`},
+		{opt("password", long(5000)), "bad_option", "4 KiB"}, {opt("expiry", "soon"), "bad_expiry", `"soon"`},
 		{form(field("expiry", "60"), field("expiry", "61"), file("x", "y")), "bad_option", "expiry"},
 		{form(part{file("x", "").head + "\r\nContent-Transfer-Encoding: base64", "eA=="}), "bad_option", ";encoder="},
 		{form(part{"Content-Disposition: form-data; name=f\r\nContent-Type: Multipart/Mixed; boundary=y", "--y--"}),
@@ -392,27 +372,23 @@ func TestRefusedCreations(t *testing.T) {
 	}
 	for _, c := range [][4]string{ // request, code, words, Allow
 		{"POST /?burn_after_read=true", "bad_option", "X-Burn-After-Read: ", ""},
-		{"POST /?password=x", "bad_option", "X-Paste-Password: ", ""},
 		{"POST /?expiry=1h&password=x", "bad_option", "X-Expiry: ", ""},
-		{"PUT /name?display_name=x", "bad_option", "X-Display-Name: ", ""},
 		{"PUT /?anything", "bad_option", "X-Expiry, X-Burn-After-Read", ""},
-		{"PUT /0123456789abcdef?expiry=1h", "bad_option", "X-Expiry: ", ""},
 		{"PUT /0123456789abcdef?token=x", "bad_option", "X-Delete-Token: ", ""},
 		{"DELETE /0123456789abcdef?t=x", "bad_option", "X-Delete-Token: ", ""},
 		{"PUT /s", "method_not_allowed", "curl -d https://example.org/ " + ts.url + "/s", "GET, HEAD, POST"},
-		{"PUT /pki", "method_not_allowed", "it takes GET, HEAD", "GET, HEAD"},
-		{"PUT /%70astes", "method_not_allowed", "PUT", "GET, HEAD"},
-		{"PUT /register", "method_not_allowed", "PUT", "GET, HEAD"},
-		{"PUT /csr", "method_not_allowed", "POST", "GET, HEAD, POST"},
+		{"PUT /%70astes", "method_not_allowed", "it takes GET, HEAD", "GET, HEAD"},
 		{"POST /name", "method_not_allowed", "PUT", "DELETE, GET, HEAD, PUT"},
-		{"PATCH /", "method_not_allowed", "PATCH", "GET, HEAD, POST, PUT"},
 		{"PUT /0123456789abcdef", "not_found", "curl -T - " + ts.url + "/", ""},
 	} {
 		a := ts.send(c[0], strings.NewReader("content"))
-		if a.says(c[2]); a.StatusCode < 400 || a.field("code") != c[1] || a.Header.Get("Allow") != c[3] ||
-			(a.StatusCode == 405) != (c[3] != "") {
+		if a.says(c[2]); a.StatusCode < 400 || a.field("code") != c[1] || a.Header.Get("Allow") != c[3] {
 			t.Errorf("%s: %s, Allow %q", c[0], a.body, a.Header.Get("Allow"))
 		}
+	}
+	said := ts.post("xx", "X-Expiry: never", "Accept: TEXT/Plain").want(400, "").body
+	if !strings.HasPrefix(said, "error: the expiry") || strings.Count(said, "\n") != 2 {
+		t.Errorf("as text: %q", said)
 	}
 	ts.nothing()
 	for _, content := range []string{long(254), "xx", pattern(600 << 10)} { // what is just enough, or not too much
@@ -433,15 +409,13 @@ func TestBeforeTheBody(t *testing.T) {
 	c := ts.create("mine")
 	token, short, long := "X-Delete-Token: "+c.DeleteToken, "Content-Length: 100", "Content-Length: 1048577"
 	for _, r := range [][3]string{ // the request and its headers, the code
-		{"POST /", long, "too_large"}, {"POST /", "Content-Length: 9223372036854775807", "too_large"},
-		{"PUT /name", long, "too_large"}, {"POST /", isJSON + "\r\n" + long, "too_large"},
+		{"POST /", long, "too_large"}, {"PUT /name", "Content-Length: 9223372036854775807", "too_large"},
 		{"POST /", isForm + "\r\nContent-Length: 2000000", "too_large"},
 		{"POST /", "X-Expiry: 0\r\n" + long, "bad_expiry"},
 		{"POST /?expiry=0", "X-Expiry: 0\r\n" + short, "bad_option"},
 		{"POST /?expiry=0", "Content-Encoding: br\r\n" + short, "unsupported_encoding"},
 		{"PUT /", "Content-Range: bytes 4-103/104\r\n" + short, "partial_content"},
-		{"POST /a/b/c/d", short, "not_found"}, {"PATCH /", short, "method_not_allowed"},
-		{"PUT /s", short, "method_not_allowed"}, {"PUT /0123456789abcdef", short, "not_found"},
+		{"PATCH /", short, "method_not_allowed"}, {"PUT /0123456789abcdef", short, "not_found"},
 		{"PUT /" + c.ID, short, "authentication_required"}, {"PUT /" + c.ID, token + "\r\n" + long, "too_large"},
 		{"POST /", "Origin: https://evil.example\r\n" + short, "cross_origin"},
 		{"POST /", "X-Proxy-Secret: " + proxySecret + "\r\nX-SSL-Client-SHA1: nonsense\r\n" + short,
@@ -459,13 +433,6 @@ func TestBeforeTheBody(t *testing.T) {
 		t.Errorf("after 100 Continue: %d", a.StatusCode)
 	}
 	ts.stored(2)
-	// Who sends without reading (Python's urllib) finds the answer, unless this machine stood still for 5 s.
-	for range 5 {
-		if a, err := ts.try("POST", "/", strings.NewReader(pattern(16<<20))); err == nil && a.StatusCode == 413 {
-			return
-		}
-	}
-	t.Error("the 413 to 16 MiB was never seen")
 }
 
 // TestExpiry: every form of an expiry, every refusal, and what each tier gets and may ask for.
@@ -473,8 +440,6 @@ func TestExpiry(t *testing.T) {
 	const hour, day = 3600, 86400
 	ts := start(t, fast...)
 	ts.clock.hold()
-	ts.listed(certTrusted, false)
-	ts.listed(certAdmin, true)
 	now := ts.clock.now()
 	at := func(seconds int, zone int) string {
 		return now.Add(time.Duration(seconds) * time.Second).In(time.FixedZone("", zone)).Format(time.RFC3339)
@@ -492,22 +457,15 @@ func TestExpiry(t *testing.T) {
 	stored := ts.pastes()
 	for _, v := range []string{
 		"0", "0s", "0d0h", "-1", "-1h", "+1", "1e9", "1.5h", "NaN", "0x10", "1_000", "1d12", "12d1", "d", "1dd", "1 d",
-		"1 day", "1D", "1y", "1ms", "never", "٣٠s", "３０s", "9223372036854775808", "9223372036854775807w",
+		"1D", "1y", "never", "٣٠s", "３０s", "9223372036854775808", "9223372036854775807w",
 		"15250284452471w15250284452471w", at(0, 0), at(-1, 3600), "1999-01-01T00:00:00Z", "2999-03-02",
-		"2999-03-02 00:00:00Z", "2999-02-30T00:00:00Z", "2999-03-02T00:00:00", "12:30", "T", "@", "@0", unix(0), "@-1",
-		"@+" + unix(5)[1:], "@1e10", "@9223372036854775808", strings.Repeat("9", 5000),
+		"2999-02-30T00:00:00Z", "2999-03-02T00:00:00", "@", unix(0), "@-1", "@+" + unix(5)[1:], "@1e10",
+		"@9223372036854775808", strings.Repeat("9", 5000),
 	} {
 		a := ts.post("x", "X-Expiry: "+v).want(400, "bad_expiry")
 		a.says("seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time")
 	}
 	ts.stored(stored)
-	for cert, lives := range map[string][2]int64{sha1OfNothing: {1, 7}, certAlice: {7, 49}, certTrusted: {30, 90},
-		certAdmin: {30, 90}} {
-		p, longest := ts.create("x", withCert(cert)...), ts.create("x", withCert(cert, "X-Expiry: 1000d")...)
-		if p.ExpiresAt-p.CreatedAt != lives[0]*day || longest.ExpiresAt-p.CreatedAt != lives[1]*day {
-			t.Errorf("%.4s: lives %d s, at most %d", cert, p.ExpiresAt-p.CreatedAt, longest.ExpiresAt-p.CreatedAt)
-		}
-	}
 	ts = start(t, append([]string{"EXPIRY_ANON=10d", "EXPIRY_UNTRUSTED=60d", "MAX_EXPIRY=50d"}, fast...)...)
 	// A longer default raises what may be asked for; MAX_EXPIRY cuts it.
 	for lines, life := range map[string]int64{"X-Expiry: 11d": 10, "ALICE": 50, "ALICE\nX-Expiry: 49d": 49} {
@@ -540,9 +498,9 @@ func TestMIME(t *testing.T) {
 		}
 	}
 	for _, c := range [][]string{ // the type, contents that have it
-		{isText, "hello\n", "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3",
-			"GIF89a is a format\n", "fLaC is a mark", "OggS is a mark", "<!DOCTYPE html><script>alert(1)</script>",
-			"<?xml version=\"1.0\"?><svg/>", "-----BEGIN PGP MESSAGE-----\n\nhQEM\n"},
+		{isText, "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3", "OggS is a mark",
+			"<!DOCTYPE html><script>alert(1)</script>", "<?xml version=\"1.0\"?><svg/>",
+			"-----BEGIN PGP MESSAGE-----\n\nhQEM\n"},
 		{raw, "a\x00b", "gr\xf6\xdfe", "a\xc3", "\xed\xa0\x80", strings.Repeat("x", chunkSize-1) + "\xf0\x9f\x98y",
 			strings.Repeat("x", chunkSize) + "\x00", ftyp("qt  \x00\x00\x02\x00qt  "), "\x01\x02\x03\xff"},
 		{"text/plain; charset=utf-16le", "\xff\xfeh\x00i\x00"}, {"text/plain; charset=utf-16be", "\xfe\xff\x00h\x00i"},
@@ -552,7 +510,7 @@ func TestMIME(t *testing.T) {
 		{"application/x-age", "-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n", "age-encryption.org/v1\n-> X25519\n\xff"},
 		{"image/png", "\x89PNG\r\n\x1a\n\x00\x00"}, {"image/jpeg", "\xff\xd8\xff\xe0\x00\x10JFIF"},
 		{"image/gif", "GIF89a\x01\x00\x01\x00"}, {"image/webp", "RIFF\x10\x00\x00\x00WEBPVP8 "},
-		{"image/avif", ftyp("avif\x00\x00\x00\x00avifmif1"), ftyp("mif1\x00\x00\x00\x00mif1avifmiaf")},
+		{"image/avif", ftyp("mif1\x00\x00\x00\x00mif1avifmiaf")},
 		{"image/heic", ftyp("heic\x00\x00\x00\x00mif1heic"), ftyp("mif1\x00\x00\x00\x00mif1heic")},
 		{"audio/wave", "RIFF\x10\x00\x00\x00WAVEfmt \x00"}, {"audio/flac", "fLaC\x00\x00\x00\x22"},
 		{"audio/mpeg", "ID3\x04\x00\x00\x00\x00\x00\x23TSSE"}, {"application/ogg", "OggS\x00\x02\x00\x00"},
@@ -564,10 +522,9 @@ func TestMIME(t *testing.T) {
 		{"application/x-elf", "\x7fELF\x02\x01\x01\x00"}, {"application/wasm", "\x00asm\x01\x00\x00\x00"},
 		{"application/vnd.sqlite3", "SQLite format 3\x00\x10\x00"},
 	} {
-		want := c[0]
 		for _, content := range c[1:] {
-			check(ts.post(content), content, want)
-			check(ts.post(content, "Content-Type: "+raw), content, want)
+			check(ts.post(content), content, c[0])
+			check(ts.post(content, "Content-Type: "+raw), content, c[0])
 		}
 	}
 	for _, c := range [][3]string{ // declared, content, type
@@ -580,15 +537,13 @@ func TestMIME(t *testing.T) {
 		{"text/plain; charset=ISO-8859-1", "gr\xfc\xdfe", "text/plain; charset=ISO-8859-1"},
 		{"text/plain; charset=latin1", "plain", isText}, {"text/plain; charset=UTF-8", "gr\xfc\xdfe", raw},
 		{"application/x-www-form-urlencoded", "a=b", isText}, {"multipart/mixed; boundary=x", "--x", isText},
-		{"message/rfc822", "From: x", isText}, {"nonsense", "x", isText}, {"*/*", "x", isText},
-		{"text/html, text/plain", "x", isText}, {"text/" + strings.Repeat("x", 200), "x", isText},
-		{"text/ü", "x", isText},
+		{"message/rfc822", "From: x", isText}, {"*/*", "x", isText}, {"text/html, text/plain", "x", isText},
+		{"text/" + strings.Repeat("x", 200), "x", isText}, {"text/ü", "x", isText},
 	} {
 		check(ts.post(c[1], "Content-Type: "+c[0]), c[1], c[2])
 	}
 	for _, c := range [][3]string{ // kind, body, type
 		{isJSON, `{"content":"x","mime_type":"text/CSV"}`, "text/csv"},
-		{isJSON, `{"content":"x","mime_type":""}`, isText},
 		{isJSON, `{"content":"{}","mime_type":"application/json"}`, "application/json"},
 		{isJSON, `{"content":"x","mime_type":"text/html\r\nX-Evil: 1"}`, isText},
 		{isJSON, `{"content":"x","mime_type":"text/html; charset=\"a\r\nX-Evil: 1\""}`, "text/html"},
@@ -627,8 +582,7 @@ func TestMetadata(t *testing.T) {
 		for _, accept := range []string{"text/plain", "text/html,application/xhtml+xml,*/*;q=0.8"} {
 			a := ts.get("/"+p.ID, "Accept: "+accept).want(200, "")
 			for line := range strings.SplitSeq(strings.ReplaceAll(c[2], "LINK", ts.url+"/"+p.ID), "|") {
-				if !strings.Contains(a.body, line) || a.Header.Get("Content-Type") != isText ||
-					a.Header.Get("Sunset") == "" {
+				if !strings.Contains(a.body, line) || a.Header.Get("Sunset") == "" {
 					t.Errorf("%s: %q lacks %q", c[1], a.body, line)
 				}
 			}
@@ -652,10 +606,9 @@ func TestRaw(t *testing.T) {
 			"bytes=" + strconv.Itoa(size/2) + "-" + n: content[size/2:], "bytes=0-999999999999999999": content,
 			"bytes=0-0\nIf-Range: " + etag: content[:1],
 		}
-		for _, ignored := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "0-2", "bytes= 0-2",
-			"bytes=0-9999999999999999999",
-			"bytes=0-0,2-2", "bytes=" + strings.Repeat("0-,", 1000) + "0-", "bytes=0-0\nRange: bytes=1-1",
-			"bytes=0-0\nIf-Range: W/" + etag} {
+		for _, ignored := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "bytes= 0-2",
+			"bytes=0-9999999999999999999", "bytes=0-0,2-2", "bytes=" + strings.Repeat("0-,", 1000) + "0-",
+			"bytes=0-0\nRange: bytes=1-1", "bytes=0-0\nIf-Range: W/" + etag} {
 			cases[ignored] = ""
 		}
 		statuses := map[string]int{ // of other headers
@@ -677,9 +630,10 @@ func TestRaw(t *testing.T) {
 				if method == "HEAD" && (status == 206 || status == 416) {
 					status = 200
 				}
-				if status == 200 {
+				if status < 300 {
 					body = content
-				} else if status == 206 {
+				}
+				if status == 206 {
 					body = cases[strings.TrimPrefix(headers, "Range: ")]
 				}
 				a := ts.do(method, raw, nil, strings.Split(headers, "\n")...)
@@ -687,15 +641,9 @@ func TestRaw(t *testing.T) {
 					a.body != "" {
 					t.Fatalf("%s %s, %d: %d, %d bytes", method, headers, size, a.StatusCode, len(a.body))
 				}
-				h, cached := a.Header, "private, no-cache"
-				if status >= 412 {
-					cached = "no-store"
-				}
-				if status < 412 && h.Get("Etag") != etag || h.Get("Cache-Control") != cached || status < 300 &&
-					(h.Get("Accept-Ranges") != "bytes" || h.Get("Last-Modified") != date ||
-						h.Get("Content-Length") != strconv.Itoa(len(body))) ||
-					status == 412 && (h.Get("Etag") != "" || method == "GET" &&
-						a.field("code") != "precondition_failed") {
+				if h := a.Header; status < 412 && h.Get("Etag") != etag || status == 412 && h.Get("Etag") != "" ||
+					status < 300 && (h.Get("Accept-Ranges") != "bytes" || h.Get("Last-Modified") != date ||
+						h.Get("Content-Length") != strconv.Itoa(len(body))) {
 					t.Errorf("%s %s: %v %.200s", method, headers, h, a.body)
 				}
 			}
@@ -711,7 +659,7 @@ func TestRaw(t *testing.T) {
 func TestClosed(t *testing.T) {
 	ts := start(t, fast...)
 	ts.listed(certAdmin, true)
-	const secret, pass = "secret content", "pässwörd with blanks:and colons"
+	secret, pass := "secret content", "pässwörd with blanks:and colons"+strings.Repeat("p", 1024-33) // the longest
 	basic := func(pw string) string {
 		return "\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte("anybody:"+pw))
 	}
@@ -724,9 +672,7 @@ func TestClosed(t *testing.T) {
 		{proof + proof + pw, "read_proof_required"}, {proof, "password_required"},
 		{proof + "\nAuthorization: Bearer " + pass, "password_required"}, {"ALICE" + proof, "password_required"},
 		{"ADMIN" + proof, "password_required"}, {proof + pw + "x", "password_wrong"},
-		{proof + basic("x"), "password_wrong"},
-		{proof + "\nX-Paste-Password: " + strings.Repeat("p", 1025), "password_wrong"},
-		{proof + pw + "\nPurpose: prefetch", "preview_refused"},
+		{proof + basic("x"), "password_wrong"}, {proof + pw + "\nPurpose: prefetch", "preview_refused"},
 	} {
 		status, asks := 403, ""
 		if c[1] == "password_required" {
@@ -735,8 +681,7 @@ func TestClosed(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := ts.do(method, raw, nil, head(c[0])...)
 			if a.StatusCode != status || method == "GET" && a.field("code") != c[1] ||
-				strings.Contains(a.body, secret) ||
-				a.Header.Get("WWW-Authenticate") != asks {
+				strings.Contains(a.body, secret) || a.Header.Get("WWW-Authenticate") != asks {
 				t.Errorf("%s %.90q: %d %s %v", method, c[0], a.StatusCode, a.body, a.Header)
 			}
 		}
@@ -747,14 +692,10 @@ func TestClosed(t *testing.T) {
 		strings.ToUpper(readProof) + basic(pass))
 	for _, method := range []string{"HEAD", "GET"} {
 		a := ts.do(method, raw, nil, h...).want(200, "")
-		if method == "GET" && a.body != secret || a.Header.Get("Content-Length") != strconv.Itoa(len(secret)) ||
-			a.Header.Get("Content-Type") != isText || a.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %q, %v", method, a.body, a.Header)
-		}
-		for _, name := range []string{"Etag", "Last-Modified", "Accept-Ranges", "Content-Range"} {
-			if a.Header.Get(name) != "" {
-				t.Errorf("%s: %s: %s", method, name, a.Header.Get(name))
-			}
+		if h := a.Header; method == "GET" && a.body != secret || h.Get("Content-Length") != strconv.Itoa(len(secret)) ||
+			h.Get("Content-Type") != isText || h.Get("Cache-Control") != "no-store" ||
+			h.Get("Etag")+h.Get("Last-Modified")+h.Get("Accept-Ranges")+h.Get("Content-Range") != "" {
+			t.Errorf("%s: %q, %v", method, a.body, h)
 		}
 	}
 	ts.get(raw, h...).want(404, "not_found")
@@ -764,8 +705,6 @@ func TestClosed(t *testing.T) {
 			t.Errorf("%q is in the log", word)
 		}
 	}
-	long := "X-Paste-Password: " + strings.Repeat("p", 1024) // the longest that is taken
-	ts.get("/"+ts.create(pattern(chunkSize+9), long).ID+"/raw", long, "Range: bytes=0-0").want(200, "")
 }
 
 // TestBurn: of many readers at once exactly one sees the content, all others see what anybody sees who guesses an id;
@@ -812,10 +751,8 @@ func TestPreviews(t *testing.T) {
 	ts := start(t, fast...)
 	burning, open := ts.create("burning", "X-Burn-After-Read: true"), ts.create("open")
 	refused := []string{
-		"Sec-Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "Sec-Purpose: PREFETCH", "Sec-Purpose: prerender",
-		"Purpose: prefetch", "Purpose: preview", "Purpose: other\nPurpose: prefetch", "X-Purpose: preview",
-		"X-Moz: prefetch", "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors",
-		"Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site",
+		"Sec-Purpose: PREFETCH", "Sec-Purpose: x;prerender", "Purpose: other\nPurpose: prefetch", "X-Purpose: preview",
+		"X-Moz: prefetch", "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors", "Sec-Fetch-Site: cross-site",
 	}
 	for _, agent := range []string{
 		"Googlebot/2.1", "SomeCrawler", "a spider", "Link Preview Service", "facebookexternalhit/1.1", "WhatsApp/2.23",
@@ -857,8 +794,7 @@ func TestRenewal(t *testing.T) {
 			}{
 				{"GET /" + p.ID, "Accept: */*", 200, 7200, 36000},
 				{"HEAD /" + p.ID + "/raw", "Accept: */*", 200, 7200, 36000},
-				{"GET /" + p.ID + "/raw", `If-None-Match: "` + p.SHA256 + `"`, 304, 7200, 36000},
-				{"GET /" + p.ID + "/raw", "If-Match: \"0\"", 412, 7200, 36000},
+				{"GET /" + p.ID + "/raw", "If-None-Match: *", 304, 7200, 36000},
 				{"GET /" + p.ID + "/raw", "Range: bytes=100-", 416, 7200, 36000},
 				{"GET /" + p.ID + "/raw", "Accept: */*", 200, 7200, 43200},
 				{"GET /" + fixed.ID + "/raw", "Accept: */*", 200, 7200, 43200},
@@ -1096,29 +1032,20 @@ func TestParallelChanges(t *testing.T) {
 		known[content(i)] = true
 	}
 	p := ts.create(content(0))
-	var readers sync.WaitGroup
-	var stop atomic.Bool
-	for range 2 {
-		readers.Go(func() {
-			for !stop.Load() {
-				a, err := ts.try("GET", "/"+p.ID+"/raw", nil)
-				if err == nil && (a.StatusCode != 200 || !known[a.body] ||
-					a.Header.Get("Etag") != `"`+sum256(a.body)+`"`) {
-					t.Errorf("status %d, %d bytes that nobody wrote", a.StatusCode, len(a.body))
-					return
-				}
-			}
-		})
-	}
 	together(12, func(i int) *answer {
 		a := ts.do("PUT", "/"+p.ID, strings.NewReader(content(i)), "X-Delete-Token: "+p.DeleteToken)
 		if a.StatusCode != 200 || a.field("sha256") != sum256(content(i)) {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
+		for range 5 { // while others change it; who is interrupted sees an error
+			b, err := ts.try("GET", "/"+p.ID+"/raw", nil)
+			if err == nil && (b.StatusCode != 200 || !known[b.body] ||
+				b.Header.Get("Etag") != `"`+sum256(b.body)+`"`) {
+				t.Errorf("status %d, %d bytes that nobody wrote", b.StatusCode, len(b.body))
+			}
+		}
 		return a
 	})
-	stop.Store(true)
-	readers.Wait()
 	ts.stored(1)
 	if got := ts.get("/"+p.ID+"/raw").want(200, "").body; !known[got] {
 		t.Errorf("%d bytes that nobody wrote", len(got))
@@ -1367,6 +1294,3 @@ func TestNotFound(t *testing.T) {
 	}
 	ts.do("PUT", "/"+deleted.ID, strings.NewReader("y")).want(404, "not_found").says("shape of an id")
 }
-
-// TestLinesOfABody: the limit of header lines does not count what comes along with the header.
-func TestLinesOfABody(t *testing.T) { start(t).create(strings.Repeat("\n", 3000)) }
