@@ -105,28 +105,14 @@ func (ts *testServer) write(query string, args ...any) {
 	}
 }
 
-// listed puts a certificate with this SHA-1 into the table, and returns its owner.
-func (ts *testServer) listed(sha1 string, admin bool) (owner string) {
-	ts.t.Helper()
-	owner = sum256(sha1)
-	ts.write("INSERT INTO certs VALUES (?1, ?2, substr(?2, 1, 32), ?1, 'name', 1, 1 << 40, 0, '', 1, ?3)", owner, sha1,
-		admin)
-	return owner
-}
-
 // fast is a server behind the tests' proxy that does not wait for the disk: power cuts are crash_test.go's.
 var fast = append([]string{"SYNC=normal"}, proxied...)
-
-const (
-	certTrusted = "7777777777777777777777777777777777777777"
-	certAdmin   = "9999999999999999999999999999999999999999"
-)
 
 // head splits lines into headers. A first line of ALICE, MALLORY, TRUSTED or ADMIN is that certificate, shown by the
 // proxy.
 func head(lines string) []string {
 	h := strings.Split(lines, "\n")
-	certs := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certTrusted, "ADMIN": certAdmin}
+	certs := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certFirst, "ADMIN": certOfAdmin}
 	if cert := certs[h[0]]; cert != "" {
 		return withCert(cert, h[1:]...)
 	}
@@ -649,8 +635,7 @@ func TestRaw(t *testing.T) {
 // TestClosed: content that is not open has neither validators nor ranges. It takes proof, then password, and nobody
 // bypasses either: a refusal burns nothing and shows nothing.
 func TestClosed(t *testing.T) {
-	ts := start(t, fast...)
-	ts.listed(certAdmin, true)
+	ts := start(t, fast...).certified()
 	secret, pass := "secret content", "pässwörd with blanks:and colons"+strings.Repeat("p", 1024-33) // the longest
 	basic := func(pw string) string {
 		return "\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte("anybody:"+pw))
@@ -828,11 +813,12 @@ func TestRenewal(t *testing.T) {
 }
 
 // halfway begins a download and returns when its header is there; rest reads the body to its end.
-func (ts *testServer) halfway(id string) (rest func() string) {
+func (ts *testServer) halfway(id string, headers ...string) (rest func() string) {
 	ts.t.Helper()
 	c := ts.dial()
 	c.(*net.TCPConn).SetReadBuffer(64 << 10)
-	fmt.Fprintf(c, "GET /%s/raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", id)
+	h := strings.Join(append(headers, "Connection: close"), "\r\n")
+	fmt.Fprintf(c, "GET /%s/raw HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", id, h)
 	in := bufio.NewReader(c)
 	res, err := http.ReadResponse(in, nil)
 	if err != nil || res.StatusCode != 200 {
@@ -845,9 +831,8 @@ func (ts *testServer) halfway(id string) (rest func() string) {
 
 // TestChangeRefused: every status of PUT P/<id> in its order, of DELETE too, and what a refusal leaves as it was.
 func TestChangeRefused(t *testing.T) {
-	ts := start(t, append([]string{"MAX_ANON=10KiB", "MIN_SIZE=2"}, fast...)...)
+	ts := start(t, append([]string{"MAX_ANON=10KiB", "MIN_SIZE=2"}, fast...)...).certified()
 	ts.clock.hold()
-	ts.listed(certTrusted, false)
 	burning := ts.create("burning", withCert(certAlice, "X-Burn-After-Read: true")...)
 	closed := ts.create("closed", withCert(certAlice, proofGiven)...)
 	p := ts.create("first content", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
@@ -895,9 +880,8 @@ func TestChangeRefused(t *testing.T) {
 
 // TestChange: contents of all sizes in all forms by all three who may; options set and removed; conditions that hold.
 func TestChange(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	p := ts.create("first", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
 	token, born, tag := "X-Delete-Token: "+p.DeleteToken, p.CreatedAt, p.SHA256
 	ts.clock.advance(time.Hour)
@@ -1050,8 +1034,7 @@ func TestChangedDuringRead(t *testing.T) {
 
 // TestDelete: the three who may; it is gone at once from cache and disk; of many at once one does it.
 func TestDelete(t *testing.T) {
-	ts := start(t, fast...)
-	ts.listed(certAdmin, true)
+	ts := start(t, fast...).certified()
 	for _, who := range []string{"ALICE", "X-Delete-Token: TOKEN", "MALLORY\nX-Delete-Token: TOKEN", "ADMIN"} {
 		p := ts.create(pattern(3*chunkSize), withCert(certAlice)...)
 		ts.get(p.Raw).want(200, "") // now in the cache
@@ -1101,9 +1084,8 @@ func (ts *testServer) page(path string, headers ...string) (p page, names string
 
 // TestList: the caller's own, latest content first, page by page, with every filter; nobody else's, but for admins.
 func TestList(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	ts.get("/pastes").want(401, "authentication_required")
 	if p, _ := ts.page("/pastes", withCert(certAlice)...); p.Count != 0 || p.Next != nil {
 		t.Errorf("an empty list: %+v", p)
@@ -1171,9 +1153,9 @@ func TestList(t *testing.T) {
 	}
 	next, _ := ts.page("/pastes?limit=5", withCert(certAlice)...) // a cursor is a place, no right
 	for query, c := range map[string][2]string{
-		"?cursor=" + *next.Next: {certMallory, "M"}, "?owner=all": {certAdmin, all + "M"}, "": {certAdmin, ""},
-		"?owner=all&limit=3": {certAdmin, "aji"}, "?owner=anonymous": {certAdmin, ""},
-		"?owner=" + certMallory: {certAdmin, "M"}, "?owner=" + sum256("nobody"): {certAdmin, ""},
+		"?cursor=" + *next.Next: {certMallory, "M"}, "?owner=all": {certOfAdmin, all + "M"}, "": {certOfAdmin, ""},
+		"?owner=all&limit=3": {certOfAdmin, "aji"}, "?owner=anonymous": {certOfAdmin, ""},
+		"?owner=" + certMallory: {certOfAdmin, "M"}, "?owner=" + sum256("nobody"): {certOfAdmin, ""},
 	} {
 		p, names := ts.page("/pastes"+query, withCert(c[0])...)
 		if names != c[1] || query == "?owner=anonymous" && p.Count != 1 {
@@ -1181,7 +1163,7 @@ func TestList(t *testing.T) {
 		}
 	}
 	for _, owner := range []string{"", "ALL", strings.ToUpper(certAlice), certAlice[1:]} {
-		ts.get("/pastes?owner="+owner, withCert(certAdmin)...).want(400, "bad_option")
+		ts.get("/pastes?owner="+owner, withCert(certOfAdmin)...).want(400, "bad_option")
 	}
 }
 
@@ -1236,7 +1218,7 @@ func TestNotFound(t *testing.T) {
 		t.Errorf("%s", missing)
 	}
 	paths := []string{
-		"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/RAW", "/" + id + "/raw%2f", "/" + id + "/info",
+		"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/RAW", "/" + id + "/info",
 		"/" + id + "/raw/x/y", "//" + id, "/./" + id, "/x/../" + id, "/" + id + "//raw", "/*", "/s/", "/s/AAAAAAAA",
 		"/s/" + id, "/s/" + ended.ID, "/s/" + ended.ID + "/info", "/s/" + short[:7], "/s/" + short + "/",
 		"/s/" + short + "/raw", "/s/" + short + "/info/x", "/s/" + short + "%00", "/s/../s%2f" + short + "/raw",

@@ -112,6 +112,7 @@ func TestPrefix(t *testing.T) {
 // ---- health ----
 
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	ts := start(t, "RATE_READ=1/d")
 	const well, ill = `{"status":"healthy","database":"ok"}` + "\n", `{"status":"unhealthy","database":"error"}` + "\n"
 	for range 20 {

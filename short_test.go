@@ -169,9 +169,8 @@ func TestShortOwnAddress(t *testing.T) {
 // TestShortCreate: every form with its option and answers.
 func TestShortCreate(t *testing.T) {
 	const target, day = "https://example.org/?a=b&c", 86400
-	ts := start(t, append([]string{"URL_PREFIX=/p", "MAX_EXPIRY=80d"}, fast...)...)
+	ts := start(t, append([]string{"URL_PREFIX=/p", "MAX_EXPIRY=80d"}, fast...)...).certified()
 	ts.clock.hold()
-	ts.listed(certTrusted, false)
 	encoded := "Content-Type: application/x-www-form-urlencoded"
 	cases := []struct {
 		name, body string
@@ -187,7 +186,7 @@ func TestShortCreate(t *testing.T) {
 		{"-F url=", form(field("url", target)), []string{isForm}, day},
 		{"-F u=", form(field("expiry", "1h"), field("u", target+"\r\n")), []string{isForm}, 3600},
 		{"certificate", target, withCert(certAlice), 7 * day},
-		{"trusted asks", target, withCert(certTrusted, "X-Expiry: 90d"), 80 * day},
+		{"trusted asks", target, withCert(certFirst, "X-Expiry: 90d"), 80 * day},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -280,9 +279,8 @@ func TestShortRefused(t *testing.T) {
 
 // TestShortLife: redirects, lives that no read renews, and deletion.
 func TestShortLife(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	alive, asked := ts.short("https://e.org/1", withCert(certAlice)...), ts.short("https://e.org/2", "X-Expiry: 2h")
 	deleted, paste := ts.short("https://e.org/3"), ts.create("x")
 	ts.get("/s/"+alive.ID, "Range: bytes=0-1", "If-None-Match: *").want(302, "")
@@ -324,9 +322,8 @@ func TestShortLife(t *testing.T) {
 
 // TestShortList: the caller's own alone, the latest first, page by page; an admin sees and deletes everybody's.
 func TestShortList(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	ts.get("/s").want(401, "authentication_required")
 	for i := range 4 {
 		ts.short(fmt.Sprint("https://example.org/", i), withCert(certAlice)...)
@@ -350,9 +347,9 @@ func TestShortList(t *testing.T) {
 		ts.get("/s"+query, withCert(certAlice)...).want(400, "bad_option")
 	}
 	ts.get("/s?owner=all", withCert(certAlice)...).want(403, "not_admin")
-	if a := ts.get("/s/"+mallorys.ID+"/info", withCert(certAdmin)...); a.field("owner") != certMallory {
+	if a := ts.get("/s/"+mallorys.ID+"/info", withCert(certOfAdmin)...); a.field("owner") != certMallory {
 		t.Errorf("an admin sees %s", a.body)
 	}
-	ts.do("DELETE", "/s/"+mallorys.ID, nil, withCert(certAdmin)...).want(200, "")
+	ts.do("DELETE", "/s/"+mallorys.ID, nil, withCert(certOfAdmin)...).want(200, "")
 	ts.get("/s/"+mallorys.ID).want(404, "not_found")
 }
