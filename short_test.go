@@ -248,6 +248,7 @@ func TestShortRefused(t *testing.T) {
 		{"", good + strings.Repeat("a", 1<<20), "bad_url", "longer than 2048 bytes"},
 		{encoded, "url=https://example.org/&title=x", "bad_option", "--data-urlencode"},
 		{encoded, "url=https://example.org/%zz", "bad_option", "encoded"},
+		{encoded, "url=https://e.org/&expiry=soon", "bad_expiry", "soon"},
 		{encoded, "url=https://example.org/&url=https://example.net/", "bad_option", "form"},
 		{isForm, form(field("url", good), field("url", good)), "bad_option", "two contents"},
 		{isForm, form(field("url", good), field("password", "x")), "bad_option", "no option but expiry"},
