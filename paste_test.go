@@ -19,8 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -107,28 +105,14 @@ func (ts *testServer) write(query string, args ...any) {
 	}
 }
 
-// listed puts a certificate with this SHA-1 into the table, and returns its owner.
-func (ts *testServer) listed(sha1 string, admin bool) (owner string) {
-	ts.t.Helper()
-	owner = sum256(sha1)
-	ts.write("INSERT INTO certs VALUES (?1, ?2, substr(?2, 1, 32), ?1, 'name', 1, 1 << 40, 0, '', 1, ?3)", owner, sha1,
-		admin)
-	return owner
-}
-
 // fast is a server behind the tests' proxy that does not wait for the disk: power cuts are crash_test.go's.
 var fast = append([]string{"SYNC=normal"}, proxied...)
-
-const (
-	certTrusted = "7777777777777777777777777777777777777777"
-	certAdmin   = "9999999999999999999999999999999999999999"
-)
 
 // head splits lines into headers. A first line of ALICE, MALLORY, TRUSTED or ADMIN is that certificate, shown by the
 // proxy.
 func head(lines string) []string {
 	h := strings.Split(lines, "\n")
-	certs := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certTrusted, "ADMIN": certAdmin}
+	certs := map[string]string{"ALICE": certAlice, "MALLORY": certMallory, "TRUSTED": certFirst, "ADMIN": certOfAdmin}
 	if cert := certs[h[0]]; cert != "" {
 		return withCert(cert, h[1:]...)
 	}
@@ -184,24 +168,23 @@ func TestCreate(t *testing.T) {
 		{"PUT /ABCDEF0123", "", text, text, "/ABCDEF0123", ""}, {"PUT /", isJSON, `{"content":"x"}`, "x", "", ""},
 	}
 	for _, c := range [][2]string{
-		{"", ""}, {"Content-Type: application/x-www-form-urlencoded", ""}, {"Content-Type: ///;;=\"", ""},
-		{"Content-Encoding: identity", ""}, {"Content-Range: bytes 0-17/18", ""}, {"ALICE\n" + options, all},
-		{"ALICE", "604800 owner"}, {strings.ToUpper(proofGiven), "read_proof"},
+		{"", ""}, {"Content-Type: application/x-www-form-urlencoded", ""}, {"Content-Encoding: identity", ""},
+		{"Content-Range: bytes 0-17/18", ""}, {"ALICE\n" + options, all}, {"ALICE", "604800 owner"},
+		{strings.ToUpper(proofGiven), "read_proof"},
 	} {
 		cases = append(cases, [6]string{"POST /", c[0], text, text, "JSON", c[1]})
 	}
-	cases = append(cases, [6]string{"POST /", "", pattern(2 * chunkSize), pattern(2 * chunkSize), "JSON", ""})
+	for _, content := range []string{pattern(2 * chunkSize), strings.Repeat("\n", 3000)} { // no header lines these
+		cases = append(cases, [6]string{"POST /", "", content, content, "JSON", ""})
+	}
 	for _, c := range [][4]string{
 		{"", `{"content":"a\r\n\u0000 + ü\n"}`, "a\r\n\x00 + ü\n", ""},
 		{"Content-Type: application/json, text/plain, */*", `{"content":"x","password":"pw"}`, "x",
 			"password_protected"},
 		{"Content-Type: text/plain\n" + isJSON, `{"content":"x"}`, "x", ""},
 		{"", `{"content":"\ud83d\ude00\\ud800 \u0041"}`, "😀\\ud800 A", ""},
-		{"", `{"content":"x","expiry":"1d12h"}`, "x", "129600"},
 		{"", `{"content":"x","expiry":null,"password":null,"burn_after_read":null}`, "x", ""},
-		{"", `{"content":"x","burn_after_read":true}`, "x", "burn_after_read"},
-		{isJSON + "\nX-Expiry: 1m\nX-Burn-After-Read: 1", `{"content":"x","expiry":"60s","burn_after_read":true}`, "x",
-			"60 burn_after_read"},
+		{isJSON + "\nX-Expiry: 1m", `{"content":"x","expiry":"60s"}`, "x", "60"},
 		{"ALICE\n" + isJSON + "\n" + proofGiven,
 			`{"content":"x","expiry":"1h","burn_after_read":true,"password":"pw","display_name":"Ü 😀"}`, "x", all},
 	} {
@@ -211,13 +194,11 @@ func TestCreate(t *testing.T) {
 		{"", form(file("x.bin", text)), text, ""}, {"", form(field("f:1", text)), text, ""},
 		{"", form(part{"X-Nothing: 1", text}), text, ""},
 		{"", form(field("expiry", "60"), file("x", text)), text, "60"},
-		{"", form(file("x", text), field("burn_after_read", "true")), text, "burn_after_read"},
 		{"ALICE\n" + isForm + "\n" + proofGiven, form(field("expiry", "1h"), file("x", text), field("burn_after_read",
 			"1"), field("password", "pw"), field("display_name", "Ü 😀")), text, all},
 		{"", form(append(slices.Repeat([]part{field("expiry", "60")}, 15), file("x", text))...), text, "60"},
 		{"", form(file("../../etc/passwd%0d%0aSet-Cookie: a=b", text)), text, ""},
-		{"", form(file("x", "a\r\n--b0undar\r\n--b0undar!y")), "a\r\n--b0undar\r\n--b0undar!y", ""},
-		{"", form(file("x", three), field("expiry", "60")), three, "60"},
+		{"", form(file("x", "\r\n--b0undar!y"+three), field("expiry", "60")), "\r\n--b0undar!y" + three, "60"},
 	} {
 		cases = append(cases, [6]string{"POST /", cmp.Or(c[0], isForm), c[1], c[2], "", c[3]})
 	}
@@ -238,23 +219,16 @@ func TestCreate(t *testing.T) {
 				ts := ts.in(t)
 				a := ts.send(request, body, head(headers)...).want(201, "")
 				id := a.id()
-				if len(id) != 16 || !isHex(id, 16) || a.Header.Get("Location") != "/"+id {
-					t.Fatalf("Location %q", a.Header.Get("Location"))
+				if len(id) != 16 || !isHex(id, 16) || a.Header.Get("Location") != "/"+id || a.Header.Get("X") != "" {
+					t.Fatalf("%v", a.Header)
 				}
 				h := withCert(certAlice, "X-Paste-Password: pw", "X-Read-Proof: "+readProof)
 				m, shown := ts.get("/"+id, h...).want(200, ""), "created_at expires_at id link mime_type raw size url"
-				link := ts.url + "/" + id
-				if !burns {
-					link += "/raw"
-				}
-				if line != "JSON" {
-					if a.body != link+line+"\n" || a.Header.Get("Content-Type") != isText {
-						t.Errorf("answer %q (%s)", a.body, a.Header.Get("Content-Type"))
-					}
-				} else if a.members() != words(shown, "sha256 delete_token", shows) ||
-					a.field("sha256") != sum256(content) ||
-					a.field("delete_token") != a.Header.Get("X-Delete-Token") || a.field("link") != link ||
-					a.Header.Get("Content-Type") != "application/json" {
+				link := ts.url + "/" + id + map[bool]string{false: "/raw"}[burns]
+				if line != "JSON" && a.body != link+line+"\n" || line == "JSON" &&
+					(a.members() != words(shown, "sha256 delete_token", shows) || a.field("link") != link ||
+						a.field("sha256") != sum256(content) ||
+						a.field("delete_token") != a.Header.Get("X-Delete-Token")) {
 					t.Errorf("answer %s", a.body)
 				}
 				if shows == "" || shows == "owner" {
@@ -267,8 +241,7 @@ func TestCreate(t *testing.T) {
 				}
 				at := httpDate(m.number("expires_at"))
 				if fmt.Sprint(m.number("expires_at")-m.number("created_at")) != life || a.Header.Get("Sunset") != at ||
-					m.Header.Get("Sunset") != at || len(a.Header.Get("X-Delete-Token")) != 43 ||
-					a.Header.Get("Set-Cookie")+a.Header.Get("X") != "" {
+					m.Header.Get("Sunset") != at || len(a.Header.Get("X-Delete-Token")) != 43 {
 					t.Errorf("%s, %v", m.body, a.Header)
 				}
 				if got := ts.get("/"+id+"/raw", h...).want(200, "").body; got != content {
@@ -281,58 +254,12 @@ func TestCreate(t *testing.T) {
 		}
 	}
 	ts.stored(n)
-	if strings.Contains(ts.logs.String(), "pw") || strings.Contains(ts.logs.String(), readProof) {
-		t.Error("a password or proof is in the log")
-	}
-}
-
-// TestLinks: what links begin with, and who gets one line instead of JSON.
-func TestLinks(t *testing.T) {
-	https := "X-Proxy-Secret: " + proxySecret + "\nX-Forwarded-Proto: https\nHost: h:81"
-	for _, c := range [][4]string{ // setting, headers, base, prefix
-		{"URL_PREFIX=", "Host: paste.example:8443", "http://paste.example:8443", ""},
-		{"URL_PREFIX=/p", https + "\nX-Forwarded-Host: evil.example", "https://h:81/p", "/p"},
-		{"PUBLIC_URL=https://paste.example", https, "https://paste.example", ""},
-	} {
-		ts := start(t, append([]string{c[0]}, fast...)...)
-		a := ts.do("PUT", "/name", strings.NewReader("x"), head(c[1])...).want(201, "")
-		id := a.id()
-		m := ts.get("/"+id, head(c[1])...)
-		if a.body != c[2]+"/"+id+"/raw/name\n" || a.Header.Get("Location") != c[3]+"/"+id ||
-			m.field("url") != c[3]+"/"+id ||
-			m.field("raw") != c[3]+"/"+id+"/raw" || m.field("link") != c[2]+"/"+id+"/raw" {
-			t.Errorf("%s: %q, %v, %s", c[0], a.body, a.Header, m.body)
-		}
-	}
-	ts := start(t, fast...)
-	for accept, want := range map[string]string{ // which answers are text: to POST, to PUT, of an error
-		"": "put", "*/*": "put", "text/plain": "post put error", "TEXT/Plain": "post put error",
-		"text/plain;q=0.5": "post put error", "text/plain;q=0": "put", "application/json": "",
-		"application/json;q=0.1, text/plain": "post put error", "text/plain;q=0.1, application/json": "",
-		"text/html,application/xhtml+xml,*/*;q=0.8": "put",
-	} {
-		h := slices.DeleteFunc([]string{"Accept: " + accept}, func(string) bool { return accept == "" })
-		bad, got := ts.post("x", append(h, "X-Expiry: never")...).want(400, ""), ""
-		for name, a := range map[string]*answer{"post": ts.post("x", h...).want(201, ""), "error": bad,
-			"put": ts.do("PUT", "/", strings.NewReader("x"), h...).want(201, "")} {
-			if a.Header.Get("Content-Type") == isText {
-				got += " " + name
-			}
-		}
-		if words(got) != words(want) {
-			t.Errorf("Accept %q: text is %s, want %s", accept, got, want)
-		}
-		if strings.Contains(want, "error") && (!strings.HasPrefix(bad.body, "error: the expiry") ||
-			strings.Count(bad.body, "\n") != 2) {
-			t.Errorf("Accept %q: error %q", accept, bad.body)
-		}
-	}
 }
 
 // TestRefusedCreations: nothing of these is stored, and the sentence or hint says what was wrong or what to type.
 func TestRefusedCreations(t *testing.T) {
 	ts := start(t, append([]string{"MAX_ANON=600KiB", "MAX_AUTH=2MiB", "MIN_SIZE=2", "MIN_ENTROPY=1.5"}, fast...)...)
-	big, whole, announced := pattern(640<<10), form(file("x", "hello")), form(file("x", pattern(900<<10)))
+	big, whole := pattern(640<<10), form(file("x", "hello"))
 	long := func(n int) string { return strings.Repeat("pq", n/2) }
 	opt := func(name, v string) string { return form(file("x", "yy"), field(name, v)) }
 	cases := [][4]string{ // headers, body, code, words of its sentence or hint
@@ -340,69 +267,52 @@ func TestRefusedCreations(t *testing.T) {
 		{"", long(256), "low_entropy", "repeats"}, {"", big, "too_large", "with a client certificate it may be 2 MiB"},
 		{"ALICE", big + big + big + big, "too_large", "2 MiB"},
 		{isJSON, `{"content": "` + long(600<<10+2) + `"}`, "too_large", "600 KiB"},
-		{isForm, form(file("x", big)), "too_large", "600 KiB"}, {isForm, announced, "too_large", "600 KiB"},
+		{isForm, form(file("x", pattern(900<<10))), "too_large", "600 KiB"},
 		{isJSON, long(2 << 20), "too_large", "JSON: send a larger content raw"},
 		{"Content-Type: text/plain,application/json", "hello", "bad_json", "byte 1"},
 		{"Content-Type: multipart/form-data", whole, "bad_option", "boundary"},
-		{"Content-Type: multipart/form-data; boundary=other", whole, "bad_option", "curl -F"},
 		{"Content-Type: multipart/form-data; boundary=x\n" + isForm, whole, "bad_option", "form"},
 		{isJSON + "\nX-Expiry: 61", `{"content":"xx","expiry":60}`, "bad_option", "expiry"},
-		{isJSON + "\nX-Paste-Password: b", `{"content":"xx","password":"a"}`, "bad_option", "password"},
 		{isForm + "\nX-Burn-After-Read: 1", opt("burn_after_read", "0"), "bad_option", "once"},
 		{"X-Expiry: 60\nX-Expiry: 60", "xx", "bad_option", "X-Expiry"},
-		{proofGiven + "\n" + proofGiven, "xx", "bad_option", "once"},
-		{"X-Burn-After-Read: yes", "xx", "bad_option", `"yes"`},
 		{"X-Burn-After-Read: True", "xx", "bad_option", "true, false, 1 or 0"},
 		{"X-Paste-Password: ", "xx", "bad_password", "1 to 1024"},
 		{"X-Paste-Password: " + long(1026), "xx", "bad_password", "1024"},
 		{"X-Paste-Password: a\tb", "xx", "bad_password", "control"},
 		{"X-Paste-Password: caf\xe9", "xx", "bad_password", "UTF-8"},
 		{"X-Paste-Password: pw\u00a0", "xx", "bad_password", "blank"},
-		{"X-Display-Name: me", "xx", "bad_display_name", "certificate"},
 		{"ALICE\nX-Display-Name: " + strings.Repeat("ü", 129), "xx", "bad_display_name", "128"},
-		{"ALICE\nX-Display-Name: \xfcber", "xx", "bad_display_name", "UTF-8"},
 		{"ALICE\n" + isJSON, `{"content":"xx","display_name":"a\r\nX: 1"}`, "bad_display_name", "control"},
 		{"X-Read-Proof-SHA256: " + strings.Repeat("g", 64), "xx", "bad_option", "64 hex"},
 		{"Content-Encoding: gzip", "\x1f\x8b\x08", "unsupported_encoding", "as they are"},
 		{"Content-Range: bytes 4-9/10", "456789", "partial_content", "without -C"},
-		{"Content-Range: bytes 0-3/10", "0123", "partial_content", "Content-Range"},
 		{"Content-Range: bytes 0-9/*", "0123456789", "partial_content", "whole"},
 		{"Origin: https://evil.example", "xx", "cross_origin", "another site"},
 	}
 	for _, c := range [][3]string{
-		{`{"content":null}`, "empty_content", "empty"}, {`{}`, "empty_content", "empty"},
-		{``, "bad_json", "ends before"}, {`{"content": "x"`, "bad_json", "ends before"},
-		{`["x"]`, "bad_json", "not an object"}, {`null`, "bad_json", "object"},
-		{`{content: "x"}`, "bad_json", "at byte 2"}, {`hello`, "bad_json", `{"content": "..."`},
-		{"{\"content\":\"a\nb\"}", "bad_json", "byte 14"}, {`{"content":"x"} {}`, "bad_json", "behind"},
-		{"\ufeff" + `{"content":"x"}`, "bad_json", "byte order mark"}, {`{"contents":"x"}`, "bad_json", `"contents"`},
-		{`{"content":5}`, "bad_json", "content must be a string"},
+		{`{"content":null}`, "empty_content", "empty"}, {`{"content": "x"`, "bad_json", "ends before"},
+		{`["x"]`, "bad_json", "not an object"}, {`{content: "x"}`, "bad_json", "at byte 2"},
+		{`hello`, "bad_json", `{"content": "..."`}, {"{\"content\":\"a\nb\"}", "bad_json", "byte 14"},
+		{`{"content":"x"} {}`, "bad_json", "behind"}, {`{"contents":"x"}`, "bad_json", `"contents"`},
+		{"\ufeff" + `{"content":"x"}`, "bad_json", "byte order mark"},
 		{`{"content":"x","password":5}`, "bad_json", "password must be a string"},
 		{`{"content":"x","burn_after_read":"true"}`, "bad_json", "must be true or false, without"},
 		{`{"content":"x","expiry":3600.0}`, "bad_expiry", "whole number"},
-		{`{"content":"x","expiry":true}`, "bad_expiry", "member expiry"},
-		{`{"content":"x","expiry":""}`, "bad_expiry", "1d12h"},
-		{`{"content":"x","password":""}`, "bad_password", "1 to 1024"},
 		{`{"content":"x","password":"a\u0000b"}`, "bad_password", "control"},
-		{`{"content":"\ud800"}`, "bad_json", "surrogate"}, {`{"content":"\udc00\ud800"}`, "bad_json", "surrogate"},
-		{"{\"content\":\"\xff\"}", "bad_json", "UTF-8"},
+		{`{"content":"\udc00\ud800"}`, "bad_json", "surrogate"}, {"{\"content\":\"\xff\"}", "bad_json", "UTF-8"},
 		{`{"content":` + strings.Repeat("[", 100000), "bad_json", "bad JSON"},
 		{`{"content":"x","display_name":"n"}`, "bad_display_name", "certificate"},
 	} {
 		cases = append(cases, [4]string{isJSON, c[0], c[1], c[2]})
 	}
 	for _, c := range [][3]string{
-		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"},
-		{form(file("x", "")), "empty_content", "empty"}, {"", "bad_option", "curl -F"},
+		{form(field("expiry", "60")), "empty_content", "-F file=@FILE"}, {"", "bad_option", "curl -F"},
 		{whole[:120], "bad_option", "cut short"}, {whole[:40], "bad_option", "cut short"},
-		{form(file("x", pattern(300<<10)))[:290<<10], "bad_option", "cut short"},
 		{whole[:len(whole)-4] + "\r\nContent-Disposition: form-data; name=password\r\n", "bad_option", "cut short"},
 		{form(file("x", "a"), file("y", "b")), "bad_option", "expiry, burn_after_read, password and display_name"},
-		{opt("expires", "24"), "bad_option", `"expires"`},
 		{form(file("x", pattern(300<<10)), field("title", "b")), "bad_option", `"title"`},
 		{form(append(slices.Repeat([]part{field("expiry", "60")}, 16), file("x", "y"))...), "bad_option", "16"},
-		{opt("password", long(5000)), "bad_option", "4 KiB"}, {opt("password", "caf\xe9"), "bad_password", "UTF-8"},
-		{opt("expiry", "soon"), "bad_expiry", `"soon"`},
+		{opt("password", long(5000)), "bad_option", "4 KiB"}, {opt("expiry", "soon"), "bad_expiry", `"soon"`},
 		{form(field("expiry", "60"), field("expiry", "61"), file("x", "y")), "bad_option", "expiry"},
 		{form(part{file("x", "").head + "\r\nContent-Transfer-Encoding: base64", "eA=="}), "bad_option", ";encoder="},
 		{form(part{"Content-Disposition: form-data; name=f\r\nContent-Type: Multipart/Mixed; boundary=y", "--y--"}),
@@ -412,22 +322,14 @@ func TestRefusedCreations(t *testing.T) {
 		cases = append(cases, [4]string{isForm, c[0], c[1], c[2]})
 	}
 	status := map[string]int{"too_large": 413, "unsupported_encoding": 415, "cross_origin": 403}
-	limits := map[string]string{"600 KiB": "614400", "2 MiB": "2097152", "JSON": "1048576", "with": "614400"}
 	for _, c := range cases {
 		for _, body := range both(c[1]) {
 			t.Run(fmt.Sprintf("%.50q %.50q %T", c[0], c[1], body), func(t *testing.T) {
 				a := ts.in(t).do("POST", "/", body, head(c[0])...).want(max(400, status[c[2]]), c[2])
 				a.says(c[3])
-				h, limit := a.Header, ""
-				for said, bytes := range limits {
-					if c[2] == "too_large" && strings.HasPrefix(c[3], said) {
-						limit = bytes
-					}
-				}
-				if h.Get("Location")+h.Get("X-Delete-Token")+h.Get("Sunset") != "" ||
-					h.Get("Cache-Control") != "no-store" ||
-					a.field("request_id") != h.Get("X-Request-Id") || a.field("limit") != limit ||
-					(c[2] == "low_entropy") != (a.field("entropy")+" "+a.field("min_entropy") == "1.00 1.50") {
+				if h := a.Header; h.Get("Location")+h.Get("X-Delete-Token")+h.Get("Sunset") != "" ||
+					(c[2] == "too_large") != (a.field("limit") != "") || (c[2] == "low_entropy") !=
+					(a.field("entropy")+" "+a.field("min_entropy") == "1.00 1.50") {
 					t.Errorf("%s, %v", a.body, h)
 				}
 			})
@@ -435,27 +337,23 @@ func TestRefusedCreations(t *testing.T) {
 	}
 	for _, c := range [][4]string{ // request, code, words, Allow
 		{"POST /?burn_after_read=true", "bad_option", "X-Burn-After-Read: ", ""},
-		{"POST /?password=x", "bad_option", "X-Paste-Password: ", ""},
 		{"POST /?expiry=1h&password=x", "bad_option", "X-Expiry: ", ""},
-		{"PUT /name?display_name=x", "bad_option", "X-Display-Name: ", ""},
 		{"PUT /?anything", "bad_option", "X-Expiry, X-Burn-After-Read", ""},
-		{"PUT /0123456789abcdef?expiry=1h", "bad_option", "X-Expiry: ", ""},
 		{"PUT /0123456789abcdef?token=x", "bad_option", "X-Delete-Token: ", ""},
 		{"DELETE /0123456789abcdef?t=x", "bad_option", "X-Delete-Token: ", ""},
 		{"PUT /s", "method_not_allowed", "curl -d https://example.org/ " + ts.url + "/s", "GET, HEAD, POST"},
-		{"PUT /pki", "method_not_allowed", "it takes GET, HEAD", "GET, HEAD"},
-		{"PUT /%70astes", "method_not_allowed", "PUT", "GET, HEAD"},
-		{"PUT /register", "method_not_allowed", "PUT", "GET, HEAD"},
-		{"PUT /csr", "method_not_allowed", "POST", "GET, HEAD, POST"},
+		{"PUT /%70astes", "method_not_allowed", "it takes GET, HEAD", "GET, HEAD"},
 		{"POST /name", "method_not_allowed", "PUT", "DELETE, GET, HEAD, PUT"},
-		{"PATCH /", "method_not_allowed", "PATCH", "GET, HEAD, POST, PUT"},
 		{"PUT /0123456789abcdef", "not_found", "curl -T - " + ts.url + "/", ""},
 	} {
 		a := ts.send(c[0], strings.NewReader("content"))
-		if a.says(c[2]); a.StatusCode < 400 || a.field("code") != c[1] || a.Header.Get("Allow") != c[3] ||
-			(a.StatusCode == 405) != (c[3] != "") {
+		if a.says(c[2]); a.StatusCode < 400 || a.field("code") != c[1] || a.Header.Get("Allow") != c[3] {
 			t.Errorf("%s: %s, Allow %q", c[0], a.body, a.Header.Get("Allow"))
 		}
+	}
+	said := ts.post("xx", "X-Expiry: never", "Accept: TEXT/Plain").want(400, "").body
+	if !strings.HasPrefix(said, "error: the expiry") || strings.Count(said, "\n") != 2 {
+		t.Errorf("as text: %q", said)
 	}
 	ts.nothing()
 	for _, content := range []string{long(254), "xx", pattern(600 << 10)} { // what is just enough, or not too much
@@ -466,7 +364,7 @@ func TestRefusedCreations(t *testing.T) {
 	ts.stored(5)
 	ts = start(t, "MAX_ANON=1073741824GiB", "SHORT_URL_MAX=1073741824GiB") // no limit, and no overflow
 	ts.post(form(file("x", "y")), isForm).want(201, "")
-	ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "")
+	ts.short("https://example.org/")
 }
 
 // TestBeforeTheBody: what the head of a request settles is answered before a byte of the body is read, and no client
@@ -476,15 +374,13 @@ func TestBeforeTheBody(t *testing.T) {
 	c := ts.create("mine")
 	token, short, long := "X-Delete-Token: "+c.DeleteToken, "Content-Length: 100", "Content-Length: 1048577"
 	for _, r := range [][3]string{ // the request and its headers, the code
-		{"POST /", long, "too_large"}, {"POST /", "Content-Length: 9223372036854775807", "too_large"},
-		{"PUT /name", long, "too_large"}, {"POST /", isJSON + "\r\n" + long, "too_large"},
+		{"POST /", long, "too_large"}, {"PUT /name", "Content-Length: 9223372036854775807", "too_large"},
 		{"POST /", isForm + "\r\nContent-Length: 2000000", "too_large"},
 		{"POST /", "X-Expiry: 0\r\n" + long, "bad_expiry"},
 		{"POST /?expiry=0", "X-Expiry: 0\r\n" + short, "bad_option"},
 		{"POST /?expiry=0", "Content-Encoding: br\r\n" + short, "unsupported_encoding"},
 		{"PUT /", "Content-Range: bytes 4-103/104\r\n" + short, "partial_content"},
-		{"POST /a/b/c/d", short, "not_found"}, {"PATCH /", short, "method_not_allowed"},
-		{"PUT /s", short, "method_not_allowed"}, {"PUT /0123456789abcdef", short, "not_found"},
+		{"PATCH /", short, "method_not_allowed"}, {"PUT /0123456789abcdef", short, "not_found"},
 		{"PUT /" + c.ID, short, "authentication_required"}, {"PUT /" + c.ID, token + "\r\n" + long, "too_large"},
 		{"POST /", "Origin: https://evil.example\r\n" + short, "cross_origin"},
 		{"POST /", "X-Proxy-Secret: " + proxySecret + "\r\nX-SSL-Client-SHA1: nonsense\r\n" + short,
@@ -502,13 +398,6 @@ func TestBeforeTheBody(t *testing.T) {
 		t.Errorf("after 100 Continue: %d", a.StatusCode)
 	}
 	ts.stored(2)
-	// Who sends without reading (Python's urllib) finds the answer, unless this machine stood still for 5 s.
-	for range 5 {
-		if a, err := ts.try("POST", "/", strings.NewReader(pattern(16<<20))); err == nil && a.StatusCode == 413 {
-			return
-		}
-	}
-	t.Error("the 413 to 16 MiB was never seen")
 }
 
 // TestExpiry: every form of an expiry, every refusal, and what each tier gets and may ask for.
@@ -516,8 +405,6 @@ func TestExpiry(t *testing.T) {
 	const hour, day = 3600, 86400
 	ts := start(t, fast...)
 	ts.clock.hold()
-	ts.listed(certTrusted, false)
-	ts.listed(certAdmin, true)
 	now := ts.clock.now()
 	at := func(seconds int, zone int) string {
 		return now.Add(time.Duration(seconds) * time.Second).In(time.FixedZone("", zone)).Format(time.RFC3339)
@@ -535,22 +422,15 @@ func TestExpiry(t *testing.T) {
 	stored := ts.pastes()
 	for _, v := range []string{
 		"0", "0s", "0d0h", "-1", "-1h", "+1", "1e9", "1.5h", "NaN", "0x10", "1_000", "1d12", "12d1", "d", "1dd", "1 d",
-		"1 day", "1D", "1y", "1ms", "never", "٣٠s", "３０s", "9223372036854775808", "9223372036854775807w",
+		"1D", "1y", "never", "٣٠s", "３０s", "9223372036854775808", "9223372036854775807w",
 		"15250284452471w15250284452471w", at(0, 0), at(-1, 3600), "1999-01-01T00:00:00Z", "2999-03-02",
-		"2999-03-02 00:00:00Z", "2999-02-30T00:00:00Z", "2999-03-02T00:00:00", "12:30", "T", "@", "@0", unix(0), "@-1",
-		"@+" + unix(5)[1:], "@1e10", "@9223372036854775808", strings.Repeat("9", 5000),
+		"2999-02-30T00:00:00Z", "2999-03-02T00:00:00", "@", unix(0), "@-1", "@+" + unix(5)[1:], "@1e10",
+		"@9223372036854775808", strings.Repeat("9", 5000),
 	} {
 		a := ts.post("x", "X-Expiry: "+v).want(400, "bad_expiry")
 		a.says("seconds (3600), 90s, 15m, 12h, 7d, 2w or a sum (1d12h), an RFC 3339 time")
 	}
 	ts.stored(stored)
-	for cert, lives := range map[string][2]int64{sha1OfNothing: {1, 7}, certAlice: {7, 49}, certTrusted: {30, 90},
-		certAdmin: {30, 90}} {
-		p, longest := ts.create("x", withCert(cert)...), ts.create("x", withCert(cert, "X-Expiry: 1000d")...)
-		if p.ExpiresAt-p.CreatedAt != lives[0]*day || longest.ExpiresAt-p.CreatedAt != lives[1]*day {
-			t.Errorf("%.4s: lives %d s, at most %d", cert, p.ExpiresAt-p.CreatedAt, longest.ExpiresAt-p.CreatedAt)
-		}
-	}
 	ts = start(t, append([]string{"EXPIRY_ANON=10d", "EXPIRY_UNTRUSTED=60d", "MAX_EXPIRY=50d"}, fast...)...)
 	// A longer default raises what may be asked for; MAX_EXPIRY cuts it.
 	for lines, life := range map[string]int64{"X-Expiry: 11d": 10, "ALICE": 50, "ALICE\nX-Expiry: 49d": 49} {
@@ -583,9 +463,9 @@ func TestMIME(t *testing.T) {
 		}
 	}
 	for _, c := range [][]string{ // the type, contents that have it
-		{isText, "hello\n", "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3",
-			"GIF89a is a format\n", "fLaC is a mark", "OggS is a mark", "<!DOCTYPE html><script>alert(1)</script>",
-			"<?xml version=\"1.0\"?><svg/>", "-----BEGIN PGP MESSAGE-----\n\nhQEM\n"},
+		{isText, "größe 😀\ufffd\n", strings.Repeat("x", chunkSize-1) + "😀y", "MZ BM BZh9 ID3", "OggS is a mark",
+			"<!DOCTYPE html><script>alert(1)</script>", "<?xml version=\"1.0\"?><svg/>",
+			"-----BEGIN PGP MESSAGE-----\n\nhQEM\n"},
 		{raw, "a\x00b", "gr\xf6\xdfe", "a\xc3", "\xed\xa0\x80", strings.Repeat("x", chunkSize-1) + "\xf0\x9f\x98y",
 			strings.Repeat("x", chunkSize) + "\x00", ftyp("qt  \x00\x00\x02\x00qt  "), "\x01\x02\x03\xff"},
 		{"text/plain; charset=utf-16le", "\xff\xfeh\x00i\x00"}, {"text/plain; charset=utf-16be", "\xfe\xff\x00h\x00i"},
@@ -593,9 +473,8 @@ func TestMIME(t *testing.T) {
 		{"application/x-pem-file", "-----BEGIN CERTIFICATE-----\nMIIB\n",
 			"-----BEGIN RSA PRIVATE KEY-----\r\nMIIB\r\n"},
 		{"application/x-age", "-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n", "age-encryption.org/v1\n-> X25519\n\xff"},
-		{"image/png", "\x89PNG\r\n\x1a\n\x00\x00"}, {"image/jpeg", "\xff\xd8\xff\xe0\x00\x10JFIF"},
-		{"image/gif", "GIF89a\x01\x00\x01\x00"}, {"image/webp", "RIFF\x10\x00\x00\x00WEBPVP8 "},
-		{"image/avif", ftyp("avif\x00\x00\x00\x00avifmif1"), ftyp("mif1\x00\x00\x00\x00mif1avifmiaf")},
+		{"image/png", "\x89PNG\r\n\x1a\n\x00\x00"}, {"image/webp", "RIFF\x10\x00\x00\x00WEBPVP8 "},
+		{"image/avif", ftyp("mif1\x00\x00\x00\x00mif1avifmiaf")},
 		{"image/heic", ftyp("heic\x00\x00\x00\x00mif1heic"), ftyp("mif1\x00\x00\x00\x00mif1heic")},
 		{"audio/wave", "RIFF\x10\x00\x00\x00WAVEfmt \x00"}, {"audio/flac", "fLaC\x00\x00\x00\x22"},
 		{"audio/mpeg", "ID3\x04\x00\x00\x00\x00\x00\x23TSSE"}, {"application/ogg", "OggS\x00\x02\x00\x00"},
@@ -607,10 +486,9 @@ func TestMIME(t *testing.T) {
 		{"application/x-elf", "\x7fELF\x02\x01\x01\x00"}, {"application/wasm", "\x00asm\x01\x00\x00\x00"},
 		{"application/vnd.sqlite3", "SQLite format 3\x00\x10\x00"},
 	} {
-		want := c[0]
 		for _, content := range c[1:] {
-			check(ts.post(content), content, want)
-			check(ts.post(content, "Content-Type: "+raw), content, want)
+			check(ts.post(content), content, c[0])
+			check(ts.post(content, "Content-Type: "+raw), content, c[0])
 		}
 	}
 	for _, c := range [][3]string{ // declared, content, type
@@ -623,15 +501,13 @@ func TestMIME(t *testing.T) {
 		{"text/plain; charset=ISO-8859-1", "gr\xfc\xdfe", "text/plain; charset=ISO-8859-1"},
 		{"text/plain; charset=latin1", "plain", isText}, {"text/plain; charset=UTF-8", "gr\xfc\xdfe", raw},
 		{"application/x-www-form-urlencoded", "a=b", isText}, {"multipart/mixed; boundary=x", "--x", isText},
-		{"message/rfc822", "From: x", isText}, {"nonsense", "x", isText}, {"*/*", "x", isText},
-		{"text/html, text/plain", "x", isText}, {"text/" + strings.Repeat("x", 200), "x", isText},
-		{"text/ü", "x", isText},
+		{"message/rfc822", "From: x", isText}, {"*/*", "x", isText}, {"text/html, text/plain", "x", isText},
+		{"text/" + strings.Repeat("x", 200), "x", isText}, {"text/ü", "x", isText},
 	} {
 		check(ts.post(c[1], "Content-Type: "+c[0]), c[1], c[2])
 	}
 	for _, c := range [][3]string{ // kind, body, type
 		{isJSON, `{"content":"x","mime_type":"text/CSV"}`, "text/csv"},
-		{isJSON, `{"content":"x","mime_type":""}`, isText},
 		{isJSON, `{"content":"{}","mime_type":"application/json"}`, "application/json"},
 		{isJSON, `{"content":"x","mime_type":"text/html\r\nX-Evil: 1"}`, isText},
 		{isJSON, `{"content":"x","mime_type":"text/html; charset=\"a\r\nX-Evil: 1\""}`, "text/html"},
@@ -658,25 +534,19 @@ func TestMetadata(t *testing.T) {
 	} {
 		p := ts.create("content", withCert(certAlice, c[0], "X-Display-Name: name")...)
 		for _, who := range [][2]string{{"", ""}, {"MALLORY", ""}, {"ALICE", "owner display_name"},
-			{"X-Delete-Token: " + p.DeleteToken, ""}, {"X-SSL-Client-SHA1: " + certAlice, ""},
-			{"X-Proxy-Secret: " + proxySecret + "\nX-SSL-Client-SHA1: " + strings.ToUpper(certAlice),
-				"owner display_name"}} {
+			{"X-Delete-Token: " + p.DeleteToken, ""}, {certLine, ""}} {
 			a := ts.get("/"+p.ID, head(who[0])...).want(200, "")
 			if a.members() != words("created_at expires_at id link mime_type raw size url", c[1], who[1]) ||
 				a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Etag") != "" {
 				t.Errorf("%s to %s: %s %v", c[1], who[0], a.body, a.Header)
 			}
 		}
-		for _, accept := range []string{"text/plain", "text/html,application/xhtml+xml,*/*;q=0.8"} {
-			a := ts.get("/"+p.ID, "Accept: "+accept).want(200, "")
-			for line := range strings.SplitSeq(strings.ReplaceAll(c[2], "LINK", ts.url+"/"+p.ID), "|") {
-				if !strings.Contains(a.body, line) || a.Header.Get("Content-Type") != isText ||
-					a.Header.Get("Sunset") == "" {
-					t.Errorf("%s: %q lacks %q", c[1], a.body, line)
-				}
+		a := ts.get("/"+p.ID, "Accept: text/html,application/xhtml+xml,*/*;q=0.8", "User-Agent: Slackbot").want(200, "")
+		for line := range strings.SplitSeq(strings.ReplaceAll(c[2], "LINK", ts.url+"/"+p.ID), "|") {
+			if !strings.Contains(a.body, line) || a.Header.Get("Sunset") == "" {
+				t.Errorf("%s: %q lacks %q", c[1], a.body, line)
 			}
 		}
-		ts.get("/"+p.ID, "Accept: text/plain;q=0.1, application/json", "User-Agent: Slackbot").number("size")
 	}
 	ts.stored(4)
 }
@@ -695,10 +565,9 @@ func TestRaw(t *testing.T) {
 			"bytes=" + strconv.Itoa(size/2) + "-" + n: content[size/2:], "bytes=0-999999999999999999": content,
 			"bytes=0-0\nIf-Range: " + etag: content[:1],
 		}
-		for _, ignored := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "0-2", "bytes= 0-2",
-			"bytes=0-9999999999999999999",
-			"bytes=0-0,2-2", "bytes=" + strings.Repeat("0-,", 1000) + "0-", "bytes=0-0\nRange: bytes=1-1",
-			"bytes=0-0\nIf-Range: W/" + etag} {
+		for _, ignored := range []string{"bytes=-0", "bytes=--1", "items=0-2", "", "bytes= 0-2",
+			"bytes=0-9999999999999999999", "bytes=0-0,2-2", "bytes=" + strings.Repeat("0-,", 1000) + "0-",
+			"bytes=0-0\nRange: bytes=1-1", "bytes=0-0\nIf-Range: W/" + etag} {
 			cases[ignored] = ""
 		}
 		statuses := map[string]int{ // of other headers
@@ -720,9 +589,10 @@ func TestRaw(t *testing.T) {
 				if method == "HEAD" && (status == 206 || status == 416) {
 					status = 200
 				}
-				if status == 200 {
+				if status < 300 {
 					body = content
-				} else if status == 206 {
+				}
+				if status == 206 {
 					body = cases[strings.TrimPrefix(headers, "Range: ")]
 				}
 				a := ts.do(method, raw, nil, strings.Split(headers, "\n")...)
@@ -730,15 +600,9 @@ func TestRaw(t *testing.T) {
 					a.body != "" {
 					t.Fatalf("%s %s, %d: %d, %d bytes", method, headers, size, a.StatusCode, len(a.body))
 				}
-				h, cached := a.Header, "private, no-cache"
-				if status >= 412 {
-					cached = "no-store"
-				}
-				if status < 412 && h.Get("Etag") != etag || h.Get("Cache-Control") != cached || status < 300 &&
-					(h.Get("Accept-Ranges") != "bytes" || h.Get("Last-Modified") != date ||
-						h.Get("Content-Length") != strconv.Itoa(len(body))) ||
-					status == 412 && (h.Get("Etag") != "" || method == "GET" &&
-						a.field("code") != "precondition_failed") {
+				if h := a.Header; status < 412 && h.Get("Etag") != etag || status == 412 && h.Get("Etag") != "" ||
+					status < 300 && (h.Get("Accept-Ranges") != "bytes" || h.Get("Last-Modified") != date ||
+						h.Get("Content-Length") != strconv.Itoa(len(body))) {
 					t.Errorf("%s %s: %v %.200s", method, headers, h, a.body)
 				}
 			}
@@ -752,9 +616,8 @@ func TestRaw(t *testing.T) {
 // TestClosed: content that is not open has neither validators nor ranges. It takes proof, then password, and nobody
 // bypasses either: a refusal burns nothing and shows nothing.
 func TestClosed(t *testing.T) {
-	ts := start(t, fast...)
-	ts.listed(certAdmin, true)
-	const secret, pass = "secret content", "pässwörd with blanks:and colons"
+	ts := start(t, fast...).certified()
+	secret, pass := "secret content", "pässwörd with blanks:and colons"+strings.Repeat("p", 1024-33) // the longest
 	basic := func(pw string) string {
 		return "\nAuthorization: Basic " + base64.StdEncoding.EncodeToString([]byte("anybody:"+pw))
 	}
@@ -767,9 +630,7 @@ func TestClosed(t *testing.T) {
 		{proof + proof + pw, "read_proof_required"}, {proof, "password_required"},
 		{proof + "\nAuthorization: Bearer " + pass, "password_required"}, {"ALICE" + proof, "password_required"},
 		{"ADMIN" + proof, "password_required"}, {proof + pw + "x", "password_wrong"},
-		{proof + basic("x"), "password_wrong"},
-		{proof + "\nX-Paste-Password: " + strings.Repeat("p", 1025), "password_wrong"},
-		{proof + pw + "\nPurpose: prefetch", "preview_refused"},
+		{proof + basic("x"), "password_wrong"}, {proof + pw + "\nPurpose: prefetch", "preview_refused"},
 	} {
 		status, asks := 403, ""
 		if c[1] == "password_required" {
@@ -778,8 +639,7 @@ func TestClosed(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := ts.do(method, raw, nil, head(c[0])...)
 			if a.StatusCode != status || method == "GET" && a.field("code") != c[1] ||
-				strings.Contains(a.body, secret) ||
-				a.Header.Get("WWW-Authenticate") != asks {
+				strings.Contains(a.body, secret) || a.Header.Get("WWW-Authenticate") != asks {
 				t.Errorf("%s %.90q: %d %s %v", method, c[0], a.StatusCode, a.body, a.Header)
 			}
 		}
@@ -790,14 +650,10 @@ func TestClosed(t *testing.T) {
 		strings.ToUpper(readProof) + basic(pass))
 	for _, method := range []string{"HEAD", "GET"} {
 		a := ts.do(method, raw, nil, h...).want(200, "")
-		if method == "GET" && a.body != secret || a.Header.Get("Content-Length") != strconv.Itoa(len(secret)) ||
-			a.Header.Get("Content-Type") != isText || a.Header.Get("Cache-Control") != "no-store" {
-			t.Errorf("%s: %q, %v", method, a.body, a.Header)
-		}
-		for _, name := range []string{"Etag", "Last-Modified", "Accept-Ranges", "Content-Range"} {
-			if a.Header.Get(name) != "" {
-				t.Errorf("%s: %s: %s", method, name, a.Header.Get(name))
-			}
+		if h := a.Header; method == "GET" && a.body != secret || h.Get("Content-Length") != strconv.Itoa(len(secret)) ||
+			h.Get("Content-Type") != isText || h.Get("Cache-Control") != "no-store" ||
+			h.Get("Etag")+h.Get("Last-Modified")+h.Get("Accept-Ranges")+h.Get("Content-Range") != "" {
+			t.Errorf("%s: %q, %v", method, a.body, h)
 		}
 	}
 	ts.get(raw, h...).want(404, "not_found")
@@ -807,8 +663,6 @@ func TestClosed(t *testing.T) {
 			t.Errorf("%q is in the log", word)
 		}
 	}
-	long := "X-Paste-Password: " + strings.Repeat("p", 1024) // the longest that is taken
-	ts.get("/"+ts.create(pattern(chunkSize+9), long).ID+"/raw", long, "Range: bytes=0-0").want(200, "")
 }
 
 // TestBurn: of many readers at once exactly one sees the content, all others see what anybody sees who guesses an id;
@@ -819,13 +673,11 @@ func TestBurn(t *testing.T) {
 		content := pattern(size)
 		p := ts.create(content, "X-Burn-After-Read: true")
 		raw, token := "/"+p.ID+"/raw", "X-Delete-Token: "+p.DeleteToken
-		for range 3 { // neither of these burns
-			a := ts.do("HEAD", raw, nil).want(200, "")
-			if a.Header.Get("Content-Length") != strconv.Itoa(size) || a.Header.Get("Content-Type") != isText {
-				t.Errorf("HEAD: %v", a.Header)
-			}
-			ts.get("/"+p.ID).want(200, "")
+		a := ts.do("HEAD", raw, nil).want(200, "") // does not burn, nor does
+		if a.Header.Get("Content-Length") != strconv.Itoa(size) || a.Header.Get("Content-Type") != isText {
+			t.Errorf("HEAD: %v", a.Header)
 		}
+		ts.get(p.URL).want(200, "")
 		missing := ts.get("/0123456789abcdef/raw", "X-Request-ID: r").want(404, "").body
 		if got := together(20, func(int) *answer {
 			a := ts.get(raw, "X-Request-ID: r")
@@ -855,10 +707,8 @@ func TestPreviews(t *testing.T) {
 	ts := start(t, fast...)
 	burning, open := ts.create("burning", "X-Burn-After-Read: true"), ts.create("open")
 	refused := []string{
-		"Sec-Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "Sec-Purpose: PREFETCH", "Sec-Purpose: prerender",
-		"Purpose: prefetch", "Purpose: preview", "Purpose: other\nPurpose: prefetch", "X-Purpose: preview",
-		"X-Moz: prefetch", "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors",
-		"Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site",
+		"Sec-Purpose: PREFETCH", "Sec-Purpose: x;prerender", "Purpose: other\nPurpose: prefetch", "X-Purpose: preview",
+		"X-Moz: prefetch", "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors", "Sec-Fetch-Site: cross-site",
 	}
 	for _, agent := range []string{
 		"Googlebot/2.1", "SomeCrawler", "a spider", "Link Preview Service", "facebookexternalhit/1.1", "WhatsApp/2.23",
@@ -900,8 +750,7 @@ func TestRenewal(t *testing.T) {
 			}{
 				{"GET /" + p.ID, "Accept: */*", 200, 7200, 36000},
 				{"HEAD /" + p.ID + "/raw", "Accept: */*", 200, 7200, 36000},
-				{"GET /" + p.ID + "/raw", `If-None-Match: "` + p.SHA256 + `"`, 304, 7200, 36000},
-				{"GET /" + p.ID + "/raw", "If-Match: \"0\"", 412, 7200, 36000},
+				{"GET /" + p.ID + "/raw", "If-None-Match: *", 304, 7200, 36000},
 				{"GET /" + p.ID + "/raw", "Range: bytes=100-", 416, 7200, 36000},
 				{"GET /" + p.ID + "/raw", "Accept: */*", 200, 7200, 43200},
 				{"GET /" + fixed.ID + "/raw", "Accept: */*", 200, 7200, 43200},
@@ -943,11 +792,12 @@ func TestRenewal(t *testing.T) {
 }
 
 // halfway begins a download and returns when its header is there; rest reads the body to its end.
-func (ts *testServer) halfway(id string) (rest func() string) {
+func (ts *testServer) halfway(id string, headers ...string) (rest func() string) {
 	ts.t.Helper()
 	c := ts.dial()
 	c.(*net.TCPConn).SetReadBuffer(64 << 10)
-	fmt.Fprintf(c, "GET /%s/raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", id)
+	h := strings.Join(append(headers, "Connection: close"), "\r\n")
+	fmt.Fprintf(c, "GET /%s/raw HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", id, h)
 	in := bufio.NewReader(c)
 	res, err := http.ReadResponse(in, nil)
 	if err != nil || res.StatusCode != 200 {
@@ -958,9 +808,9 @@ func (ts *testServer) halfway(id string) (rest func() string) {
 
 // ---- changing ----
 
-// TestChangeRefused: every status of PUT P/<id> in its order, and what a refusal leaves as it was.
+// TestChangeRefused: every status of PUT P/<id> in its order, of DELETE too, and what a refusal leaves as it was.
 func TestChangeRefused(t *testing.T) {
-	ts := start(t, append([]string{"MAX_ANON=10KiB", "MIN_SIZE=2"}, fast...)...)
+	ts := start(t, append([]string{"MAX_ANON=10KiB", "MIN_SIZE=2"}, fast...)...).certified()
 	ts.clock.hold()
 	burning := ts.create("burning", withCert(certAlice, "X-Burn-After-Read: true")...)
 	closed := ts.create("closed", withCert(certAlice, proofGiven)...)
@@ -979,29 +829,25 @@ func TestChangeRefused(t *testing.T) {
 			"X-Delete-Token is wrong"},
 		{p.ID, "new", token + "\n" + token, 403, "not_owner", "token"},
 		{p.ID, "new", "MALLORY", 403, "not_owner", "your certificate"},
-		{burning.ID, "new", "", 401, "authentication_required", ""},
+		{p.ID, "new", "TRUSTED\nX-Is-Admin: 1\nX-Tier: admin", 403, "not_owner", ""},
 		{burning.ID, "new", "ALICE\nX-Expiry: nonsense", 409, "burning", "delete it"},
 		{p.ID, "", token, 400, "bad_option", "X-Expiry: 7d"},
 		{p.ID, "new", token + "\nX-Expiry: nonsense", 400, "bad_expiry", "nonsense"},
-		{p.ID, "", token + "\nX-Burn-After-Read: ", 400, "bad_option", ""},
 		{p.ID, "", token + "\nX-Display-Name: n", 400, "bad_display_name", ""},
 		{p.ID, pattern(10<<10 + 1), token, 413, "too_large", ""}, {p.ID, "x", token, 400, "too_small", ""},
-		{p.ID, "{", token + "\n" + isJSON, 400, "bad_json", ""},
 		{p.ID, "456", token + "\nContent-Range: bytes 4-6/7", 400, "partial_content", "-C"},
 		{p.ID, "new", token + "\nIf-Match: \"0\"", 412, "precondition_failed", "ETag"},
 		{p.ID, "new", token + "\nIf-Match: W/" + etag, 412, "precondition_failed", ""},
 		{p.ID, "new", token + "\nIf-None-Match: \"0\", W/" + etag, 412, "precondition_failed", ""},
-		{p.ID, "new", token + "\nIf-None-Match: \"0\"\nIf-None-Match: *", 412, "precondition_failed", ""},
 		{p.ID, "new", token + "\nIf-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", 412, "precondition_failed", ""},
 		{p.ID, "", token + "\nX-Expiry: 1h\nIf-Match: \"0\"", 412, "precondition_failed", ""},
 		{closed.ID, "new", "ALICE\nIf-Match: \"" + sum256("closed") + `"`, 412, "precondition_failed", "none"},
 	} {
 		for _, body := range both(c.body) {
-			a := ts.do("PUT", "/"+c.id, body, head(c.headers)...).want(c.status, c.code)
-			a.says(c.says)
+			ts.do("PUT", "/"+c.id, body, head(c.headers)...).want(c.status, c.code).says(c.says)
 		}
-		if c.status == 412 {
-			ts.do("DELETE", "/"+c.id, nil, head(c.headers)...).want(412, "precondition_failed")
+		if slices.Contains([]int{401, 403, 404, 412}, c.status) {
+			ts.do("DELETE", "/"+c.id, nil, head(c.headers)...).want(c.status, c.code)
 		}
 	}
 	after, content := ts.get("/"+p.ID, withCert(certAlice)...).body, ts.get("/"+p.ID+"/raw").body
@@ -1013,9 +859,8 @@ func TestChangeRefused(t *testing.T) {
 
 // TestChange: contents of all sizes in all forms by all three who may; options set and removed; conditions that hold.
 func TestChange(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	p := ts.create("first", withCert(certAlice, "X-Display-Name: name", "Content-Type: application/yaml")...)
 	token, born, tag := "X-Delete-Token: "+p.DeleteToken, p.CreatedAt, p.SHA256
 	ts.clock.advance(time.Hour)
@@ -1024,7 +869,6 @@ func TestChange(t *testing.T) {
 		{pattern(2 * chunkSize), token + "\nIf-Match: \"0\", TAG", ""},
 		{"by JSON", token + "\nIf-Match: *\n" + isJSON, `{"content":"by JSON"}`},
 		{"by form", token + "\nIf-None-Match: \"0\"\n" + isForm, form(file("x", "by form"))},
-		{"dated", token + "\nIf-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT", ""},
 		{"no date", token + "\nIf-Unmodified-Since: soon", ""},
 		{"the date does not count", token + "\nIf-Match: TAG\nIf-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", ""},
 	} {
@@ -1033,8 +877,7 @@ func TestChange(t *testing.T) {
 		tag = sum256(c[0])
 		if a.field("sha256") != tag || a.number("size") != int64(len(c[0])) || a.field("mime_type") != isText ||
 			a.field("id") != p.ID || a.number("created_at") != born || a.number("expires_at") != p.ExpiresAt ||
-			a.Header.Get("X-Delete-Token")+a.field("delete_token") != "" || a.Header.Get("Sunset") == "" ||
-			(a.field("display_name") == "name") != (i == 1 || i == 2) {
+			a.field("delete_token") != "" || (a.field("display_name") == "name") != (i == 1 || i == 2) {
 			t.Errorf("change %d: %s", i, a.body)
 		}
 		b := ts.get("/"+p.ID+"/raw").want(200, "")
@@ -1086,7 +929,6 @@ func TestChangeInTime(t *testing.T) {
 		{"POST /", "X-Expiry: 60", "slow", time.Minute, 400, "bad_expiry"},
 		{"POST /", "X-Expiry: 60", pattern(chunkSize - 1), 59 * time.Second, 201, ""},
 		{"POST /s", "X-Expiry: 2", "https://example.org/", 2 * time.Second, 400, "bad_expiry"},
-		{"POST /s", "X-Expiry: 2", "https://example.org/", time.Second, 201, ""},
 		{"PUT /ID", "X-Expiry: 2", "new", 2 * time.Second, 400, "bad_expiry"},
 		{"PUT /ID", "X-Expiry: 2", "new", time.Second, 200, ""},
 		{"PUT /ID", "X-Expiry: 10h", "new", 10 * time.Hour, 404, "not_found"}, // no change brings it back
@@ -1097,13 +939,10 @@ func TestChangeInTime(t *testing.T) {
 		finish := ts.slowly(request, c.content, c.options, "X-Delete-Token: "+p.DeleteToken)
 		ts.clock.advance(c.after)
 		finish().want(c.status, c.code)
-		if c.code == "bad_expiry" && ts.get("/"+p.ID+"/raw").body != "old" {
-			t.Errorf("a refused change left something")
+		if c.code == "bad_expiry" && ts.get(p.Raw).body != "old" {
+			t.Error("a refused change left something")
 		}
 	}
-	ts.clock.advance(48 * time.Hour)
-	ts.sweep()
-	ts.nothing()
 	p := ts.create("x", "X-Expiry: 7d") // a deadline that is set while a content comes is not undone by it
 	token := "X-Delete-Token: " + p.DeleteToken
 	lives := func(a *answer, seconds int64) {
@@ -1121,11 +960,8 @@ func TestChangeInTime(t *testing.T) {
 	// The operator lowers MAX_EXPIRY below the age of a paste: it stays as it is, for as long as it was promised.
 	ts.stop()
 	ts = startAt(t, dir, time.Until(ts.clock.now())+time.Hour, "EXPIRY_ANON=1h", "MAX_EXPIRY=1h")
-	for _, c := range []string{"X-Expiry: 10m", "X-Expiry: "} {
-		ts.do("PUT", "/"+p.ID, nil, token, c).want(400, "bad_expiry")
-	}
+	ts.do("PUT", "/"+p.ID, nil, token, "X-Expiry: 10m").want(400, "bad_expiry")
 	lives(ts.do("PUT", "/"+p.ID, strings.NewReader("newer"), token), 10*3600+1800)
-	ts.get("/"+p.ID+"/raw").want(200, "")
 }
 
 // TestParallelChanges: of twelve at once each is whole, none is refused, and who reads meanwhile never sees a mixture.
@@ -1139,29 +975,20 @@ func TestParallelChanges(t *testing.T) {
 		known[content(i)] = true
 	}
 	p := ts.create(content(0))
-	var readers sync.WaitGroup
-	var stop atomic.Bool
-	for range 2 {
-		readers.Go(func() {
-			for !stop.Load() {
-				a, err := ts.try("GET", "/"+p.ID+"/raw", nil)
-				if err == nil && (a.StatusCode != 200 || !known[a.body] ||
-					a.Header.Get("Etag") != `"`+sum256(a.body)+`"`) {
-					t.Errorf("status %d, %d bytes that nobody wrote", a.StatusCode, len(a.body))
-					return
-				}
-			}
-		})
-	}
 	together(12, func(i int) *answer {
 		a := ts.do("PUT", "/"+p.ID, strings.NewReader(content(i)), "X-Delete-Token: "+p.DeleteToken)
 		if a.StatusCode != 200 || a.field("sha256") != sum256(content(i)) {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
+		for range 5 { // while others change it; who is interrupted sees an error
+			b, err := ts.try("GET", "/"+p.ID+"/raw", nil)
+			if err == nil && (b.StatusCode != 200 || !known[b.body] ||
+				b.Header.Get("Etag") != `"`+sum256(b.body)+`"`) {
+				t.Errorf("status %d, %d bytes that nobody wrote", b.StatusCode, len(b.body))
+			}
+		}
 		return a
 	})
-	stop.Store(true)
-	readers.Wait()
 	ts.stored(1)
 	if got := ts.get("/"+p.ID+"/raw").want(200, "").body; !known[got] {
 		t.Errorf("%d bytes that nobody wrote", len(got))
@@ -1184,37 +1011,20 @@ func TestChangedDuringRead(t *testing.T) {
 	}
 }
 
-// TestDelete: the three who may and who not; it is gone at once from cache and disk; of many at once one does it.
+// TestDelete: the three who may; it is gone at once from cache and disk; of many at once one does it.
 func TestDelete(t *testing.T) {
-	ts := start(t, fast...)
-	ts.listed(certAdmin, true)
-	ts.listed(certTrusted, false)
-	p := ts.create(pattern(3*chunkSize), withCert(certAlice)...)
-	for _, c := range []struct {
-		headers string // TOKEN stands for the token
-		status  int
-		code    string
-	}{
-		{"", 401, "authentication_required"}, {"X-Delete-Token: x", 403, "not_owner"}, {"MALLORY", 403, "not_owner"},
-		{"TRUSTED", 403, "not_owner"}, {"MALLORY\nX-Is-Admin: 1\nX-Admin: true\nX-Tier: admin", 403, "not_owner"},
-		{"ALICE\nSec-Fetch-Site: cross-site", 403, "cross_origin"}, {"ALICE", 200, ""},
-		{"X-Delete-Token: TOKEN", 200, ""}, {"MALLORY\nX-Delete-Token: TOKEN", 200, ""}, {"ADMIN", 200, ""},
-	} {
-		ts.get("/"+p.ID+"/raw").want(200, "")
-		h := head(strings.Replace(c.headers, "TOKEN", p.DeleteToken, 1))
-		a := ts.do("DELETE", "/"+p.ID, nil, h...).want(c.status, c.code)
-		if c.status == 200 {
-			if a.body != `{"id":"`+p.ID+`","deleted":true}`+"\n" {
-				t.Errorf("%s", a.body)
-			}
-			ts.get("/"+p.ID+"/raw").want(404, "not_found") // from the cache too
-			ts.do("DELETE", "/"+p.ID, nil, h...).want(404, "not_found")
-			p = ts.create("small", withCert(certAlice)...)
+	ts := start(t, fast...).certified()
+	for _, who := range []string{"ALICE", "X-Delete-Token: TOKEN", "MALLORY\nX-Delete-Token: TOKEN", "ADMIN"} {
+		p := ts.create(pattern(3*chunkSize), withCert(certAlice)...)
+		ts.get(p.Raw).want(200, "") // now in the cache
+		a := ts.do("DELETE", p.URL, nil, head(strings.Replace(who, "TOKEN", p.DeleteToken, 1))...).want(200, "")
+		if a.body != `{"id":"`+p.ID+`","deleted":true}`+"\n" {
+			t.Errorf("%s", a.body)
 		}
+		ts.get(p.Raw).want(404, "not_found")
 	}
-	ts.do("DELETE", "/"+p.ID, nil, withCert(certAlice)...).want(200, "")
 	// Deleting needs neither password nor proof, and what burns can be deleted unread.
-	p = ts.create("x", "X-Burn-After-Read: true", proofGiven, "X-Paste-Password: pw")
+	p := ts.create("x", "X-Burn-After-Read: true", proofGiven, "X-Paste-Password: pw")
 	if got := together(20, func(int) *answer {
 		return ts.do("DELETE", "/"+p.ID, nil, "X-Delete-Token: "+p.DeleteToken)
 	}); got[200] != 1 || got[404] != 19 {
@@ -1225,44 +1035,41 @@ func TestDelete(t *testing.T) {
 
 // ---- lists ----
 
-// page is an answer of GET /pastes.
+// page is an answer of GET /pastes or GET /s.
 type page struct {
-	Pastes []created `json:"pastes"`
-	Count  int       `json:"count"`
-	Next   *string   `json:"next_cursor"`
+	Pastes []created     `json:"pastes"`
+	URLs   []shortAnswer `json:"urls"`
+	Count  int           `json:"count"`
+	Next   *string       `json:"next_cursor"`
 }
 
-// page reads one, and returns the first words of its pastes' names.
-func (ts *testServer) page(query string, headers ...string) (p page, names string) {
+// page reads one, and returns the first words of its pastes' names, the paths of its targets.
+func (ts *testServer) page(path string, headers ...string) (p page, names string) {
 	ts.t.Helper()
-	a := ts.get("/pastes"+query, headers...).want(200, "")
-	if err := json.Unmarshal([]byte(a.body), &p); err != nil || p.Count != len(p.Pastes) || p.Pastes == nil {
-		ts.t.Fatalf("list %s: %v: %s", query, err, a.body)
+	a := ts.get(path, headers...).want(200, "")
+	if err := json.Unmarshal([]byte(a.body), &p); err != nil || p.Count != len(p.Pastes)+len(p.URLs) ||
+		p.Pastes == nil && p.URLs == nil || strings.Contains(a.body, "delete_token") {
+		ts.t.Fatalf("list %s: %v: %s", path, err, a.body)
 	}
 	for _, e := range p.Pastes {
-		if e.DeleteToken != "" {
-			ts.t.Errorf("a list shows a token")
-		}
 		first, _, _ := strings.Cut(e.DisplayName, " ")
 		names += first
+	}
+	for _, u := range p.URLs {
+		names += strings.TrimPrefix(u.TargetURL, "https://example.org/")
 	}
 	return p, names
 }
 
 // TestList: the caller's own, latest content first, page by page, with every filter; nobody else's, but for admins.
 func TestList(t *testing.T) {
-	ts := start(t, fast...)
+	ts := start(t, fast...).certified()
 	ts.clock.hold()
-	ts.listed(certAdmin, true)
 	ts.get("/pastes").want(401, "authentication_required")
-	ts.get("/pastes", "X-SSL-Client-SHA1: "+certAlice).want(401, "authentication_required")
-	if p, _ := ts.page("", withCert(certAlice)...); p.Count != 0 || p.Next != nil {
-		t.Errorf("an empty list: %+v", p)
-	}
 	ts.create("anonymous")
 	ts.create("mallory's", withCert(certMallory, "X-Display-Name: M")...)
-	ts.do("POST", "/s", strings.NewReader("https://example.org/"), withCert(certAlice)...).want(201, "")
-	first, made := ts.clock.now(), map[string]created{}
+	ts.short("https://example.org/", withCert(certAlice)...)
+	made := map[string]created{}
 	more := map[string]string{"b": "Content-Type: image/gif", "c": "X-Burn-After-Read: true",
 		"d": "Content-Type: image/png"}
 	for i, name := range strings.Split("abcdefghij", "") { // a minute apart, but for some pairs
@@ -1276,71 +1083,64 @@ func TestList(t *testing.T) {
 	ts.do("PUT", "/"+made["a"].ID, strings.NewReader("new"), withCert(certAlice)...).want(200, "") // the latest now
 	ts.do("PUT", "/"+made["e"].ID, nil, withCert(certAlice, "X-Expiry: 1h")...).want(200, "")      // where it was
 	const all = "ajihgfedcb"
-	one, _ := ts.page("", withCert(certAlice)...)
+	one, _ := ts.page("/pastes", withCert(certAlice)...)
 	for _, e := range one.Pastes {
 		if e.Owner != certAlice || (e.SHA256 == "") != e.Burn || e.CreatedAt != made[e.DisplayName[:1]].CreatedAt ||
 			e.Link == "" {
 			t.Errorf("entry %+v", e)
 		}
 	}
-	for _, limit := range []int{1, 3, 9, 10, 11, 200, 100000} {
-		got, cursor := "", ""
-		for range 11 {
-			p, names := ts.page("?limit="+strconv.Itoa(limit)+"&cursor="+cursor, withCert(certAlice)...)
-			if got += names; len(p.Pastes) > limit || p.Next == nil {
+	for _, limit := range []int{1, 3, 9, 10, 100000} {
+		got, next := "", new(string)
+		for next != nil {
+			p, names := ts.page(fmt.Sprint("/pastes?limit=", limit, "&cursor=", *next), withCert(certAlice)...)
+			if got, next = got+names, p.Next; p.Count > limit || len(got) > len(all) {
 				break
 			}
-			cursor = *p.Next
 		}
 		if got != all {
 			t.Errorf("limit %d: %s", limit, got)
 		}
 	}
-	at := func(name string) string { return strconv.FormatInt(made[name].CreatedAt, 10) }
-	q := url.QueryEscape
+	at, q := func(name string) string { return strconv.FormatInt(made[name].CreatedAt, 10) }, url.QueryEscape
 	middle := time.Unix(made["e"].CreatedAt, 0)
 	for query, want := range map[string]string{
-		"": all, "?q=" + q("C gr"): "c", "?q=" + q(`100%_\ "q"`): all, "?q=" + q("%"): all, "?q=" + q("e 1_"): "",
+		"": all, "?q=" + q("C gr"): "c", "?q=" + q(`100%_\ "q"`): all, "?q=" + q("e 1_"): "", "?q=": all,
 		"?q=" + q("' OR 1=1 --"): "", "?q=" + made["h"].ID[2:12]: "h", "?q=" + strings.ToUpper(made["h"].ID): "h",
-		"?q=": all, "?type=image/png": "d", "?type=IMAGE/PNG": "d", "?type=image/*": "db",
-		"?type=text/plain": "ajihgfec", "?type=video/*": "", "?after=" + at("e"): "jihg", "?before=" + at("e"): "adcb",
-		"?after=" + at("d") + "&before=" + at("g"): "fe", "?after=0": all,
-		"?before=" + strconv.FormatInt(first.Unix(), 10): "", "?after=" + q(middle.UTC().Format(time.RFC3339)): "jihg",
-		"?before=" + q(middle.In(time.FixedZone("x", 7200)).Format(time.RFC3339)): "adcb", "?q=b+&type=image/*": "b",
-		"?limit=2&type=image/*": "db", "?cursor=": all,
+		"?type=IMAGE/PNG": "d", "?type=image/*": "db", "?type=text/plain": "ajihgfec", "?type=video/*": "",
+		"?after=" + at("d") + "&before=" + at("g"): "fe", "?after=0": all, "?before=" + at("a"): "",
+		"?after=" + q(middle.UTC().Format(time.RFC3339)): "jihg", "?q=b+&type=image/*": "b", "?cursor=": all,
+		"?before=" + q(middle.In(time.FixedZone("x", 7200)).Format(time.RFC3339)): "adcb",
 	} {
-		if p, names := ts.page(query, withCert(certAlice)...); names != want || p.Next != nil {
+		if p, names := ts.page("/pastes"+query, withCert(certAlice)...); names != want || p.Next != nil {
 			t.Errorf("%s: %s, want %s", query, names, want)
 		}
 	}
 	bad := []string{
-		"?limit=0", "?limit=-1", "?limit=x", "?limit=", "?limit=1&limit=2", "?limit=99999999999999999999", "?cursor=x",
-		"?cursor=-1", "?cursor=1.0", "?cursor=99999999999999999999", "?type=image", "?type=*/*", "?type=image/*x",
-		"?type=", "?after=x", "?after=-1", "?before=2026-01-01", "?before=", "?q=%ff",
+		"?limit=0", "?limit=x", "?limit=1&limit=2", "?limit=99999999999999999999", "?cursor=x", "?cursor=-1",
+		"?type=image", "?type=*/*", "?type=image/*x", "?after=-1", "?before=2026-01-01", "?before=", "?q=%ff",
 		"?q=" + strings.Repeat("x", 5000), "?other=1", "?Limit=1", "?%zz", "?a;b",
 	}
 	for _, query := range bad {
 		ts.get("/pastes"+query, withCert(certAlice)...).want(400, "bad_option")
 	}
-	for _, owner := range []string{"all", "anonymous", certAlice, certMallory, "", "x"} {
+	for _, owner := range []string{"all", "anonymous", certAlice, ""} {
 		ts.get("/pastes?owner="+owner, withCert(certAlice)...).want(403, "not_admin").says("owner=")
 	}
-	next, _ := ts.page("?limit=5", withCert(certAlice)...) // a cursor is a place, no right
+	next, _ := ts.page("/pastes?limit=5", withCert(certAlice)...) // a cursor is a place, no right
 	for query, c := range map[string][2]string{
-		"?cursor=" + *next.Next: {certMallory, "M"}, "?owner=all": {certAdmin, all + "M"},
-		"?owner=all&limit=3": {certAdmin, "aji"}, "?owner=anonymous": {certAdmin, ""},
-		"?owner=" + certMallory: {certAdmin, "M"}, "": {certAdmin, ""}, "?owner=" + sum256("nobody"): {certAdmin, ""},
-		"?owner=all&q=M": {certAdmin, "M"},
+		"?cursor=" + *next.Next: {certMallory, "M"}, "?owner=all": {certOfAdmin, all + "M"}, "": {certOfAdmin, ""},
+		"?owner=all&limit=3": {certOfAdmin, "aji"}, "?owner=anonymous": {certOfAdmin, ""},
+		"?owner=" + certMallory: {certOfAdmin, "M"}, "?owner=" + sum256("nobody"): {certOfAdmin, ""},
 	} {
-		p, names := ts.page(query, withCert(c[0])...)
+		p, names := ts.page("/pastes"+query, withCert(c[0])...)
 		if names != c[1] || query == "?owner=anonymous" && p.Count != 1 {
 			t.Errorf("%s for %.4s: %q, %d", query, c[0], names, p.Count)
 		}
 	}
-	for _, owner := range []string{"", "ALL", "alice", strings.ToUpper(certAlice), certAlice[1:]} {
-		ts.get("/pastes?owner="+owner, withCert(certAdmin)...).want(400, "bad_option")
+	for _, owner := range []string{"", "ALL", strings.ToUpper(certAlice), certAlice[1:]} {
+		ts.get("/pastes?owner="+owner, withCert(certOfAdmin)...).want(400, "bad_option")
 	}
-	ts.do("HEAD", "/pastes", nil, withCert(certAlice)...).want(200, "")
 }
 
 // TestListBound: a request looks at 10,000 rows; a page may be short, or empty, and still have a cursor.
@@ -1353,7 +1153,7 @@ func TestListBound(t *testing.T) {
 	for query, found := range map[string][]int{"?q=wanted": {0, 1, 1}, "?type=image/*": {0, 0, 0}} { // on each page
 		cursor := ""
 		for i, want := range found {
-			page, _ := ts.page(query+cursor, withCert(certAlice)...)
+			page, _ := ts.page("/pastes"+query+cursor, withCert(certAlice)...)
 			if page.Count != want || (page.Next == nil) != (i == 2) {
 				t.Fatalf("%s, page %d: %d found, next %v", query, i, page.Count, page.Next)
 			}
@@ -1362,7 +1162,7 @@ func TestListBound(t *testing.T) {
 			}
 		}
 	}
-	if page, _ := ts.page("?limit=200", withCert(certAlice)...); page.Count != 200 || page.Next == nil {
+	if page, _ := ts.page("/pastes?limit=200", withCert(certAlice)...); page.Count != 200 || page.Next == nil {
 		t.Errorf("%d without a filter", page.Count)
 	}
 }
@@ -1375,11 +1175,13 @@ func TestNotFound(t *testing.T) {
 	ts.get("/"+expired.ID+"/raw").want(200, "") // now in the cache
 	ts.get("/"+burned.ID+"/raw").want(200, "")
 	ts.do("DELETE", "/"+deleted.ID, nil, "X-Delete-Token: "+deleted.DeleteToken).want(200, "")
+	ended := ts.short("https://example.org/", "X-Expiry: 60")
+	ts.leadsTo(ended.ID, ended.TargetURL)
 	ts.clock.advance(time.Minute)
 	id := "abcdef01" // 8 digits are enough for a lookup
 	ts.write("UPDATE pastes SET id = ? WHERE id = ?", id, ts.create("x").ID)
 	ts.get("/"+id+"/raw").want(200, "")
-	short := ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
+	short := ts.short("https://example.org/").ID
 	dated := regexp.MustCompile("Date: [^\r]*\r\n")
 	wire := func(path string) string {
 		c := ts.dial()
@@ -1392,14 +1194,15 @@ func TestNotFound(t *testing.T) {
 		t.Errorf("%s", missing)
 	}
 	paths := []string{
-		"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/raw/", "/" + id + "/RAW",
-		"/" + id + "/raw%2f", "/" + id + "/info", "/" + id + "/raw/x/y", "/" + id + "/info/x", "//" + id, "/./" + id,
-		"/x/../" + id, "/" + id + "//raw", "/s/AAAAAAAA", "/s/" + id, "/*",
+		"/no/such/route/at/all", "/metrics", "/" + id + "/", "/" + id + "/RAW", "/" + id + "/info",
+		"/" + id + "/raw/x/y", "//" + id, "/./" + id, "/x/../" + id, "/" + id + "//raw", "/*", "/s/", "/s/AAAAAAAA",
+		"/s/" + id, "/s/" + ended.ID, "/s/" + ended.ID + "/info", "/s/" + short[:7], "/s/" + short + "/",
+		"/s/" + short + "/raw", "/s/" + short + "/info/x", "/s/" + short + "%00", "/s/../s%2f" + short + "/raw",
 	}
 	for _, odd := range []string{
-		strings.ToUpper(id), id[:7], id + "0", id + "%20", "%20" + id, id + "%00", id[:4] + "%2f" + id[4:],
-		"..%2f" + id, id + "%0d%0aX-Evil:%201", "%ef%bc%90" + id, strings.Repeat("a", 65), strings.Repeat("a", 5000),
-		"%25", "'%20OR%201=1--", id + ".txt", "%ff", "s%2f" + short, expired.ID, burned.ID, deleted.ID,
+		strings.ToUpper(id), id[:7], id + "0", id + "%20", id + "%00", id[:4] + "%2f" + id[4:], "..%2f" + id,
+		id + "%0d%0aX-Evil:%201", "%ef%bc%90" + id, strings.Repeat("a", 5000), "%25", "'%20OR%201=1--", id + ".txt",
+		"%ff", "s%2f" + short, expired.ID, burned.ID, deleted.ID,
 	} {
 		paths = append(paths, "/"+odd, "/"+odd+"/raw", "/"+odd+"/raw/name")
 	}
@@ -1410,6 +1213,3 @@ func TestNotFound(t *testing.T) {
 	}
 	ts.do("PUT", "/"+deleted.ID, strings.NewReader("y")).want(404, "not_found").says("shape of an id")
 }
-
-// TestLinesOfABody: the limit of header lines does not count what comes along with the header.
-func TestLinesOfABody(t *testing.T) { start(t).create(strings.Repeat("\n", 3000)) }

@@ -30,24 +30,19 @@ import (
 // spelled is how a route's path is written for people.
 var spelled = strings.NewReplacer("{$}", "", "/s/{id}/{view}", "/s/{id}/info", "{view}", "raw")
 
-// TestDescription: what there is, in all forms, with links that work from where the request came.
+// TestDescription: what there is, in all forms, with links that work from where the request came; so are a paste's.
 func TestDescription(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		env     []string
-		headers []string
-		base    string
-	}{
-		{"plain", nil, []string{"Host: paste.example:81"}, "http://paste.example:81"},
-		{"prefix", []string{"URL_PREFIX=/p/q/"}, []string{"Host: paste.example"}, "http://paste.example/p/q"},
-		{"public URL", []string{"PUBLIC_URL=https://public.example/"}, []string{"Host: evil.example"}, "https://public.example"},
-		{"public URL and prefix", []string{"PUBLIC_URL=https://public.example", "URL_PREFIX=/p"}, nil, "https://public.example/p"},
-		{"https by the proxy", proxied, []string{secretLine, httpsLine, "Host: paste.example:8443"}, "https://paste.example:8443"},
-		{"no host but Host", proxied, []string{secretLine, "X-Forwarded-Host: evil.example", "Host: paste.example"}, "http://paste.example"},
+	for _, c := range [][3]string{ // settings, headers, what links begin with
+		{"", "Host: paste.example:81", "http://paste.example:81"},
+		{"URL_PREFIX=/p/q/", "Host: paste.example", "http://paste.example/p/q"},
+		{"PUBLIC_URL=https://public.example/", "Host: evil.example", "https://public.example"},
+		{"PUBLIC_URL=https://public.example URL_PREFIX=/p", "Host: evil.example", "https://public.example/p"},
+		{"", secretLine + "\n" + httpsLine + "\nHost: paste.example:8443", "https://paste.example:8443"},
+		{"", secretLine + "\nX-Forwarded-Host: evil.example\nHost: paste.example", "http://paste.example"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			ts := start(t, c.env...)
-			a := ts.get("/", c.headers...).want(200, "")
+		t.Run(c[2], func(t *testing.T) {
+			ts, h := start(t, append(strings.Fields(c[0]), fast...)...), head(c[1])
+			a := ts.get("/", h...).want(200, "")
 			var m struct {
 				Name, Version string
 				Usage         []string
@@ -60,9 +55,9 @@ func TestDescription(t *testing.T) {
 				m.Limits["min_entropy"] == nil || !strings.Contains(a.body, "\n  \"usage\": [\n") {
 				t.Fatalf("%v: %s", err, a.body)
 			}
-			text := ts.get("/", append(c.headers, "Accept: text/plain")...).want(200, "").body
+			text := ts.get("/", append(h, "Accept: text/plain")...).want(200, "").body
 			for _, u := range m.Usage {
-				if !strings.Contains(u, c.base+"/") || !strings.Contains(text, u) || strings.Contains(text, "evil") {
+				if !strings.Contains(u, c[2]+"/") || !strings.Contains(text, u) || strings.Contains(text, "evil") {
 					t.Errorf("usage %q", u)
 				}
 			}
@@ -79,6 +74,12 @@ func TestDescription(t *testing.T) {
 					t.Errorf("%s %s: described as %q", method, path, m.Endpoints[method+" "+path])
 				}
 			}
+			a = ts.do("PUT", "/name", strings.NewReader("x"), h...).want(201, "")
+			path, link, shown := ts.cfg.prefix+"/"+a.id(), c[2]+"/"+a.id()+"/raw", ts.get("/"+a.id(), h...)
+			if a.body != link+"/name\n" || a.Header.Get("Location") != path || shown.field("url") != path ||
+				shown.field("raw") != path+"/raw" || shown.field("link") != link {
+				t.Errorf("%q, %v, %s", a.body, a.Header, shown.body)
+			}
 		})
 	}
 	issues := start(t, "PKI_ENABLED=1", "PKI_CA_PASSWORD=correct horse battery", "POW_DIFFICULTY=20")
@@ -92,9 +93,8 @@ func TestDescription(t *testing.T) {
 func TestPrefix(t *testing.T) {
 	ts := start(t, "URL_PREFIX=/paste")
 	p := ts.create("x")
-	for path, status := range map[string]int{"": 200, "/": 200, "/health": 200, "/" + p.ID: 200, "/" + p.ID + "/raw": 200,
-		"/pastes": 401} {
-		ts.get(path).want(status, "")
+	for _, path := range []string{"", "/", "/health", p.URL[len("/paste"):]} {
+		ts.get(path).want(200, "")
 	}
 	ts.do("PUT", "", strings.NewReader("x")).want(201, "")
 	outside := ts.in(t)
@@ -112,6 +112,7 @@ func TestPrefix(t *testing.T) {
 // ---- health ----
 
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	ts := start(t, "RATE_READ=1/d")
 	const well, ill = `{"status":"healthy","database":"ok"}` + "\n", `{"status":"unhealthy","database":"error"}` + "\n"
 	for range 20 {
@@ -194,51 +195,54 @@ func TestMetrics(t *testing.T) {
 	ts := start(t, "METRICS_ALLOW=127.0.0.1", "DEDUP_MAX=1", "POW_DIFFICULTY=4", "POW_FREE=1000",
 		"ANTIFLOOD_THRESHOLD=1000", "SWEEP=1h")
 	ts.clock.hold()
-	p, burning, short := created{}, created{}, (*answer)(nil)
-	token := func(token string) string { return "X-Delete-Token: " + token }
 	large := fresh(70_000) // too large for the cache
-	const raw = "GET /{id}/{view} "
-	for _, c := range []struct {
-		what  string
-		do    func()
-		moves []string
-	}{
-		{"nothing", func() {}, nil},
-		{"a paste", func() { p = ts.create("hello") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
-		{"a first read", func() { ts.get(p.Raw) }, []string{raw + "200", "paste read"}},
-		{"a second", func() { ts.get(p.Raw) }, []string{raw + "200", "paste read", "cache hit"}},
-		{"metadata", func() { ts.get(p.URL) }, []string{"GET /{id} 200", "cache hit"}},
-		{"by name", func() { ts.get(p.Raw + "/x") }, []string{"GET /{id}/{view}/{name} 200", "paste read", "cache hit"}},
-		{"HEAD", func() { ts.do("HEAD", p.Raw, nil) }, []string{"HEAD /{id}/{view} 200", "cache hit"}},
-		{"a range", func() { ts.get(p.Raw, "Range: bytes=1-2") }, []string{raw + "206", "paste read", "cache hit"}},
-		{"not modified", func() { ts.get(p.Raw, "If-None-Match: *") }, []string{raw + "304", "cache hit"}},
-		{"a range behind the end", func() { ts.get(p.Raw, "Range: bytes=9-") }, []string{raw + "416", "cache hit"}},
-		{"a change", func() { ts.do("PUT", p.URL, strings.NewReader(large), token(p.DeleteToken)) }, []string{"PUT /{name} 200", "cache hit"}},
-		{"a duplicate", func() { ts.post(large) }, []string{"POST /{$} 429", "refused duplicate_content"}},
-		{"a wrong token", func() { ts.do("DELETE", p.URL, nil, token("no")) }, []string{"DELETE /{id} 403", "refused not_owner"}},
-		{"a deletion", func() { ts.do("DELETE", p.URL, nil, token(p.DeleteToken)) }, []string{"DELETE /{id} 200", "paste deleted", "-stored_pastes"}},
-		{"a miss", func() { ts.get("/0123456789abcdef") }, []string{"GET /{id} 404", "refused not_found"}},
-		{"no route", func() { ts.get("/a/b/c/d") }, []string{"GET none 404", "refused not_found"}},
-		{"no method of ours", func() { ts.do("BREW", "/", nil) }, []string{"other none 405", "refused method_not_allowed"}},
-		{"nothing to store", func() { ts.post("") }, []string{"POST /{$} 400", "refused empty_content"}},
-		{"a burning one", func() { burning = ts.create("secret", "X-Burn-After-Read: true") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
-		{"a preview", func() { ts.get(burning.Raw, "User-Agent: Slackbot") }, []string{raw + "403", "refused preview_refused"}},
-		{"burned", func() { ts.get(burning.Raw) }, []string{raw + "200", "paste burned", "paste read", "-stored_pastes"}},
-		{"a short URL", func() { short = ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "") }, []string{"POST /s 201", "short created", "stored_pastes"}},
-		{"shown", func() { ts.get("/s/" + short.field("id") + "/info") }, []string{"GET /s/{id}/{view} 200"}},
-		{"followed", func() { ts.get("/s/" + short.field("id")) }, []string{"GET /s/{id} 302", "short read", "cache hit"}},
-		{"deleted", func() { ts.do("DELETE", "/s/"+short.field("id"), nil, token(short.field("delete_token"))) }, []string{"DELETE /s/{id} 200", "short deleted", "-stored_pastes", "cache hit"}},
-		{"a bad target", func() { ts.do("POST", "/s", strings.NewReader("ftp://example.org/")) }, []string{"POST /s 400", "refused bad_url"}},
-		{"a challenge", func() { ts.get("/challenge") }, []string{"GET /challenge 200", "pow issued"}},
-		{"a proof", func() { ts.post("worked", ts.work().solve(t)...) }, []string{"GET /challenge 200", "pow issued", "POST /{$} 201", "pow solved", "paste created", "stored_pastes"}},
-		{"a bad proof", func() { ts.post("x", "X-PoW-Token: x") }, []string{"POST /{$} 400", "refused pow_failed", "pow failed", "pow issued"}},
-		{"one that will end", func() { ts.create("ending", "X-Expiry: 60s") }, []string{"POST /{$} 201", "paste created", "stored_pastes"}},
-		{"a stranger's header", func() { ts.get("/health", addrLine) }, []string{"GET /health 200", "ignored_headers_total"}},
+	const raw, token = "GET /{id}/{view} ", "X-Delete-Token: TOKEN"
+	path, secret, proof := "", "", []string(nil) // of what was made last
+	for _, c := range [][4]string{               // request, header, body, what it moves
+		{"POST /", "", "hello", "POST /{$} 201, paste created, stored_pastes"},
+		{"GET PATH/raw", "", "", raw + "200, paste read"},
+		{"GET PATH/raw", "", "", raw + "200, paste read, cache hit"},
+		{"GET PATH", "", "", "GET /{id} 200, cache hit"},
+		{"GET PATH/raw/x", "", "", "GET /{id}/{view}/{name} 200, paste read, cache hit"},
+		{"HEAD PATH/raw", "", "", "HEAD /{id}/{view} 200, cache hit"},
+		{"GET PATH/raw", "Range: bytes=1-2", "", raw + "206, paste read, cache hit"},
+		{"GET PATH/raw", "If-None-Match: *", "", raw + "304, cache hit"},
+		{"GET PATH/raw", "Range: bytes=9-", "", raw + "416, cache hit"},
+		{"PUT PATH", token, large, "PUT /{name} 200, cache hit"},
+		{"POST /", "", large, "POST /{$} 429, refused duplicate_content"},
+		{"DELETE PATH", token + "x", "", "DELETE /{id} 403, refused not_owner"},
+		{"DELETE PATH", token, "", "DELETE /{id} 200, paste deleted, -stored_pastes"},
+		{"GET PATH", "", "", "GET /{id} 404, refused not_found"},
+		{"GET /a/b/c/d", "", "", "GET none 404, refused not_found"},
+		{"BREW /", "", "", "other none 405, refused method_not_allowed"},
+		{"POST /", "", "", "POST /{$} 400, refused empty_content"},
+		{"POST /", "X-Burn-After-Read: true", "secret", "POST /{$} 201, paste created, stored_pastes"},
+		{"GET PATH/raw", "User-Agent: Slackbot", "", raw + "403, refused preview_refused"},
+		{"GET PATH/raw", "", "", raw + "200, paste burned, paste read, -stored_pastes"},
+		{"POST /s", "", "https://example.org/", "POST /s 201, short created, stored_pastes"},
+		{"GET PATH/info", "", "", "GET /s/{id}/{view} 200"},
+		{"GET PATH", "", "", "GET /s/{id} 302, short read, cache hit"},
+		{"DELETE PATH", token, "", "DELETE /s/{id} 200, short deleted, -stored_pastes, cache hit"},
+		{"POST /s", "", "ftp://example.org/", "POST /s 400, refused bad_url"},
+		{"GET /challenge", "", "", "GET /challenge 200, pow issued"},
+		{"POST /", "PROOF", "worked", "POST /{$} 201, pow solved, paste created, stored_pastes"},
+		{"POST /", "X-PoW-Token: x", "x", "POST /{$} 400, refused pow_failed, pow failed, pow issued"},
+		{"POST /", "X-Expiry: 60s", "ending", "POST /{$} 201, paste created, stored_pastes"},
+		{"GET /health", addrLine, "", "GET /health 200, ignored_headers_total"},
 	} {
-		before := ts.scrape()
-		c.do()
-		want := map[string]float64{}
-		for _, m := range c.moves {
+		before, want := ts.scrape(), map[string]float64{}
+		h := head(strings.Replace(c[1], "TOKEN", secret, 1))
+		if c[1] == "PROOF" {
+			h = proof
+		}
+		a := ts.send(strings.Replace(c[0], "PATH", path, 1), strings.NewReader(c[2]), h...)
+		if a.StatusCode == 201 {
+			path, secret = a.Header.Get("Location"), a.Header.Get("X-Delete-Token")
+		}
+		if c[0] == "GET /challenge" {
+			proof = a.work().solve(t)
+		}
+		for m := range strings.SplitSeq(c[3], ", ") {
 			name, less := strings.CutPrefix(m, "-")
 			want[series(name)] = map[bool]float64{false: 1, true: -1}[less]
 		}
@@ -257,7 +261,7 @@ func TestMetrics(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		if !maps.Equal(changed, want) {
-			t.Errorf("%s: moved %v, want %v", c.what, changed, want)
+			t.Errorf("%s: moved %v, want %v", c[:3], changed, want)
 		}
 	}
 	// What grows old, and who is turned away at the door.
@@ -296,47 +300,25 @@ func TestPromtool(t *testing.T) {
 // TestMetricsAllow: to all others the route is not there.
 func TestMetricsAllow(t *testing.T) {
 	for _, c := range []struct {
-		name, allow string
-		env         []string
-		headers     []string
-		status      int
+		allow   string
+		env     []string
+		headers []string
+		status  int
 	}{
-		{"nobody by default", "", nil, nil, 404},
-		{"the peer", "127.0.0.0/8", nil, nil, 200},
-		{"another peer", "10.0.0.0/8", nil, nil, 404},
-		{"a stranger's header", "192.0.2.0/24", nil, []string{addrLine}, 404},
-		{"a client of the proxy", "192.0.2.0/24", proxied, from("192.0.2.1"), 200},
-		{"another client of the proxy", "192.0.2.0/24", proxied, from("198.51.100.1"), 404},
-		{"the proxy that names nobody is no client", "127.0.0.1", proxied, []string{secretLine}, 404},
-		{"nor one that names junk", "any", proxied, []string{secretLine, "X-Forwarded-For: junk"}, 404},
-		{"the proxy without its secret is a peer", "127.0.0.1", proxied, nil, 200},
-		{"any", "any", proxied, from("198.51.100.1"), 200},
+		{"", nil, nil, 404}, {"127.0.0.0/8", nil, nil, 200}, {"10.0.0.0/8", nil, nil, 404},
+		{"192.0.2.0/24", nil, []string{addrLine}, 404}, // a stranger's header
+		{"192.0.2.0/24", proxied, from("192.0.2.1"), 200}, {"192.0.2.0/24", proxied, from("198.51.100.1"), 404},
+		{"127.0.0.1", proxied, []string{secretLine}, 404}, // a proxy that names nobody is no client
+		{"any", proxied, []string{secretLine, "X-Forwarded-For: junk"}, 404},
+		{"127.0.0.1", proxied, nil, 200}, // but without its secret it is a peer
+		{"any", proxied, from("198.51.100.1"), 200},
 	} {
 		ts := start(t, append(slices.Clone(c.env), "METRICS_ALLOW="+c.allow)...)
 		a := ts.get("/metrics", append(c.headers, "X-Request-ID: same")...).want(c.status, "")
 		other := ts.get("/nothing", append(c.headers, "X-Request-ID: same")...)
 		if c.status == 404 && a.body != other.body {
-			t.Errorf("%s: %s, another 404: %s", c.name, a.body, other.body)
+			t.Errorf("%q, %s: %s, another 404: %s", c.allow, c.headers, a.body, other.body)
 		}
-	}
-}
-
-// TestRecordingIsCheap: what each request does, without the answer.
-func TestRecordingIsCheap(t *testing.T) {
-	m := newMetrics(time.Now())
-	route := m.addRoute("GET /x")
-	record := func() { m.request(route, "GET", 404, "not_found", time.Millisecond, 1, 2) }
-	if n := testing.AllocsPerRun(1000, record); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
-func BenchmarkRecording(b *testing.B) {
-	m := newMetrics(time.Now())
-	route := m.addRoute("GET /x")
-	b.ReportAllocs()
-	for b.Loop() {
-		m.request(route, "GET", 200, "", time.Millisecond, 1, 2)
 	}
 }
 
@@ -349,17 +331,13 @@ func TestClientRoute(t *testing.T) {
 	if err := os.WriteFile(path, exe, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	start := func() (cmd *exec.Cmd, err error) {
+	var cmd *exec.Cmd
+	for err := error(syscall.ETXTBSY); errors.Is(err, syscall.ETXTBSY); { // another test's fork may hold the copy
 		cmd = program(dir, environment([]string{"LISTEN=unix:" + socket}), "serve")
 		cmd.Path = path
-		return cmd, cmd.Start()
-	}
-	cmd, err := start()
-	for ; errors.Is(err, syscall.ETXTBSY); cmd, err = start() { // another test's fork may hold the copy for a moment
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err != nil {
-		t.Fatal(err)
+		if err = cmd.Start(); err != nil && !errors.Is(err, syscall.ETXTBSY) {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	if err := os.Rename(path, path+".old"); err != nil || os.WriteFile(path, []byte("another"), 0o700) != nil {
@@ -392,9 +370,10 @@ func TestClientRoute(t *testing.T) {
 		{"GET", "X-Y: z", 200, string(exe)}, {"HEAD", "X-Y: z", 200, ""}, {"GET", "Range: bytes=0-3", 206, "\x7fELF"},
 		{"GET", fmt.Sprintf("Range: bytes=%d-", size-10), 206, string(exe[size-10:])},
 		{"GET", "If-None-Match: " + tag, 304, ""}, {"GET", "If-Match: " + tag, 200, string(exe)},
+		{"GET", `If-Match: "x"`, 412, ""},
 	} {
 		res, body := ask(c.method, c.header)
-		if res.StatusCode != c.status || body != c.body || res.Header.Get("ETag") != tag {
+		if res.StatusCode != c.status || c.status < 400 && (body != c.body || res.Header.Get("ETag") != tag) {
 			t.Errorf("%s, %s: %d, %d bytes, %v", c.method, c.header, res.StatusCode, len(body), res.Header)
 		}
 		if h := res.Header; c.status == 200 && (h.Get("X-Checksum-SHA256") != sum ||
@@ -403,9 +382,6 @@ func TestClientRoute(t *testing.T) {
 			res.ContentLength != int64(size)) {
 			t.Errorf("%s: %v", c.method, h)
 		}
-	}
-	if res, _ := ask("GET", `If-Match: "x"`); res.StatusCode != 412 {
-		t.Errorf("another If-Match: %d", res.StatusCode)
 	}
 }
 
