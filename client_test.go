@@ -163,12 +163,11 @@ func look(t testing.TB, c *apiClient) error {
 	return err
 }
 
-// Nothing strange is believed, followed or printed raw.
+// Nothing strange is believed, followed or printed raw, nor makes the history forget a token.
 func TestStrangeAnswers(t *testing.T) {
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	elsewhere := answering(t, func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s was followed to another host with %v", r.URL, r.Header)
-	}))
-	defer elsewhere.Close()
+	})
 	say := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status); io.WriteString(w, body) }
 	}
@@ -189,27 +188,36 @@ func TestStrangeAnswers(t *testing.T) {
 	}{
 		{"HTML 200", say(200, "<html>welcome</html>"), 1},
 		{"HTML 502", say(502, "<html>bad gateway\x1b[2J</html>"), 1},
+		{"HTML 404", say(404, "<html>not found</html>"), 3},
+		{"odd 404", say(404, `{"error":"x","code":"odd"}`), 3},
 		{"empty 200", say(200, ""), 1},
 		{"204", say(204, ""), 1},
 		{"500", func(w http.ResponseWriter, r *http.Request) { refuseWith(w, 500, "internal", nil) }, 1},
+		{"null", say(200, "null"), 1},
 		{"array", say(200, "[]"), 1},
 		{"other id", say(200, `{"id":"../../etc/passwd"}`), 1},
 		{"wrong types", say(200, `{"id":7}`), 1},
 		{"endless JSON", say(200, `{"id":"`+strings.Repeat("a", 3*answerMost)), 1},
-		{"redirect 302", redirect(302, elsewhere.URL), 1},
-		{"redirect 307", redirect(307, elsewhere.URL), 1},
+		{"redirect 302", redirect(302, elsewhere), 1},
+		{"redirect 307", redirect(307, elsewhere), 1},
 		{"redirect 308 to itself", redirect(308, "/"), 1},
-		{"404 without our code", http.NotFound, 3},
 		{"cut in the middle", hangUp("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"id\":\"0123"), 6},
 		{"cut before", hangUp(""), 6},
 		{"not HTTP", hangUp("SSH-2.0-OpenSSH_9.2\r\n"), 6},
 	} {
-		c := fake(t, row.h)
-		for _, err := range []error{uploadWith(t, c, textBody("abc"), nil), look(t, c)} {
-			if code, what, _ := explain(err); code != row.code || strings.Contains(what, "<html") {
-				t.Errorf("%s: exit %d, %q", row.name, code, what)
+		m := newMachine(t, answering(t, row.h))
+		m.file(".local/state/fpaste/history", `{"link":"`+m.env["FPASTE_SERVER"]+"/"+someID+`","token":"kept"}`+"\n")
+		for _, args := range [][]string{{"create"}, {"meta", someID}, {"info", "-j"}, {"delete", someID},
+			{"short", "delete", "abcdefgh"}} {
+			if args[0] == "info" && strings.Contains("other id, wrong types", row.name) { // it names no paste
+				continue
+			}
+			code, out, errs := m.try("abc", args...)
+			if code != row.code || out != "" || errs == "" || strings.Contains(errs, "<html") {
+				t.Errorf("%s, %q: exit %d, %q, %q", row.name, args, code, out, errs)
 			}
 		}
+		m.shows("kept", "", "history", "-j")
 	}
 }
 
