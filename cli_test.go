@@ -498,8 +498,8 @@ func TestHostileNames(t *testing.T) {
 	for name, want := range map[string]string{
 		"a b": "a b", "Ünïcode.pdf": "Ünïcode.pdf", "dir/file": "file", `dir\file`: "file", "/etc/passwd": "passwd",
 		"../../x": "x", "": "ID", ".": "ID", "a/..": "ID", "dir/": "ID", "x/.ssh": "ID", "-rf": "ID", "C:evil": "ID",
-		"x\ny": "ID", "x\x00": "ID", "x\u202etxt.exe": "ID", "x\u0085": "ID", "\xff\xfe": "ID", "\x7f": "ID", n255: n255,
-		n256: "ID", strings.Repeat("é", 128): "ID",
+		"x\ny": "ID", "x\x00": "ID", "x\u202etxt.exe": "ID", "x\u0085": "ID", "\xff\xfe": "ID", "\x7f": "ID",
+		n255: n255, n256: "ID", strings.Repeat("é", 128): "ID",
 	} {
 		if got := safeName(name, "ID"); got != want {
 			t.Errorf("%q became %q, want %q", name, got, want)
@@ -1247,49 +1247,28 @@ func TestBehindTheAnswer(t *testing.T) {
 	}
 }
 
-// terminal is a shell on a pseudo-terminal (util-linux's script), which finds the client as fpaste.
-type terminal struct {
-	t    testing.TB
-	in   io.WriteCloser
-	seen *lockedBuffer
-	done chan error
-}
-
-func (m *machine) terminal(dir, program string) *terminal {
+// terminal runs a shell's program on a pseudo-terminal (util-linux's script), which finds the client as fpaste, and
+// returns all that was shown. answers are in pairs: once that is shown, this is typed.
+func (m *machine) terminal(dir, program string, answers ...string) string {
 	m.t.Helper()
-	cmd := m.process(dir)
+	cmd, seen := m.process(dir), new(lockedBuffer)
 	cmd.Path, cmd.Args = need(m.t, "script"), []string{"script", "-qec", program, "/dev/null"}
 	cmd.Env = append(cmd.Env, "SHELL=/bin/sh")
-	s := &terminal{t: m.t, in: must(cmd.StdinPipe()), seen: new(lockedBuffer), done: make(chan error, 1)}
-	cmd.Stdout, cmd.Stderr = s.seen, s.seen
+	in := must(cmd.StdinPipe())
+	cmd.Stdout, cmd.Stderr = seen, seen
 	must(0, cmd.Start())
-	m.t.Cleanup(func() { cmd.Process.Kill() })
-	go func() { s.done <- cmd.Wait() }()
-	return s
-}
-
-// answer waits until the terminal shows text, then types.
-func (s *terminal) answer(text, typed string) {
-	s.t.Helper()
-	for range 2000 {
-		if strings.Contains(s.seen.String(), text) {
-			io.WriteString(s.in, typed)
-			return
+	defer time.AfterFunc(40*time.Second, func() { cmd.Process.Kill() }).Stop()
+	for i := 0; i < len(answers); i += 2 {
+		for range 2000 {
+			if strings.Contains(seen.String(), answers[i]) {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Millisecond)
+		io.WriteString(in, answers[i+1])
 	}
-	s.t.Fatalf("the terminal does not show %q:\n%s", text, s.seen)
-}
-
-// end waits for the shell and returns all that was shown.
-func (s *terminal) end() string {
-	s.t.Helper()
-	select {
-	case <-s.done:
-	case <-time.After(20 * time.Second):
-		s.t.Fatalf("it does not end:\n%s", s.seen)
-	}
-	return strings.ReplaceAll(s.seen.String(), "\r\n", "\n")
+	cmd.Wait()
+	return strings.ReplaceAll(seen.String(), "\r\n", "\n")
 }
 
 func TestTerminalOutput(t *testing.T) {
@@ -1329,11 +1308,7 @@ func TestTerminalOutput(t *testing.T) {
 		{"fpaste history --clear", []string{"[y/N]", "y\n"}, "exit 0"},
 		{"fpaste history | wc -c", nil, "0\nexit 0"},
 	} {
-		s := m.terminal(dir, row.program+`; echo "exit $?"; stty -a | grep -ow -- "-*echo"`)
-		for i := 0; i < len(row.answers); i += 2 {
-			s.answer(row.answers[i], row.answers[i+1])
-		}
-		got := s.end()
+		got := m.terminal(dir, row.program+`; echo "exit $?"; stty -a | grep -ow -- "-*echo"`, row.answers...)
 		if strings.ContainsAny(got, "\x1b\x07\u202e\u009b\x7f") || !strings.Contains(got, row.shows) {
 			t.Errorf("%s does not show %q: %q", row.program, row.shows, got)
 		}
@@ -1366,7 +1341,7 @@ func TestProgress(t *testing.T) {
 	}))
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, "big"), make([]byte, 48<<20), 0o600) // more than two sockets hold
-	shown := m.terminal(dir, "fpaste big").end()
+	shown := m.terminal(dir, "fpaste big")
 	for _, want := range []string{"uploading", "of 48 MiB", "proof of work: 20 bits", "million tries/s, about"} {
 		if !strings.Contains(shown, want) || strings.Contains(shown, "\x1b") {
 			t.Errorf("no %q, or escape sequences: %q", want, shown)
@@ -1376,7 +1351,7 @@ func TestProgress(t *testing.T) {
 		t.Errorf("wider than a terminal: %q", long)
 	}
 	for _, program := range []string{"fpaste -q big", "fpaste big 2>errors"} {
-		if shown := m.terminal(dir, program).end(); strings.Contains(shown, "uploading") {
+		if shown := m.terminal(dir, program); strings.Contains(shown, "uploading") {
 			t.Errorf("%s shows %q", program, shown)
 		}
 	}
