@@ -7,23 +7,18 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,74 +55,74 @@ const (
 	certLine   = "X-SSL-Client-SHA1: " + certAlice
 )
 
-// TestTrust: what a proxy says counts from a trusted peer that shows the secret, and from nobody else: address,
-// scheme, identity.
-// Of what is ignored the operator hears.
+// TestTrust: what a proxy says counts from a trusted peer that shows the secret, and from nobody else: address, scheme,
+// identity. Of what is ignored the operator hears.
 func TestTrust(t *testing.T) {
-	renamed := append(slices.Clone(proxied), "ADDRESS_HEADER=x-real-ip", "CERT_HEADER=X-Client-Cert")
-	secretOnly := []string{"PROXY_SECRET=" + proxySecret}
-	inRange := []string{"TRUSTED_PROXIES=127.0.0.0/8"}
+	environments := map[string][]string{"proxied": proxied, "others": {"TRUSTED_PROXIES=10.0.0.0/8"},
+		"range": {"TRUSTED_PROXIES=127.0.0.0/8"}, "unix secret": {"PROXY_SECRET=" + proxySecret},
+		"renamed": append([]string{"ADDRESS_HEADER=x-real-ip", "CERT_HEADER=X-Client-Cert"}, proxied...)}
+	words := strings.NewReplacer("secret", secretLine, "addr", addrLine, "https", httpsLine, "cert", certLine,
+		"ALICE", certAlice, "MALLORY", certMallory)
 	for _, c := range []struct {
-		name    string
-		unix    bool
-		env     []string
-		headers []string
-		client  string // local: a Unix socket
-		https   bool
-		owner   string
-		warned  string // a word of the warning
+		name, env string
+		headers   string // with some lines as words
+		client    string // local: a Unix socket
+		passed    string // https, cert
+		warned    string // a word of the warning
 	}{
-		{"nobody is trusted", false, nil, []string{addrLine, httpsLine, certLine, secretLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"nothing was sent", false, nil, nil, "127.0.0.1", false, "", ""},
-		{"headers of nobody's", false, nil, []string{"Via: 1.1 x", "X-Real-IP: 192.0.2.1", "Forwarded: for=192.0.2.1"}, "127.0.0.1", false, "", ""},
-		{"others are trusted", false, []string{"TRUSTED_PROXIES=10.0.0.0/8"}, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"an address range gives no identity", false, inRange, []string{addrLine, httpsLine, certLine}, "192.0.2.1", true, "", "X-Ssl-Client-Sha1"},
-		{"nor with a secret that was not asked for", false, inRange, []string{secretLine, addrLine, certLine}, "192.0.2.1", false, "", "X-Ssl-Client-Sha1"},
-		{"address, scheme, identity", false, proxied, []string{secretLine, addrLine, httpsLine, certLine}, "192.0.2.1", true, certAlice, ""},
-		{"no secret", false, proxied, []string{addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"a wrong secret", false, proxied, []string{secretLine + "x", addrLine, httpsLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"an empty secret", false, proxied, []string{"X-Proxy-Secret: ", addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"a secret in capitals", false, proxied, []string{strings.ToUpper(secretLine), addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"the secret twice", false, proxied, []string{secretLine, secretLine, addrLine, certLine}, "127.0.0.1", false, "", "X-Forwarded-For"},
-		{"scheme in capitals", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: HTTPS"}, "192.0.2.1", false, "", ""},
-		{"a list of schemes", false, proxied, []string{secretLine, addrLine, "X-Forwarded-Proto: https, http"}, "192.0.2.1", false, "", ""},
-		{"scheme twice", false, proxied, []string{secretLine, addrLine, httpsLine, httpsLine}, "192.0.2.1", false, "", ""},
-		{"lines are one list", false, proxied, []string{secretLine, "X-Forwarded-For: 6.6.6.6", addrLine, "X-Forwarded-For: 127.0.0.1"}, "192.0.2.1", false, "", ""},
-		{"no address", false, proxied, []string{secretLine, certLine}, "127.0.0.1", false, certAlice, "names no client"},
-		{"no address that parses", false, proxied, []string{secretLine, "X-Forwarded-For: unknown"}, "127.0.0.1", false, "", "names no client"},
-		{"another header's address", false, proxied, []string{secretLine, "X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "CF-Connecting-IP: 6.6.6.6", "X-Client-Cert: " + certAlice}, "127.0.0.1", false, "", "names no client"},
-		{"headers of other names", false, renamed, []string{secretLine, "X-Real-IP: 192.0.2.7", addrLine, "X-Client-Cert: " + certAlice, "X-SSL-Client-SHA1: " + certMallory}, "192.0.2.7", false, certAlice, ""},
-		{"the usual ones count for nothing then", false, renamed, []string{secretLine, addrLine, "X-SSL-Client-SHA1: " + certMallory}, "127.0.0.1", false, "", "X-Real-Ip"},
-		{"a Unix socket", true, nil, nil, "local", false, "", ""},
-		{"its address and scheme", true, nil, []string{addrLine, httpsLine}, "192.0.2.1", true, "", ""},
-		{"its certificate", true, nil, []string{certLine}, "local", false, certAlice, ""},
-		{"it shows the secret where there is one", true, secretOnly, []string{secretLine, addrLine, certLine}, "192.0.2.1", false, certAlice, ""},
-		{"or counts for nothing", true, secretOnly, []string{addrLine, certLine}, "local", false, "", "X-Forwarded-For"},
+		{"nobody is trusted", "", "addr|https|cert|secret", "127.0.0.1", "", "X-Forwarded-For"},
+		{"nothing was sent", "", "", "127.0.0.1", "", ""},
+		{"headers of nobody's", "", "Via: 1.1 x|X-Real-IP: 192.0.2.1|Forwarded: for=192.0.2.1", "127.0.0.1", "", ""},
+		{"others are trusted", "others", "addr|https|cert", "127.0.0.1", "", "X-Forwarded-For"},
+		{"a range gives no identity", "range", "addr|https|cert", "192.0.2.1", "https", "X-Ssl-Client-Sha1"},
+		{"nor with a secret not asked for", "range", "secret|addr|cert", "192.0.2.1", "", "X-Ssl-Client-Sha1"},
+		{"address, scheme, identity", "proxied", "secret|addr|https|cert", "192.0.2.1", "https cert", ""},
+		{"no secret", "proxied", "addr|https|cert", "127.0.0.1", "", "X-Forwarded-For"},
+		{"a wrong secret", "proxied", "secretx|addr|https|cert", "127.0.0.1", "", "X-Forwarded-For"},
+		{"an empty secret", "proxied", "X-Proxy-Secret: |addr|cert", "127.0.0.1", "", "X-Forwarded-For"},
+		{"the secret twice", "proxied", "secret|secret|addr|cert", "127.0.0.1", "", "X-Forwarded-For"},
+		{"scheme in capitals", "proxied", "secret|addr|X-Forwarded-Proto: HTTPS", "192.0.2.1", "", ""},
+		{"a list of schemes", "proxied", "secret|addr|https, http", "192.0.2.1", "", ""},
+		{"scheme twice", "proxied", "secret|addr|https|https", "192.0.2.1", "", ""},
+		{"lines are one list", "proxied", "secret|X-Forwarded-For: 6.6.6.6|addr|X-Forwarded-For: 127.0.0.1",
+			"192.0.2.1", "", ""},
+		{"no address", "proxied", "secret|cert", "127.0.0.1", "cert", "names no client"},
+		{"no address that parses", "proxied", "secret|X-Forwarded-For: unknown", "127.0.0.1", "", "names no client"},
+		{"others' headers", "proxied", "secret|X-Real-IP: 6.6.6.6|Forwarded: for=6.6.6.6|CF-Connecting-IP: 6.6.6.6|" +
+			"X-Client-Cert: ALICE", "127.0.0.1", "", "names no client"},
+		{"other names", "renamed", "secret|X-Real-IP: 192.0.2.7|addr|X-Client-Cert: ALICE|X-SSL-Client-SHA1: MALLORY",
+			"192.0.2.7", "cert", ""},
+		{"the usual ones are nothing then", "renamed", "secret|addr|X-SSL-Client-SHA1: MALLORY", "127.0.0.1", "",
+			"X-Real-Ip"},
+		{"a Unix socket", "unix", "", "local", "", ""},
+		{"its address and scheme", "unix", "addr|https", "192.0.2.1", "https", ""},
+		{"its certificate", "unix", "cert", "local", "cert", ""},
+		{"it shows the secret where there is one", "unix secret", "secret|addr|cert", "192.0.2.1", "cert", ""},
+		{"or counts for nothing", "unix secret", "addr|cert", "local", "", "X-Forwarded-For"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ts := start(t, c.env...)
+			ts := start(t, environments[c.env]...)
 			client := testClient
-			if c.unix {
+			if strings.HasPrefix(c.env, "unix") {
 				l := must(net.Listen("unix", filepath.Join(t.TempDir(), "s")))
 				go ts.http.Serve(newDoors(ts.server).at(l))
 				client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-					DialContext: func(context.Context, string, string) (net.Conn, error) {
-						return net.Dial("unix", l.Addr().String())
-					}}}
+					DialContext: overUnix(l.Addr().String())}}
 			}
 			req := must(http.NewRequest("PUT", ts.url+"/", strings.NewReader("x")))
 			req.Host = "paste.example"
 			req.Header.Set("X-Request-ID", "probe")
-			for _, h := range c.headers {
-				k, v, _ := strings.Cut(h, ": ")
-				req.Header.Add(k, v)
+			for h := range strings.SplitSeq(c.headers, "|") {
+				if k, v, ok := strings.Cut(words.Replace(h), ": "); ok {
+					req.Header.Add(k, v)
+				}
 			}
 			for range 3 { // one warning is enough
 				res := must(client.Do(req))
 				body := string(must(io.ReadAll(res.Body)))
 				res.Body.Close()
 				base, hsts := "http://paste.example/", ""
-				if c.https {
+				if strings.Contains(c.passed, "https") {
 					base, hsts = "https://paste.example/", "max-age=63072000"
 				}
 				if got := res.Header.Get("Strict-Transport-Security"); res.StatusCode != 201 ||
@@ -136,12 +131,15 @@ func TestTrust(t *testing.T) {
 				}
 				req.Body = io.NopCloser(strings.NewReader("x"))
 			}
-			tier := map[bool]string{true: "anonymous", false: "untrusted"}[c.owner == ""]
+			tier, owner := "anonymous", ""
+			if strings.Contains(c.passed, "cert") {
+				tier, owner = "untrusted", certAlice
+			}
 			if got := ts.logged("probe", "client"); got != c.client || ts.logged("probe", "tier") != tier {
 				t.Errorf("client %s, tier %s; want %s, %s", got, ts.logged("probe", "tier"), c.client, tier)
 			}
-			if ts.number("SELECT count(*) FROM pastes WHERE owner = ?", c.owner) != 3 {
-				t.Errorf("the owner is not %q", c.owner)
+			if ts.number("SELECT count(*) FROM pastes WHERE owner = ?", owner) != 3 {
+				t.Errorf("the owner is not %q", owner)
 			}
 			warnings := strings.Count(ts.logs.String(), "level=WARN")
 			if warnings > 1 || (warnings == 1) != (c.warned != "") || !strings.Contains(ts.logs.String(), c.warned) ||
@@ -183,13 +181,10 @@ func TestForwarded(t *testing.T) {
 		{"mapped and trusted", "192.0.2.1, ::ffff:10.0.0.1", "192.0.2.1"},
 		{"empty", "", "127.0.0.1"},
 		{"a comma", ",", "127.0.0.1"},
-		{"a comma at the start", ",10.0.0.1", "10.0.0.1"},
 		{"an empty element ends the walk", "6.6.6.6,,10.0.0.1", "10.0.0.1"},
 		{"junk ends the walk at the last good one", "6.6.6.6, junk, 10.0.0.1", "10.0.0.1"},
 		{"junk left of a foreign one is not seen", "junk, 192.0.2.1", "192.0.2.1"},
-		{"junk only", "unknown", "127.0.0.1"},
 		{"octal", "0192.0.2.1, 10.0.0.1", "10.0.0.1"},
-		{"a number", "3221225985, 10.0.0.1", "10.0.0.1"},
 		{"no port", "192.0.2.1:99999, 10.0.0.1", "10.0.0.1"},
 		{"quoted", `"192.0.2.1", 10.0.0.1`, "10.0.0.1"},
 		{"semicolons", "192.0.2.1; 10.0.0.1", "127.0.0.1"},
@@ -205,36 +200,21 @@ func TestForwarded(t *testing.T) {
 
 // ---- certificates ----
 
-// foreignDER is a certificate that other programs make and use and crypto/x509 refuses: its serial is negative.
-func foreignDER(t testing.TB) []byte {
-	t.Helper()
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(0x7edcba98)}
-	der := must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key))
-	i := bytes.Index(der, []byte{0x7e, 0xdc, 0xba, 0x98})
-	der[i] |= 0x80
-	if _, err := x509.ParseCertificate(der); err == nil {
-		t.Fatal("crypto/x509 takes it")
-	}
-	return der
-}
-
 // TestCertificateHeader: every form of the one header, and all that is none.
 func TestCertificateHeader(t *testing.T) {
 	ts := start(t, proxied...)
-	der := foreignDER(t)
-	own := sum256(string(der))
-	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	escaped, b64 := url.PathEscape(text), base64.StdEncoding.EncodeToString(der)
-	pemOf := func(kind string, der []byte) string {
-		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	der := selfSigned("somebody").der // with a negative serial, as other programs take it, and crypto/x509 does not
+	der[bytes.Index(der, []byte{2, 1, 1})+2] |= 0x80
+	if _, err := x509.ParseCertificate(der); err == nil {
+		t.Fatal("crypto/x509 takes it")
 	}
+	own, text := sum256(string(der)), string(pemOf("CERTIFICATE", der))
+	escaped, b64 := url.PathEscape(text), base64.StdEncoding.EncodeToString(der)
 	colons := func(s string) string { return regexp.MustCompile(`..\B`).ReplaceAllString(s, "$0:") }
 	const none, bad = "", "bad"
 	for _, c := range []struct{ name, v, owner string }{
 		{"empty", "", none},
 		{"SHA-1 of nothing", sha1OfNothing, none},
-		{"SHA-1 of nothing with colons", colons(sha1OfNothing), none},
 		{"SHA-256 of nothing with colons", colons(strings.ToUpper(sha256OfNothing)), none},
 		{"a placeholder", "{http.request.tls.client.certificate_der_base64}", none},
 		{"null", "(null)", none},
@@ -245,26 +225,22 @@ func TestCertificateHeader(t *testing.T) {
 		{"DER in base64", b64, own},
 		{"DER in base64 with RFC 9440's colons", ":" + b64 + ":", own},
 		{"41 digits", certAlice + "a", bad},
-		{"63 digits", own[:63], bad},
 		{"no digits", strings.Repeat("g", 40), bad},
 		{"a list with a blank", certAlice + ", " + certMallory, bad},
 		{"a list of base64", ":" + b64 + ":, :" + b64 + ":", bad},
 		{"a name", "CN=somebody", bad},
-		{"half a placeholder", "{x", bad},
-		{"PEM of a key", pemOf("PUBLIC KEY", der), bad},
+		{"PEM of a key", url.PathEscape(string(pemOf("PUBLIC KEY", der))), bad},
 		{"PEM twice", escaped + escaped, bad},
-		{"text behind PEM", escaped + "x", bad},
 		{"text before PEM", "x%0A" + escaped, bad},
 		{"PEM with headers", url.PathEscape(strings.Replace(text, "-----\n", "-----\nA: b\n\n", 1)), bad},
 		{"PEM cut", escaped[:len(escaped)-40], bad},
 		{"PEM with a bad escape", escaped + "%", bad},
 		{"PEM on one line", strings.ReplaceAll(text, "\n", " "), bad},
-		{"a byte behind the DER, in PEM", pemOf("CERTIFICATE", append(slices.Clone(der), 0)), bad},
+		{"a byte behind the DER, in PEM", url.PathEscape(string(pemOf("CERTIFICATE", append(der, 0)))), bad},
 		{"a byte behind the DER", base64.StdEncoding.EncodeToString(append(slices.Clone(der), 0)), bad},
 		{"two DERs", base64.StdEncoding.EncodeToString(append(slices.Clone(der), der...)), bad},
 		{"DER cut", base64.StdEncoding.EncodeToString(der[:len(der)-3]), bad},
 		{"DER that is no sequence", base64.StdEncoding.EncodeToString([]byte{0x04, 0x02, 0x30, 0x00}), bad},
-		{"text", base64.StdEncoding.EncodeToString([]byte("not a certificate")), bad},
 		{"base64 with one colon", ":" + b64, bad},
 		{"base64 with a blank", b64[:100] + " " + b64[100:], bad},
 		{"base64 with spare bits", "AB==", bad},
@@ -299,10 +275,9 @@ func TestTiers(t *testing.T) {
 	for _, c := range []struct {
 		tier, cert          string
 		size, life, longest int64
-		certificates        int
 	}{
-		{"anonymous", "", 1000, day, 7 * day, 401}, {"untrusted", certAlice, 2000, 7 * day, 49 * day, 200},
-		{"trusted", certFirst, 2000, 30 * day, 90 * day, 200}, {"admin", certOfAdmin, 2000, 30 * day, 90 * day, 200},
+		{"anonymous", "", 1000, day, 7 * day}, {"untrusted", certAlice, 2000, 7 * day, 49 * day},
+		{"trusted", certFirst, 2000, 30 * day, 90 * day}, {"admin", certOfAdmin, 2000, 30 * day, 90 * day},
 	} {
 		h, now := withCert(c.cert), ts.now().Unix()
 		life := ts.create(strings.Repeat("x", int(c.size)), h...).ExpiresAt - now
@@ -311,12 +286,12 @@ func TestTiers(t *testing.T) {
 		if life != c.life || longest != c.longest || a.field("limit") != fmt.Sprint(c.size) {
 			t.Errorf("%s: lives %d s, at most %d; %s", c.tier, life, longest, a.body)
 		}
-		said := fmt.Sprintf(`"%s":{"max_size":%d,"default_expiry":%d,"max_expiry":%d}`, c.tier, c.size, c.life, c.longest)
+		said := fmt.Sprintf(`"%s":{"max_size":%d,"default_expiry":%d,"max_expiry":%d}`, c.tier, c.size, c.life,
+			c.longest)
 		about := strings.NewReplacer(" ", "", "\n", "").Replace(ts.get("/", h...).want(200, "").body)
 		if !strings.Contains(about, said) || !strings.Contains(about, `"tier":"`+c.tier+`"`) {
 			t.Errorf("%s: %s", c.tier, about)
 		}
-		ts.get("/pastes", h...).want(c.certificates, "")
 	}
 }
 
@@ -341,51 +316,53 @@ func TestEveryAnswer(t *testing.T) {
 	ts.handler(func(*server, *request) error { return errors.New("the-cause") })
 	p, burning := ts.create("content"), ts.create("burning", "X-Burn-After-Read: true")
 	short := ts.do("POST", "/s", strings.NewReader("https://example.org/")).want(201, "").field("id")
-	token := "X-Delete-Token: " + p.DeleteToken
-	const noStore, open, public = "no-store", "private, no-cache", "public, no-cache"
-	for _, c := range []struct {
-		method, path, body, header string
-		status                     int
-		cache                      string
-	}{
-		{"GET", "/", "", "", 200, noStore}, {"GET", "/", "", "Accept: text/plain", 200, noStore}, {"GET", "/health", "", "", 200, noStore},
-		{"POST", "/", "x", "", 201, noStore}, {"PUT", "/", "x", "", 201, noStore}, {"GET", p.URL, "", "", 200, noStore},
-		{"GET", p.Raw, "", "", 200, open}, {"GET", p.Raw, "", "Range: bytes=0-1", 206, open}, {"GET", p.Raw, "", "If-None-Match: *", 304, open},
-		{"GET", p.Raw, "", `If-Match: "x"`, 412, noStore}, {"GET", p.Raw, "", "Range: bytes=99-", 416, noStore},
-		{"GET", burning.Raw, "", "User-Agent: a bot", 403, noStore}, {"GET", burning.Raw, "", "", 200, noStore}, {"GET", burning.Raw, "", "", 404, noStore},
-		{"PUT", p.URL, "y", token, 200, noStore}, {"PUT", p.URL, "y", "", 401, noStore}, {"GET", "/0123456789abcdef", "", "", 404, noStore},
-		{"GET", "/a/b/c/d", "", "", 404, noStore}, {"GET", "/a//b", "", "", 404, noStore}, {"GET", "/a/../b", "", "", 404, noStore},
-		{"PATCH", "/", "x", "", 405, noStore}, {"TRACE", "/", "", "", 405, noStore}, {"OPTIONS", "/", "", "", 405, noStore}, {"BREW", p.URL, "", "", 405, noStore},
-		{"POST", "/", strings.Repeat("x", 101), "", 413, noStore}, {"POST", "/", "x", "Content-Encoding: gzip", 415, noStore},
-		{"GET", "/s", "", "", 401, noStore}, {"GET", "/s/" + short, "", "", 302, noStore}, {"GET", "/s/" + short + "/info", "", "", 200, noStore},
-		{"POST", "/", "x", "Origin: https://evil.example", 403, noStore}, {"POST", "/", "x", "X-Expiry: 0", 400, noStore},
-		{"GET", "/pki/ca.crt", "", "", 200, public}, {"GET", "/pki/ca.crl", "", "", 200, public}, {"GET", "/client", "", "Range: bytes=0-1", 206, public},
-		{"GET", "/pastes", "", "", 500, noStore}, {"DELETE", p.URL, "", token, 200, noStore},
-	} {
-		for _, method := range []string{c.method, "HEAD"} {
-			ranged := strings.HasPrefix(c.header, "Range")
-			if method == "HEAD" && (c.method != "GET" || c.path == burning.Raw || ranged) {
+	caches := map[string]string{"open": "private, no-cache", "public": "public, no-cache"}
+	// Method, path, status, a header; open and public are what may be kept.
+	list := strings.NewReplacer("PASTE", p.URL, "BURNING", burning.Raw, "SHORT", "/s/"+short, "TOKEN",
+		"X-Delete-Token: "+p.DeleteToken).Replace(`GET / 200|GET / 200 Accept: text/plain|GET /health 200|POST / 201|
+		PUT / 201|GET PASTE 200|GET PASTE/raw 200 open|GET PASTE/raw 206 open Range: bytes=0-1|
+		GET PASTE/raw 304 open If-None-Match: *|GET PASTE/raw 412 If-Match: "x"|GET PASTE/raw 416 Range: bytes=99-|
+		GET BURNING 403 User-Agent: a bot|GET BURNING 200|GET BURNING 404|PUT PASTE 200 TOKEN|PUT PASTE 401|
+		GET /0123456789abcdef 404|GET /a/b/c/d 404|GET /a//b 404|GET /a/../b 404|PATCH / 405|TRACE / 405|OPTIONS / 405|
+		BREW PASTE 405|POST / 413|POST / 415 Content-Encoding: gzip|GET /s 401|GET SHORT 302|GET SHORT/info 200|
+		POST / 403 Origin: https://evil.example|POST / 400 X-Expiry: 0|GET /pki/ca.crt 200 public|
+		GET /pki/ca.crl 200 public|GET /client 206 public Range: bytes=0-1|GET /pastes 500|DELETE PASTE 200 TOKEN`)
+	for line := range strings.SplitSeq(list, "|") {
+		f := strings.SplitN(strings.TrimSpace(line)+" ", " ", 4)
+		path, status, header := f[1], must(strconv.Atoi(f[2])), strings.TrimSpace(f[3])
+		word, rest, _ := strings.Cut(header, " ")
+		cache := cmp.Or(caches[word], "no-store")
+		if caches[word] != "" {
+			header = rest
+		}
+		for _, method := range []string{f[0], "HEAD"} {
+			ranged := strings.HasPrefix(header, "Range")
+			if method == "HEAD" && (f[0] != "GET" || path == burning.Raw || ranged) {
 				continue
 			}
-			a := ts.do(method, c.path, strings.NewReader(c.body), cmp.Or(c.header, "X-Y: z"))
-			what := fmt.Sprint(method, " ", c.path, " ", c.header, ": ", a.StatusCode)
-			if a.StatusCode != c.status || method == "HEAD" && a.body != "" {
-				t.Errorf("%s, want %d: %s", what, c.status, a.body)
+			body := map[bool]string{true: "x"}[strings.HasPrefix(method, "P")]
+			if status == 413 {
+				body = strings.Repeat("x", 101)
+			}
+			a := ts.do(method, path, strings.NewReader(body), cmp.Or(header, "X-Y: z"))
+			what := strings.TrimSpace(line)
+			if a.StatusCode != status || method == "HEAD" && a.body != "" {
+				t.Errorf("%s: %d %s", what, a.StatusCode, a.body)
 			}
 			for name, want := range everyAnswers {
 				if got := strings.Join(a.Header.Values(name), "|"); got != want {
 					t.Errorf("%s: %s %q", what, name, got)
 				}
 			}
-			if got := a.Header.Values("Cache-Control"); len(got) != 1 || got[0] != c.cache ||
+			if got := a.Header.Values("Cache-Control"); len(got) != 1 || got[0] != cache ||
 				len(a.Header.Values("X-Request-Id")) != 1 {
 				t.Errorf("%s: %v", what, a.Header)
 			}
 			if name := map[int]string{302: "Location", 401: "WWW-Authenticate", 405: "Allow",
-				415: "Accept-Encoding"}[c.status]; name != "" && a.Header.Get(name) == "" {
+				415: "Accept-Encoding"}[status]; name != "" && a.Header.Get(name) == "" {
 				t.Errorf("%s: no %s", what, name)
 			}
-			if c.status >= 400 && method != "HEAD" && c.status != 416 && (a.field("error") == "" ||
+			if status >= 400 && method != "HEAD" && status != 416 && (a.field("error") == "" ||
 				a.field("code") == "" || a.field("request_id") != a.Header.Get("X-Request-Id") ||
 				a.Header.Get("Location") != "" || strings.Contains(a.body, "the-cause")) {
 				t.Errorf("%s: %s", what, a.body)
@@ -428,7 +405,8 @@ func TestAccept(t *testing.T) {
 		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "PUT PAGE",
 	} {
 		for _, r := range [][3]string{{"POST", "POST", "/"}, {"PUT", "PUT", "/"}, {"GET", "GET", "/challenge"},
-			{"PAGE", "GET", "/"}, {"PAGE", "GET", p.URL}, {"PAGE", "GET", "/s/" + short + "/info"}, {"MISS", "GET", "/nothing"}} {
+			{"PAGE", "GET", "/"}, {"PAGE", "GET", p.URL}, {"PAGE", "GET", "/s/" + short + "/info"},
+			{"MISS", "GET", "/nothing"}} {
 			body := map[bool]io.Reader{true: strings.NewReader("x")}[r[1] != "GET"]
 			a := ts.do(r[1], r[2], body, "Accept: "+accept)
 			form := "application/json"
@@ -449,13 +427,9 @@ func TestAccept(t *testing.T) {
 func TestCrossOrigin(t *testing.T) {
 	ts := start(t, proxied...)
 	p := ts.create("x", withCert(certAlice)...)
-	for _, h := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example",
-		"Origin: null"} {
-		for _, r := range [][2]string{{"POST", "/"}, {"PUT", "/"}, {"PUT", p.URL}, {"DELETE", p.URL}, {"POST", "/s"},
-			{"POST", "/csr"}, {"POST", "/pki/renew"}} {
-			body := strings.NewReader("https://example.org/")
-			ts.do(r[0], r[1], body, withCert(certAlice, h)...).want(403, "cross_origin")
-		}
+	for h, r := range map[string]string{"Sec-Fetch-Site: cross-site": "PUT /", "Sec-Fetch-Site: same-site": "POST /s",
+		"Origin: https://evil.example": "PUT " + p.URL, "Origin: null": "DELETE " + p.URL} {
+		ts.send(r, strings.NewReader("https://example.org/"), withCert(certAlice, h)...).want(403, "cross_origin")
 		ts.get(p.Raw, h).want(200, "")
 	}
 	for _, h := range []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none", "Origin: " + ts.url} {
@@ -480,12 +454,13 @@ func TestLog(t *testing.T) {
 		ts.do("BREW", p.URL, nil, with("X-Request-ID: brew")...).want(405, "")
 		ts.get("/health", from("2001:db8:1:2:3::4", "X-Request-ID: six")...).want(200, "")
 		ts.do("DELETE", p.URL, nil, with("X-Request-ID: delete", "X-Delete-Token: "+p.DeleteToken)...).want(200, "")
-		for _, want := range [][3]string{{"post", "method", "POST"}, {"post", "status", "201"}, {"post", "tier", "untrusted"},
-			{"post", "client", client[0]}, {"six", "client", client[1]}, {"get", "status", "200"}, {"get", "bytes", "11"},
-			{"get", "paste", p.ID[:4]}, {"get", "route", `"GET`}, {"brew", "method", "other"},
-			{"brew", "code", "method_not_allowed"}, {"delete", "status", "200"}} {
-			if got := ts.logged(want[0], want[1]); got != want[2] {
-				t.Errorf("LOG_ADDR=%s: %v, got %q", setting, want, got)
+		for name, want := range map[string]string{"post method": "POST", "post status": "201", "post tier": "untrusted",
+			"post client": client[0], "six client": client[1], "get status": "200", "get bytes": "11",
+			"get paste": p.ID[:4], "get route": `"GET`, "brew method": "other", "brew code": "method_not_allowed",
+			"delete status": "200"} {
+			id, field, _ := strings.Cut(name, " ")
+			if got := ts.logged(id, field); got != want {
+				t.Errorf("LOG_ADDR=%s: %s is %q, want %q", setting, name, got, want)
 			}
 		}
 		log := ts.logs.String()
@@ -548,12 +523,10 @@ func TestPanic(t *testing.T) {
 	}{
 		{"before", func(*server, *request) error { panic("the-cause") }, true},
 		{"within the answer", func(_ *server, q *request) error {
-			q.w.Header()["Content-Length"] = []string{"1000"}
 			q.w.Write(bytes.Repeat([]byte("x"), 500))
 			panic("the-cause")
 		}, false},
 		{"an error within the answer", func(_ *server, q *request) error {
-			q.w.Header()["Content-Length"] = []string{"1000"}
 			q.w.Write(bytes.Repeat([]byte("x"), 500))
 			return errors.New("the-cause")
 		}, false},
@@ -575,13 +548,6 @@ func TestPanic(t *testing.T) {
 			}
 			*ts.logs = lockedBuffer{}
 			ts.clock.advance(time.Second) // each refusal with a line of its own
-		}
-	}
-	for err, status := range map[error]int{errNotFound: 404, fmt.Errorf("x: %w", errFull): 503, errBusy: 503,
-		errClosed: 503, errCorrupt: 503, errDamaged: 500, errGone: 408} {
-		ts.handler(func(*server, *request) error { return err })
-		if a := ts.get("/pastes").want(status, ""); (status == 503) != (a.retryAfter() > 0) {
-			t.Errorf("%v: Retry-After %d", err, a.retryAfter())
 		}
 	}
 	ts.create("x")
