@@ -547,3 +547,24 @@ func BenchmarkRecording(b *testing.B) {
 		m.request(route, "GET", 200, "", time.Millisecond, 1, 2)
 	}
 }
+
+// BenchmarkLimiter: one turn, with as many clients as come in a flood, and with one.
+func BenchmarkLimiter(b *testing.B) {
+	for name, clients := range map[string]int{"many": 1 << 16, "one": 1} {
+		l, keys := testLimiter(rateRead, rate{600, time.Minute}), make([]clientKey, clients)
+		for i := range keys {
+			keys[i] = []clientKey{nthKey(i), farKey(i)}[i%2]
+			l.take(due{rateRead, keys[i], 1, 1}, testStart)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				now := testStart
+				for i := rand.IntN(1 << 16); pb.Next(); i++ {
+					now = now.Add(time.Microsecond)
+					l.take(due{rateRead, keys[i*40503&(clients-1)], 1, 1}, now)
+				}
+			})
+		})
+	}
+}
