@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -27,6 +26,17 @@ func fake(t *testing.T, h http.HandlerFunc) *apiClient {
 	c := newAPIClient(must(parseServer(answering(t, h), false)), true, nil, nil)
 	c.work = func(ctx context.Context, nonce string, difficulty int) (string, error) {
 		return solve(ctx, nonce, difficulty, 1, nil)
+	}
+	return c
+}
+
+// piped returns a client whose connections serve has the other ends of: for bubbles of testing/synctest.
+func piped(serve func(net.Conn)) *apiClient {
+	c := newAPIClient(must(parseServer("http://127.0.0.1:1", false)), true, nil, nil)
+	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go serve(far)
+		return near, nil
 	}
 	return c
 }
@@ -111,31 +121,20 @@ func TestRetries(t *testing.T) {
 
 // The body waits for the server's word: a refusal by its headers costs nothing.
 func TestExpectContinue(t *testing.T) {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer l.Close()
-	u := must(parseServer("http://"+l.Addr().String(), false))
-	for try := 1; ; try++ { // the client waits for 3 s: a machine that stalls longer is no fault of its
-		sent := make(chan int, 1)
-		go func() {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer conn.Close()
-			n, _ := conn.Read(make([]byte, 1<<20))
-			io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n{}")
-			conn.(*net.TCPConn).CloseWrite()
-			rest, _ := io.Copy(io.Discard, conn)
-			sent <- n + int(rest)
-		}()
-		content := func() (io.Reader, int64) { return rand.Reader, 1 << 30 }
-		code, what, _ := explain(uploadWith(t, newAPIClient(u, true, nil, nil), content, nil))
-		if n := <-sent; code == 1 && n <= 4096 {
-			return
-		} else if try == 3 {
-			t.Fatalf("exit %d: %s; %d bytes were sent in vain", code, what, n)
+	synctest.Test(t, func(t *testing.T) {
+		sent := make(chan string, 1)
+		c := piped(func(far net.Conn) {
+			far.SetReadDeadline(time.Now().Add(time.Second))
+			head, _ := io.ReadAll(far)
+			io.WriteString(far, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+			far.SetReadDeadline(time.Time{})
+			sent <- string(append(head, must(io.ReadAll(far))...)) // all until the client has closed
+		})
+		code, what, _ := explain(uploadWith(t, c, textBody(strings.Repeat("content ", 100_000)), nil))
+		if all := <-sent; code != 1 || strings.Index(all, "\r\n\r\n") != len(all)-4 {
+			t.Errorf("exit %d: %s; %d bytes were sent", code, what, len(all))
 		}
-	}
+	})
 }
 
 // uploadWith creates a paste as the command line does.
@@ -222,12 +221,7 @@ func TestPages(t *testing.T) {
 func TestStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
-		c := newAPIClient(must(parseServer("http://127.0.0.1:1", false)), true, nil, nil)
-		c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
-			near, far := net.Pipe()
-			go io.Copy(io.Discard, far)
-			return near, nil
-		}
+		c := piped(func(far net.Conn) { io.Copy(io.Discard, far) })
 		_, err := c.item(t.Context(), apiCall{method: "GET", path: "/" + someID}, someID)
 		code, what, _ := explain(err)
 		if took := time.Since(begin); code != 6 || took > 70*time.Second {
