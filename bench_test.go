@@ -568,3 +568,12 @@ func BenchmarkLimiter(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkClientCreate is 1 KiB from a pipe to a link, encrypted, with the history, on loopback.
+func BenchmarkClientCreate(b *testing.B) {
+	m := newMachine(b, start(b).url)
+	content := strings.Repeat("k", 1024)
+	for b.Loop() {
+		m.link(content)
+	}
+}
