@@ -266,7 +266,7 @@ func BenchmarkCreate(b *testing.B) {
 		ofDisk = append(ofDisk, got*2/(disk+fsyncs()))
 		return got
 	}, theirs)
-	figure(b, median(ofDisk), "of-fsyncs>=2.5")
+	figure(b, median(ofDisk), "of-fsyncs")
 }
 
 // ---- the real process ----

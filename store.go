@@ -336,8 +336,9 @@ func (s *store) openWriter(empty bool) (err error) {
 	}
 	level := map[bool]string{true: "2", false: "1"}[s.full]
 	s.alone = false
+	// A small cache: each page in it costs twice its size, and the kernel has them all.
 	if s.w, err = s.connect(1, "rw", "synchronous("+level+")", "secure_delete(ON)", "foreign_keys(1)",
-		"cache_size(-8192)", "wal_autocheckpoint(1000)", "journal_size_limit(16777216)"); err != nil {
+		"cache_size(-2048)", "wal_autocheckpoint(1000)", "journal_size_limit(16777216)"); err != nil {
 		return err
 	}
 	if empty {
