@@ -110,11 +110,12 @@ func (o *operator) operate(args []string) error {
 		fmt.Fprint(o.out, help(name))
 		return nil
 	}
-	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == name || n == 0 && c.name == "serve" })
+	list := commands()
+	i := slices.IndexFunc(list, func(c command) bool { return c.name == name || n == 0 && c.name == "serve" })
 	if i < 0 {
 		return exitError{fmt.Errorf("unknown command %q: see flaskpaste %s--help", name, group), exitUsage}
 	}
-	c := commands()[i]
+	c := list[i]
 	o.serving = c.name == "serve"
 	options.Visit(func(f *flag.Flag) {
 		if f.Name != "env" && !strings.Contains(c.usage, "-"+f.Name) {

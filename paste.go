@@ -352,9 +352,14 @@ func (s *server) showPaste(q *request) error {
 	if p.burn {
 		notes += "It can be read once; then it is gone.\n"
 	}
-	return q.writeText(200, fmt.Sprintf("A paste: %s, %s, until %s (%s).\n%s\nTo read it:\n%s\n", kind,
-		sizeWords(p.size), time.Unix(p.expires, 0).UTC().Format("2006-01-02 15:04 UTC"), timeWords(p.expires-q.now),
-		notes, read))
+	return q.writeText(200, fmt.Sprintf("A paste: %s, %s, %s.\n%s\nTo read it:\n%s\n", kind, sizeWords(p.size),
+		q.until(p), notes, read))
+}
+
+// until says when p ends, for people.
+func (q *request) until(p *paste) string {
+	return "until " + time.Unix(p.expires, 0).UTC().Format("2006-01-02 15:04 UTC") + " (" +
+		timeWords(p.expires-q.now) + ")"
 }
 
 // ---- reading ----

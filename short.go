@@ -22,7 +22,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 )
 
@@ -273,8 +272,7 @@ func (s *server) showShort(q *request) error {
 	if !q.wantsPage() {
 		return q.writeJSON(200, q.shortAnswer(p, target, q.mine(p)))
 	}
-	return q.writeText(200, fmt.Sprintf("A short URL, until %s (%s). It leads to:\n%s\n",
-		time.Unix(p.expires, 0).UTC().Format("2006-01-02 15:04 UTC"), timeWords(p.expires-q.now), target))
+	return q.writeText(200, "A short URL, "+q.until(p)+". It leads to:\n"+target+"\n")
 }
 
 func (s *server) deleteShort(q *request) error {
