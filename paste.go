@@ -51,8 +51,7 @@ func (s *server) putPaste(q *request) error {
 			"this name, curl -T - "+q.baseURL()+"/ <FILE")
 	}
 	if err == nil && p.burn {
-		err = refuse(409, "burning", "a paste that burns after reading can't be changed",
-			"delete it and create another")
+		err = errBurning
 	}
 	if err != nil {
 		return err
@@ -102,6 +101,9 @@ func (s *server) save(q *request, id string) error {
 		return q.answerCreated(p, token)
 	}
 	p, err := s.store.change(id, s.now().Unix(), in.up, in.buf, func(p *paste) error {
+		if p.burn { // since it was asked, before the body came
+			return errBurning
+		}
 		return cmp.Or(q.precondition(p), s.apply(q, p, o, in, key))
 	})
 	if err != nil {
@@ -190,6 +192,9 @@ func (s *server) authorized(q *request, id string) (*paste, error) {
 	return nil, refuse(403, "not_owner", "your certificate is not the one of this paste's owner",
 		"use that, or the delete token: curl -H 'X-Delete-Token: ...'")
 }
+
+var errBurning = refuse(409, "burning", "a paste that burns after reading can't be changed",
+	"delete it and create another")
 
 var errPrecondition = refuse(412, "precondition_failed", "the content is another by now",
 	"curl -I shows the ETag that it has; what burns, or needs a password or a read proof, has none")
