@@ -1205,13 +1205,16 @@ func (c *cli) newIdentity(ctx context.Context, args []string) error {
 	}
 	_, err = keyFile.Write(keyText)
 	_, errCert := certFile.Write(text)
+	had, none := os.ReadFile(keyFile.path)
 	if err = cmp.Or(err, errCert, certFile.Sync()); err == nil {
 		err = keyFile.commit("")
 	}
-	if err == nil {
-		err = certFile.commit("")
-	}
 	if err != nil {
+		return err
+	} else if err = certFile.commit(""); err != nil { // the old key is the old certificate's: they stay a pair
+		if os.Remove(keyFile.path); none == nil {
+			replaceFile(keyFile.path, had)
+		}
 		return err
 	}
 	c.note("wrote %s and %s: good until %s", keyFile.path, certFile.path, date(pair.Leaf.NotAfter.Unix()))

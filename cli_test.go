@@ -1022,8 +1022,12 @@ func TestShortURLCommands(t *testing.T) {
 // certificate appear together or not at all; a renewal loads before it takes the old one's place.
 func TestClientEnrolment(t *testing.T) {
 	ts := start(t, append(slices.Clone(issuing), "REGISTER_POW=10")...)
-	pass, mode := passing(ts.url), ""
+	pass, mode, dir := passing(ts.url), "", ""
 	front, ca := overTLS(t, func(w http.ResponseWriter, r *http.Request) {
+		if mode == "obstacle" { // nothing can take the certificate's place any more
+			os.Remove(dir + "/client.crt")
+			os.Mkdir(dir+"/client.crt", 0o700)
+		}
 		body := must(io.ReadAll(r.Body))
 		if r.Body = io.NopCloser(bytes.NewReader(body)); strings.Contains(string(body), "PRIVATE") {
 			t.Error("the key was sent")
@@ -1050,7 +1054,7 @@ func TestClientEnrolment(t *testing.T) {
 	if out, _ := m.want(0, "", "list", "--ids"); strings.Count(out, "\n") != 1 {
 		t.Errorf("own pastes: %q", out)
 	}
-	dir := filepath.Join(m.home, ".config/fpaste")
+	dir = filepath.Join(m.home, ".config/fpaste")
 	key, crt, conf := readFile(dir+"/client.key"), readFile(dir+"/client.crt"), readFile(dir+"/config")
 	if !strings.HasPrefix(conf, "# mine\nexpiry = 3d\n") || !strings.Contains(conf, "cert = "+dir) ||
 		strings.Contains(conf, "old") {
@@ -1072,10 +1076,9 @@ func TestClientEnrolment(t *testing.T) {
 	mode = "foreign"
 	fails("register", "alice", "-f")
 	fails("renew")
-	mode = ""
-	os.Remove(dir + "/client.crt")
-	os.Mkdir(dir+"/client.crt", 0o700) // nothing can take its place
+	mode = "obstacle"
 	fails("register", "alice", "-f")
+	mode = ""
 	// A bundle keeps whatever else it has, in any order and with any line ends.
 	crlf := func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 	for name, text := range map[string][3]string{
