@@ -11,6 +11,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -571,9 +573,48 @@ func BenchmarkLimiter(b *testing.B) {
 
 // BenchmarkClientCreate is 1 KiB from a pipe to a link, encrypted, with the history, on loopback.
 func BenchmarkClientCreate(b *testing.B) {
-	m := newMachine(b, start(b).url)
+	m := newMachine(b, start(b, "MAX_CONNECTIONS=100000", "RATE_CREATE=0").url) // none ends with its process here
 	content := strings.Repeat("k", 1024)
 	for b.Loop() {
 		m.link(content)
+	}
+}
+
+// BenchmarkSeal: sealing and opening 16 MiB against AES-256-GCM alone in segments of that size, the fastest of turns.
+func BenchmarkSeal(b *testing.B) {
+	plain, key, nonce := make([]byte, 16<<20), testKey(1), make([]byte, 12)
+	block, _ := aes.NewCipher(key[:])
+	aead, _ := cipher.NewGCM(block)
+	sealed, segments, out := mustSeal(b, key, sealTitle{}, plain), []byte(nil), make([]byte, 0, sealSegment+sealTag)
+	for part := range slices.Chunk(plain, sealSegment) {
+		segments = aead.Seal(segments, nonce, part, nil)
+	}
+	bare := func(all []byte, size int, f func(part []byte)) func() {
+		return func() {
+			for part := range slices.Chunk(all, size) {
+				f(part)
+			}
+		}
+	}
+	for name, turns := range map[string][2]func(){
+		"sealing": {func() { io.Copy(io.Discard, must(sealFrom(bytes.NewReader(plain), key, sealTitle{}))) },
+			bare(plain, sealSegment, func(part []byte) { aead.Seal(out, nonce, part, nil) })},
+		"opening": {func() {
+			s, _, _ := openFrom(bytes.NewReader(sealed), key)
+			io.Copy(io.Discard, s)
+		}, bare(segments, cap(out), func(part []byte) { aead.Open(out, nonce, part, nil) })},
+	} {
+		b.Run(name, func(b *testing.B) {
+			best := [2]time.Duration{time.Hour, time.Hour}
+			for range 10 * benchRounds {
+				for i, f := range turns {
+					began := time.Now()
+					f()
+					best[i] = min(best[i], time.Since(began))
+				}
+			}
+			figure(b, float64(best[1])/float64(best[0]), "of-bare>=0.85")
+			figure(b, float64(len(plain))/best[0].Seconds()/(1<<20), "MiB/s")
+		})
 	}
 }

@@ -5,7 +5,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -315,6 +319,77 @@ func FuzzAccept(f *testing.F) {
 		}
 		if w := q.accepts("text/plain"); !(w == 0 || w > 0 && w <= 1 && named) {
 			t.Errorf("%q weighs %v", accept, w)
+		}
+	})
+}
+
+// FuzzProxyHeaders: a certificate header is refused, nobody's or one identity in its one spelling; and whatever a
+// client writes into the list of addresses, the proxy's word behind it stands.
+func FuzzProxyHeaders(f *testing.F) {
+	leaf := selfSigned("alice").der
+	pemText := string(pemOf("CERTIFICATE", leaf))
+	for _, s := range []string{"", "(null)", "{x}", certAlice, strings.ToUpper(certAlice), "aa:bb", sha1OfNothing,
+		url.PathEscape(pemText), pemText, ":" + base64.StdEncoding.EncodeToString(leaf) + ":", ":MAA=:", "%zz",
+		"192.0.2.1", "[2001:db8::1]:80, 10.0.0.1", "fe80::1%eth0", "::ffff:10.0.0.1", ",,", "unknown, 1.2.3.4:5"} {
+		f.Add(s)
+	}
+	inner, stranger := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, netip.MustParseAddr("192.0.2.1")
+	f.Fuzz(func(t *testing.T, v string) {
+		i, err := parseCertHeader(v)
+		if err != nil && (i != identity{} || toAPI(err).Code != "bad_client_certificate") ||
+			err == nil && i != (identity{}) && !isHex(i.sha256, 64) && (i.sha256 != "" || !isHex(i.sha1, 40)) {
+			t.Errorf("%q is %+v, %v", v, i, err)
+		}
+		if a := forwardedAddr(v+", 192.0.2.1", inner); a != stranger {
+			t.Errorf("%q moves the client to %v", v, a)
+		}
+		a, proxy := forwardedAddr(v, inner), netip.MustParseAddr("10.9.9.9")
+		b := forwardedAddr(v+",10.9.9.9", inner)
+		if b != a && (a.IsValid() || b != proxy) || a.Zone() != "" || a.Is4In6() {
+			t.Errorf("%q: %v, behind a trusted proxy %v", v, a, b)
+		}
+	})
+}
+
+// FuzzProof: of all tokens only the one that was issued is taken, for its purpose, with a number that solves it.
+func FuzzProof(f *testing.F) {
+	c, now := newChallenges(), testStart
+	issued := c.issue(purposeCreate, 1, time.Hour, now)
+	right := must(solve(f.Context(), issued.nonce, 1, 1, nil))
+	for _, token := range []string{issued.token, strings.ToUpper(issued.token), issued.token + ":", "", ":::",
+		strings.Replace(issued.token, ":1:", ":0:", 1), issued.nonce + ":99999999999:1:" + strings.Repeat("0", 64)} {
+		f.Add(token, right)
+	}
+	f.Fuzz(func(t *testing.T, token, solution string) {
+		nonce, expires, err := c.verify(purposeCreate, token, solution, 1, now)
+		n, _ := strconv.ParseUint(solution, 10, 64)
+		good := token == issued.token && len(solution) < 20 && solution == strconv.FormatUint(n, 10) &&
+			workDone(issued.nonce, solution, 1)
+		same := hex.EncodeToString(nonce[:]) == issued.nonce && expires == issued.expires
+		if (err == nil) != good || good && !same {
+			t.Errorf("%q, %q: %v", token, solution, err)
+		}
+		if _, _, err := c.verify(purposeRegister, token, solution, 1, now); err == nil {
+			t.Errorf("%q registers", token)
+		}
+	})
+}
+
+// FuzzCSR: what is taken is one request with a key that is allowed and one name, and gives a leaf of nothing else.
+func FuzzCSR(f *testing.F) {
+	key := p256()
+	for _, s := range [][]byte{csrPEM("alice", key), csrPEM("a b", key), csrPEM("", key), []byte("x"),
+		bytes.ReplaceAll(csrPEM("alice", key), []byte("BEGIN "), []byte("BEGIN NEW "))} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		csr, err := parseCSR(text)
+		if code := toAPI(cmp.Or(err, errNotFound)).Code; err != nil && code != "bad_csr" && code != "too_large" {
+			t.Errorf("%q: %v", text, err)
+		}
+		if err == nil && (!keyAllowed(csr.PublicKey) || csr.CheckSignature() != nil ||
+			!certName.MatchString(csr.Subject.CommonName) || bytes.Count(text, []byte("-----BEGIN")) != 1) {
+			t.Errorf("%q is taken", text)
 		}
 	})
 }

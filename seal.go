@@ -217,3 +217,19 @@ func (s *sealStream) Read(p []byte) (int, error) {
 	s.out = s.out[n:]
 	return n, nil
 }
+
+// WriteTo spares io.Copy a copy.
+func (s *sealStream) WriteTo(w io.Writer) (n int64, err error) {
+	for {
+		m, err := w.Write(s.out)
+		if n += int64(m); err != nil {
+			return n, err
+		}
+		if s.out = nil; s.err == io.EOF {
+			return n, nil
+		} else if s.err != nil {
+			return n, s.err
+		}
+		s.segment()
+	}
+}

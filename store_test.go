@@ -278,9 +278,7 @@ func TestBusyWriter(t *testing.T) {
 	}
 	ts.get("/"+p.ID+"/raw").want(200, "")
 	release()
-	ts.settled("a deletion that finds room in the queue", 404, func() int64 {
-		return int64(ts.do("DELETE", "/0123456789abcdef", nil).StatusCode)
-	})
+	ts.settled("the queue", 0, func() int64 { return int64(len(ts.store.ops)) })
 	ts.stored(1)
 	for _, renewed := range []int64{0, 3600} { // by the next read, and durable: the end of a server drains its writer
 		if at := ts.number("SELECT expires_at FROM pastes"); at != p.ExpiresAt+renewed {

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The figures of README, as ratios from one run: sh deploy/bench.sh [regular expression of benchmarks]
+# Figures of docs/measurements.md, as ratios from one run: sh deploy/bench.sh [regular expression of benchmarks]
 # Without one, others on this machine (peers.sh) come behind them. Takes some six minutes and 5 GiB of the disk under TMPDIR,
 # whose fsync it measures (no tmpfs). Exit 1: a bound is missed.
 set -eu
 cd "$(dirname "$0")/.."
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-go test -run '^$' -bench "${1:-^Benchmark(ReadHot|ReadCold|Redirect|Create|Large|Start|Sweep|Mixed)\$}" -benchtime 1x . >"$out" || { cat "$out"; exit 1; }
+go test -run '^$' -bench "${1:-^Benchmark(ReadHot|ReadCold|Redirect|Create|Large|Start|Sweep|Mixed|Seal)\$}" -benchtime 1x . >"$out" || { cat "$out"; exit 1; }
 awk '
 	BEGIN { printf "%-10s %-20s %10s   %-8s\n", "benchmark", "figure", "measured", "bound" }
 	/^Benchmark/ {
