@@ -40,9 +40,7 @@ type request struct {
 	id    string
 	start time.Time // with its monotonic reading: limits and durations
 	now   int64     // Unix seconds of the wall clock: expiry
-
 	route *route
-	index int // of the route's metrics
 
 	peer    netip.Addr // zero: a Unix socket
 	trusted bool       // the peer is a proxy whose headers count
@@ -119,7 +117,7 @@ var (
 // ServeHTTP is the way of every request: record, headers, route, answer, log line.
 func (s *server) ServeHTTP(hw http.ResponseWriter, r *http.Request) {
 	start := s.now()
-	q := &request{s: s, r: r, start: start, now: start.Unix(), route: &noRoute, index: len(s.table),
+	q := &request{s: s, r: r, start: start, now: start.Unix(), route: &noRoute,
 		conn: r.Context().Value(connKey{}).(*conn), bodyDone: r.ContentLength == 0}
 	q.w = responseWriter{ResponseWriter: hw, q: q, routing: true}
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && requestIDs.MatchString(ids[0]) {
@@ -158,7 +156,7 @@ func (q *request) finish() {
 		}
 	}
 	took := q.s.now().Sub(q.start)
-	q.s.metrics.request(q.index, logMethod(q.r.Method), q.w.status, q.w.code, took, q.bodyRead, q.w.bytes)
+	q.s.metrics.request(q.route.pattern, logMethod(q.r.Method), q.w.status, q.w.code, took, q.bodyRead, q.w.bytes)
 	q.log(took, v == http.ErrAbortHandler)
 	if v == http.ErrAbortHandler {
 		panic(v)

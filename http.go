@@ -69,14 +69,11 @@ func newServer(cfg *config, st *store, log *slog.Logger, now func() time.Time) (
 		return nil, err
 	}
 	for i := range s.table {
-		s.metrics.addRoute(s.table[i].pattern)
 		method, path, _ := strings.Cut(s.table[i].pattern, " ")
 		s.mux.HandleFunc(method+" "+cfg.prefix+path, func(w http.ResponseWriter, r *http.Request) {
-			q := w.(*responseWriter).q
-			q.route, q.index = &s.table[i], i
+			w.(*responseWriter).q.route = &s.table[i]
 		})
 	}
-	s.metrics.addRoute(noRoute.pattern)
 	return s, nil
 }
 

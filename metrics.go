@@ -30,11 +30,10 @@ var (
 // methods are those that have a name in labels and log.
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"}
 
-// requestLabels are a route's number, a method of the list above and a status of ours.
+// requestLabels are a route's pattern, a method of the list above and a status of ours.
 type requestLabels struct {
-	route  int
-	method string
-	status int
+	route, method string
+	status        int
 }
 
 // histogram counts observations (0 or more) by upper bound.
@@ -62,11 +61,10 @@ type metrics struct {
 	pastes, shorts                     events
 	workIssued, workSolved, workFailed atomic.Uint64
 	ignoredHeaders, refusedConnections atomic.Uint64
-	patterns                           []string // of the route table, "none" last
 
 	mu                        sync.Mutex
-	durations                 []*histogram // by route
-	groups, commits           *histogram   // operations and seconds of each commit
+	durations                 map[string]*histogram // by route
+	groups, commits           *histogram            // operations and seconds of each commit
 	requestBytes, answerBytes int64
 	requests                  map[requestLabels]uint64
 	reasons                   map[string]uint64
@@ -74,20 +72,19 @@ type metrics struct {
 
 func newMetrics(start time.Time) *metrics {
 	return &metrics{start: start, groups: newHistogram(groupBounds), commits: newHistogram(durationBounds),
-		requests: map[requestLabels]uint64{}, reasons: map[string]uint64{}}
+		durations: map[string]*histogram{}, requests: map[requestLabels]uint64{}, reasons: map[string]uint64{}}
 }
 
-// addRoute returns the number under which a route's requests are recorded.
-func (m *metrics) addRoute(pattern string) int {
-	m.patterns, m.durations = append(m.patterns, pattern), append(m.durations, newHistogram(durationBounds))
-	return len(m.patterns) - 1
-}
-
-// request records one request; route is the number of its pattern.
-func (m *metrics) request(route int, method string, status int, reason string, took time.Duration, in, out int64) {
+// request records one request; route is its pattern.
+func (m *metrics) request(route, method string, status int, reason string, took time.Duration, in, out int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.durations[route].observe(took.Seconds())
+	h := m.durations[route]
+	if h == nil {
+		h = newHistogram(durationBounds)
+		m.durations[route] = h
+	}
+	h.observe(took.Seconds())
 	m.requestBytes += in
 	m.answerBytes += out
 	m.requests[requestLabels{route, method, status}]++
@@ -174,19 +171,15 @@ func (m *metrics) writeRequests(e *exposition) {
 	defer m.mu.Unlock()
 	const requests, durations = "flaskpaste_requests_total", "flaskpaste_request_duration_seconds"
 	e.family(requests, "counter", "Requests by route, method and status.")
-	used := map[int]bool{}
 	for _, l := range slices.SortedFunc(maps.Keys(m.requests), func(a, b requestLabels) int {
-		return cmp.Or(a.route-b.route, strings.Compare(a.method, b.method), a.status-b.status)
+		return cmp.Or(strings.Compare(a.route, b.route), strings.Compare(a.method, b.method), a.status-b.status)
 	}) {
-		used[l.route] = true
 		e.sample(requests, float64(m.requests[l]),
-			fmt.Sprintf(`route="%s",method="%s",status="%d"`, m.patterns[l.route], l.method, l.status))
+			fmt.Sprintf(`route="%s",method="%s",status="%d"`, l.route, l.method, l.status))
 	}
 	e.family(durations, "histogram", "Time from the request's header to the end of the answer, by route.")
-	for i, h := range m.durations {
-		if used[i] {
-			e.histogram(durations, `route="`+m.patterns[i]+`",`, h)
-		}
+	for _, route := range slices.Sorted(maps.Keys(m.durations)) {
+		e.histogram(durations, `route="`+route+`",`, m.durations[route])
 	}
 	e.one("flaskpaste_request_bytes_total", "counter", "Bytes of request bodies read.", float64(m.requestBytes))
 	e.one("flaskpaste_response_bytes_total", "counter", "Bytes of answer bodies sent.", float64(m.answerBytes))
