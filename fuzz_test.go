@@ -357,8 +357,12 @@ func FuzzProof(f *testing.F) {
 	issued := c.issue(purposeCreate, 1, time.Hour, now)
 	right := must(solve(f.Context(), issued.nonce, 1, 1, nil))
 	for _, token := range []string{issued.token, strings.ToUpper(issued.token), issued.token + ":", "", ":::",
-		strings.Replace(issued.token, ":1:", ":0:", 1), issued.nonce + ":99999999999:1:" + strings.Repeat("0", 64)} {
+		strings.Replace(issued.token, ":1:", ":0:", 1), issued.nonce + ":99999999999:1:" + strings.Repeat("0", 64),
+		strings.Replace(issued.token, ":1:", "1::", 1), " " + issued.token, issued.token + "0"} {
 		f.Add(token, right)
+	}
+	for _, solution := range []string{"-" + right, "0" + right, right + " ", "\u0661", ""} {
+		f.Add(issued.token, solution)
 	}
 	f.Fuzz(func(t *testing.T, token, solution string) {
 		nonce, expires, err := c.verify(purposeCreate, token, solution, 1, now)
