@@ -49,10 +49,10 @@ const (
 	progressFrom = 1 << 20                // bytes from which a transfer shows progress
 	progressStep = 200 * time.Millisecond // between two lines of it
 	certLife     = 10 * 365 * 24 * time.Hour
-	renewFrom    = 14 * 24 * time.Hour // before the end of a certificate: it is mentioned
-	blankish     = " \t\r\n<>"         // what mail puts around links
-	configured   = 1                   // what a command needs: the config
-	served       = 2                   // and a server in it
+	renewFrom    = 14 * 24 * time.Hour                 // before the end of a certificate: it is mentioned
+	blankish     = " \t\r\n<>\u00a0\u200b\u2060\ufeff" // what mail puts around links
+	configured   = 1                                   // what a command needs: the config
+	served       = 2                                   // and a server in it
 	makeCert     = "fpaste register NAME gets one, fpaste cert NAME makes a self-signed one"
 )
 
@@ -60,16 +60,21 @@ var (
 	// Three files, which with the server may come from the environment too, and the others.
 	configKeys = []string{"cert", "key", "cacert", "server", "expiry", "encrypt", "history"}
 	optionForm = regexp.MustCompile(`(?:-(\w)[,/] ?)?--([a-z-]+)(?: ([A-Z]+))?`)
-	// A link with its key: 43 characters behind # in whatever spelling, or anything there behind a paste's id.
-	keyBehind = regexp.MustCompile(keyMark.String() + `[0-9A-Za-z_-]{43}(?:[^0-9A-Za-z_-]|$)|` +
-		`/[0-9a-f]{8,64}(?:/raw)?` + keyMark.String() + `.`)
+	keyShape   = `[^0-9A-Za-z_-]{0,8}[0-9A-Za-z_-]%s(?:[^0-9A-Za-z_-]|$)`
+	// A link with its key: 43 characters behind # in whatever spelling, or, behind a paste's link, about as many.
+	keyBehind = regexp.MustCompile(keyMark.String() + fmt.Sprintf(keyShape, "{43}") + `|(?i:/|%(?:25)*2f)` +
+		`[0-9a-f]{8,64}(?:/raw(?:/[^/]*)?)?/?(?:\?.*)?` + keyMark.String() + fmt.Sprintf(keyShape, "{20,46}"))
 	pastePath = regexp.MustCompile(`^(.*?)(/([0-9a-f]{8,64}))(?:/raw(?:/[^/]*)?)?$`)
 	shortPath = regexp.MustCompile(`^(.*?)(/s/([0-9A-Za-z]{8}))(?:/info)?$`)
 	mailedKey = regexp.MustCompile(`%23([0-9A-Za-z_-]{43})$`)
 	certBlock = regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`)
-	// What no sentence may hold: a URL's user part, and a key behind # to where the quotation ends.
-	secretParts = regexp.MustCompile(`(://)(?:[^"<>:]|:\S)*@|[^\s"':/]+:[^\s"'/]+@|` +
-		keyMark.String() + `[0-9A-Za-z_%-](?:[^"<>:]|:\S)*`)
+	// What no sentence may hold: a URL's user part, whatever stands behind # to where the quotation ends, and whatever
+	// could be a key. Our own sentences have a blank before the #.
+	quoted      = regexp.MustCompile(`"(?:\\.|[^"\\])*"`)
+	quotedParts = regexp.MustCompile(`^("(?:.*://)?).*@|` + keyMark.String() + `.*("$)`)
+	secretParts = regexp.MustCompile(`(://)(?:[^<>:]|:\S)*:?@|[^\s"':/]+:[^\s"'/]*@|(\S)` + keyMark.String() +
+		`(?:[^"<>:]|:\S)*|(^|[^0-9A-Za-z_-])[0-9A-Za-z_-]{43}($|[^0-9A-Za-z_-])`)
+	errEnough = fail(1, "", "") // said by who reads what we print, as in "| head -1"
 	errBinary = fail(1, "-o FILE or -O to keep it, -f to show it", "not showing binary content on a terminal")
 )
 
@@ -90,8 +95,8 @@ type cliCommand struct {
 	brief, options string
 }
 
-const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet,\n" +
-	"  -v/--verbose (each request), --insecure-http, -h/--help, -V/--version\n"
+const everywhere = "everywhere: -s/--server URL, --cert FILE, --key FILE, --cacert FILE, -q/--quiet, -v/--verbose, " +
+	"--insecure-http, -h/--help, -V/--version\n"
 
 // clientCommands is the table of commands. The first one is meant when none is named.
 func clientCommands() []cliCommand {
@@ -181,6 +186,7 @@ type cli struct {
 	home           *apiClient               // for server, where the command needs it
 	past           []*historyEntry          // what the history has, in the order of creation
 	pastAt         map[string]*historyEntry // past by link without key; nil before it was read
+	unread         error                    // why it could not be read
 	unsent         string                   // why the certificate was not sent, "" if it was or there is none
 	shown          bool                     // a line of progress
 	looked         time.Time                // when it was last renewed
@@ -251,7 +257,12 @@ func (c *cli) parse(args []string) (words, named []string, err error) {
 	}
 	for more := true; more; {
 		if err := set.Parse(args); err != nil {
-			return nil, nil, fail(2, "fpaste help", "%v", err)
+			what := err.Error()
+			if flag, joined := strings.CutPrefix(what, "flag provided but not defined: "); joined &&
+				slices.Contains(args, flag) && flag[1] != '-' { // what is behind -p may be a password
+				what = "there is no option of more than one letter behind one -: " + flag[:2] + "..."
+			}
+			return nil, nil, fail(2, "fpaste help", "%s", what)
 		}
 		before, rest := args[:len(args)-set.NArg()], set.Args()
 		if more = len(rest) > 0 && (len(before) == 0 || before[len(before)-1] != "--"); !more {
@@ -280,8 +291,15 @@ func (c *cli) has(option string) bool {
 // report says what went wrong and returns the exit code.
 func (c *cli) report(err error) int {
 	code, what, hint := explain(err)
-	if f, ok := errors.AsType[*apiError](err); ok && c.unsent != "" && (f.status == 401 || f.status == 403) {
+	f, refused := errors.AsType[*apiError](err)
+	switch {
+	case refused && c.unsent != "" && slices.Contains([]string{"too_large", "bad_display_name"}, f.Code),
+		refused && c.unsent != "" && (f.status == 401 || f.status == 403):
 		hint = "your certificate was not sent: " + c.unsent
+	case refused && f.Code == "not_found" && c.command.needs == served:
+		hint = "is the server's URL whole? It may end in a path: https://paste.example.org/PATH"
+	case refused && hint == "" && f.Hint != "":
+		hint = "fpaste help " + c.command.name
 	}
 	c.status("")
 	if what != "" {
@@ -294,7 +312,10 @@ func (c *cli) report(err error) int {
 }
 
 // sentence makes text safe to show: one line without secrets.
-func sentence(s string) string { return oneLine(secretParts.ReplaceAllString(s, "$1")) }
+func sentence(s string) string {
+	s = quoted.ReplaceAllStringFunc(s, func(q string) string { return quotedParts.ReplaceAllString(q, "$1$2") })
+	return oneLine(secretParts.ReplaceAllString(s, "$1$2$3$4"))
+}
 
 // explain turns an error into exit code, sentence and hint; no sentence when there is nothing to say.
 func explain(err error) (code int, what, hint string) {
@@ -303,8 +324,8 @@ func explain(err error) (code int, what, hint string) {
 	switch {
 	case err == nil:
 		return 0, "", ""
-	case errors.Is(err, syscall.EPIPE): // the reader has had enough, as in "| head -1"
-		return 1, "", ""
+	case errors.Is(err, syscall.EPIPE):
+		return explain(errEnough)
 	case ours && own.what == "": // it was told as it came
 		return own.code, "", ""
 	case ours:
@@ -334,6 +355,9 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
 		"registration_closed":     "ask the operator for a certificate; fpaste cert NAME makes a self-signed one",
 		"not_owner":               "--token takes the token that create -j printed",
+		"not_admin":               "that takes an admin's certificate; leave --owner out",
+		"not_trusted":             "fpaste register NAME gets a certificate of this server",
+		"pki_disabled":            "fpaste cert NAME makes a self-signed certificate",
 		"password_required":       "-p asks for it, or put it into FPASTE_PASSWORD",
 		"password_wrong":          "try again with -p, or FPASTE_PASSWORD",
 		"pow_required":            "try again later, or with a certificate; " + makeCert,
@@ -342,17 +366,25 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	switch {
 	case ours != "":
 		hint = ours
+	case f.Code == "": // none of ours
+		hint = "check the server's URL: https or http, the port, the path"
 	case f.retry > 0:
 		hint = "try again in " + span(int64(f.retry))
-	case !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-"): // those words are not ours
-		hint = f.Hint
+	case !strings.Contains(f.Hint, "curl") && !strings.Contains(f.Hint, "X-") && !strings.Contains(f.Hint, "="):
+		hint = f.Hint // else it is not in our words
 	}
 	switch {
 	case f.status/100 == 3:
 		return 1, what, "it redirects, which is never followed: set the server to its final URL"
 	case f.status == 413 && f.Limit > 0:
-		return 1, what + ": the server takes " + sizeWords(f.Limit), "a certificate raises it: " + makeCert
-	case f.status == 404:
+		what += ": the server takes " + sizeWords(f.Limit)
+		if hint != "" { // it is more for others
+			hint = "a certificate raises it: " + makeCert
+		}
+		return 1, what, hint
+	case f.status == 413:
+		return 1, what, "it is larger than the proxy before the server lets through"
+	case f.status == 404 && f.Code != "pki_disabled":
 		return 3, what, hint
 	case f.status == 429, f.Code == "pow_required", f.Code == "pow_failed":
 		return 5, what, hint
@@ -519,14 +551,19 @@ func (c *cli) pair() (*tls.Certificate, error) {
 	if err == nil {
 		end, stamp := pair.Leaf.NotAfter, c.stateFile("reminded")
 		info, err := os.Stat(stamp)
-		if time.Until(end) < renewFrom && (err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
-			c.note("your certificate ends %s: fpaste renew", when(end.Unix()))
+		if time.Until(end) < renewFrom && !c.has("quiet") &&
+			(err != nil || time.Since(info.ModTime()).Abs() > 24*time.Hour) {
+			way := "fpaste renew"
+			if bytes.Equal(pair.Leaf.RawIssuer, pair.Leaf.RawSubject) {
+				way = "fpaste cert NAME -f makes a new one, with a list of its own"
+			}
+			c.note("your certificate ends %s: %s", when(end.Unix()), way)
 			os.MkdirAll(c.state, 0o700)
 			os.WriteFile(stamp, nil, 0o600)
 		}
 		return &pair, nil
 	}
-	hint := ""
+	hint := "--key FILE, if its key is in another file"
 	for _, path := range []string{c.opt["cert"], c.opt["key"]} {
 		text, _ := os.ReadFile(path)
 		if bytes.Contains(text, []byte("ENCRYPTED")) {
@@ -538,8 +575,8 @@ func (c *cli) pair() (*tls.Certificate, error) {
 	if !c.certDefault {
 		return nil, fail(1, hint, "loading the certificate: %v", err)
 	}
-	c.unsent = err.Error()
-	c.note("going on without your certificate: %v %s", err, hint)
+	c.unsent = err.Error() + "; " + makeCert
+	c.note("going on without your certificate: %v; %s", err, hint)
 	return nil, nil
 }
 
@@ -552,16 +589,19 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 	trusted := c.server != nil && base.Scheme == c.server.Scheme && base.Host == c.server.Host
 	var pair *tls.Certificate
 	var roots *x509.CertPool
+	if ca := c.opt["cacert"]; ca != "" {
+		if roots, _ = x509.SystemCertPool(); trusted || roots == nil { // our server's own counts alone for it
+			roots = x509.NewCertPool()
+		}
+		text, _ := os.ReadFile(ca) // what can't be read has none
+		if !roots.AppendCertsFromPEM(text) {
+			return nil, fail(1, "--cacert takes a PEM file", "no CA certificate can be read from %q", ca)
+		}
+	}
 	if trusted {
 		var err error
 		if pair, err = c.pair(); err != nil {
 			return nil, err
-		}
-		if ca := c.opt["cacert"]; ca != "" {
-			text, _ := os.ReadFile(ca) // what can't be read has none
-			if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(text) {
-				return nil, fail(1, "--cacert takes a PEM file", "no CA certificate can be read from %q", ca)
-			}
 		}
 		base.User = c.server.User
 	}
@@ -744,6 +784,9 @@ func (c *cli) create(ctx context.Context, args []string) error {
 	if c.has("raw") && c.sealing() {
 		return fail(2, "fpaste -E -r FILE", "a raw URL of an encrypted paste shows nothing: -r goes with -E")
 	}
+	if c.has("encrypt") && c.has("no-encrypt") {
+		return fail(2, "one of -e and -E", "to encrypt and not to encrypt is too much")
+	}
 	header, err := c.header(ctx, c.sealing(), false)
 	if err != nil {
 		return err
@@ -764,17 +807,19 @@ func (c *cli) create(ctx context.Context, args []string) error {
 			a.all["file"] = arg
 		}
 		r.place = c.home.base.String() + "/" + a.ID
-		return c.made(r, name, a, a.CreatedAt)
+		return c.made(r, name, a)
 	})
 }
 
-// made remembers and prints what was created or changed, and says so when its life, from since on, was shortened.
-func (c *cli) made(r pasteRef, name string, a item, since int64) error {
+// made remembers and prints what was created or changed, and says so when its life was shortened.
+func (c *cli) made(r pasteRef, name string, a item) error {
 	if token := cmp.Or(a.DeleteToken, r.token); a.DeleteToken != "" || r.past.Link != "" {
 		c.remember(historyEntry{r.link(), name, token, a.CreatedAt, a.ExpiresAt})
 	}
-	asked, err := parseExpiry(c.opt["expiry"], since)
-	if err == nil && a.ExpiresAt < asked-60 { // our clock is not the server's
+	asked, err := parseExpiry(c.opt["expiry"], a.CreatedAt) // by the server's clock
+	if c.command.name == "update" && c.has("expiry") {
+		c.note("it lives until %s", when(a.ExpiresAt))
+	} else if err == nil && a.ExpiresAt < asked {
 		c.note("it lives until %s, not %s: that is the longest life that the server gives you (fpaste info; "+
 			"a certificate may raise it)", when(a.ExpiresAt), c.opt["expiry"])
 	}
@@ -801,8 +846,16 @@ func (c *cli) update(ctx context.Context, args []string) error {
 		return fail(2, "fpaste -E makes a new, readable paste", "the link has a key: its content stays encrypted")
 	case r.key == nil && c.sealing() && content != "":
 		return fail(2, "give the whole link, or -E for a paste that is readable", "the link has no key to encrypt with")
-	case r.key != nil && named && content == "":
-		return fail(2, "give the content too", "name and type of an encrypted paste are part of its content")
+	case (r.key != nil && named || c.has("type")) && content == "":
+		return fail(2, "give the content too", "the type, and the name of an encrypted paste, are part of its content")
+	case r.key != nil && content != "": // under another key the link would be worth nothing
+		proof := map[string]string{"X-Read-Proof": r.key.readProof()}
+		resp, err := r.api.do(ctx, apiCall{method: "HEAD", path: r.path + "/raw", header: proof})
+		if f, ok := errors.AsType[*apiError](err); ok && f.status == 403 {
+			return errWrongKey
+		} else if err == nil {
+			resp.Body.Close()
+		}
 	}
 	header, err := c.header(ctx, r.key != nil, true)
 	if err != nil {
@@ -812,7 +865,7 @@ func (c *cli) update(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return c.made(r, cmp.Or(name, r.past.Name), a, time.Now().Unix())
+	return c.made(r, cmp.Or(name, r.past.Name), a)
 }
 
 // ---- meta, get ----
@@ -929,16 +982,20 @@ func (c *cli) get(ctx context.Context, args []string) error {
 	} else {
 		err = c.show(content)
 	}
-	if err != nil && a.Burn && ctx.Err() == nil && (toFile || err == errBinary) {
-		fresh := r.id + "-" + rand.Text()[:8]
-		for _, path := range []string{"", fresh, filepath.Join(os.TempDir(), fresh)} {
-			if file, err = beginFile(path, false); err != nil {
-				continue
-			}
-			defer file.drop()
-			if err = save(file); err == nil {
-				break
-			}
+	if err == nil || !a.Burn || ctx.Err() != nil || err == errEnough {
+		return err
+	}
+	fresh := r.id + "-" + rand.Text()[:8]
+	for _, path := range []string{"", fresh, filepath.Join(os.TempDir(), fresh)} {
+		file, failed := beginFile(path, false)
+		if failed != nil {
+			continue
+		}
+		defer file.drop()
+		if failed = save(file); failed == nil && (toFile || err == errBinary) {
+			return nil
+		} else if failed == nil { // it is not where it was asked for
+			break
 		}
 	}
 	return err
@@ -947,7 +1004,10 @@ func (c *cli) get(ctx context.Context, args []string) error {
 // show writes content to standard output. A terminal gets no binary unless that is asked for: errBinary.
 func (c *cli) show(content io.Reader) error {
 	if c.status(""); !c.outTTY {
-		_, err := io.Copy(c.std.out, content)
+		n, err := io.Copy(c.std.out, content)
+		if n > 0 && errors.Is(err, syscall.EPIPE) {
+			return errEnough
+		}
 		return err
 	}
 	c.errTTY = false // what follows is the content's: a status line would overwrite its last line
@@ -991,8 +1051,11 @@ func (c *cli) list(ctx context.Context, args []string) error {
 	query, text := url.Values{}, strings.ToLower(strings.Join(args, ""))
 	for _, name := range []string{"type", "after", "before", "owner"} {
 		if value, given := c.opt[name]; given {
-			if day, err := time.ParseInLocation(time.DateOnly, value, time.Local); err == nil {
+			day, err := time.ParseInLocation(time.DateOnly, value, time.Local)
+			if _, ok := parseMoment(value); err == nil {
 				value = strconv.FormatInt(day.Unix(), 10)
+			} else if !ok && (name == "after" || name == "before") {
+				return fail(2, "2026-11-28, 2026-11-28T12:00:00Z or Unix seconds", "--%s can't be %q", name, value)
 			}
 			query.Set(name, value)
 		}
@@ -1068,7 +1131,10 @@ func (c *cli) remember(e historyEntry) {
 func (c *cli) known(place string) historyEntry {
 	if c.pastAt == nil {
 		c.pastAt = map[string]*historyEntry{}
-		text, _ := os.ReadFile(c.stateFile("history")) // none yet, or none at all
+		text, err := os.ReadFile(c.stateFile("history"))
+		if c.unread = err; errors.Is(err, fs.ErrNotExist) { // none yet, or none at all
+			c.unread = nil
+		}
 		for line := range bytes.Lines(text) {
 			var e historyEntry
 			if json.Unmarshal(line, &e) != nil {
@@ -1110,6 +1176,7 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 				return cmp.Or(err, fail(1, "", "nothing was forgotten"))
 			}
 		}
+		os.Truncate(c.stateFile("history"), 0) // whatever it is a link to
 		if err := os.Remove(c.stateFile("history")); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -1128,7 +1195,7 @@ func (c *cli) history(ctx context.Context, _ []string) error {
 			rows[len(rows)-1] = []string{string(text)}
 		}
 	}
-	return c.table(rows)
+	return cmp.Or(c.unread, c.table(rows))
 }
 
 // ---- short URLs ----
@@ -1161,7 +1228,7 @@ func (c *cli) short(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	r := pasteRef{place: c.home.base.String() + "/s/" + a.ID}
-	return c.made(r, sentence(target), a, a.CreatedAt)
+	return c.made(r, sentence(target), a)
 }
 
 // ---- certificates ----
@@ -1270,8 +1337,8 @@ func pseudonym(name string, key *ecdsa.PrivateKey) ([]byte, error) {
 func (c *cli) renew(ctx context.Context, _ []string) error {
 	path, keyPath, pair := c.opt["cert"], c.opt["key"], c.home.pair
 	if pair == nil {
-		return fail(2, "fpaste register NAME makes one", "there is no certificate to renew: %s",
-			cmp.Or(c.unsent, "none is configured"))
+		return fail(2, "--cert FILE, or the config, names the one to renew", "there is no certificate to renew: %s",
+			cmp.Or(c.unsent, "none is configured; fpaste register NAME gets one"))
 	}
 	answer, err := c.signed(ctx, "/pki/renew", pair.Leaf.Subject.CommonName, pair.PrivateKey)
 	if err != nil {
@@ -1354,8 +1421,9 @@ func (c *cli) help(_ context.Context, args []string) error {
 // completion completes commands, options and files: one list of words for all of them.
 func (c *cli) completion(_ context.Context, args []string) error {
 	script, ok := map[string]string{
-		"bash": "complete -o default -W '%s' fpaste\n",
-		"zsh":  "_fpaste() { compadd -- %s; _files }\ncompdef _fpaste fpaste\n",
+		"bash": "complete -o filenames -f -W '%s' fpaste\n",
+		"zsh": "#compdef fpaste\n_fpaste() { compadd -- %s; _files }\n" + // sourced, or a file of $fpath
+			`if [ "$funcstack[1]" = _fpaste ]; then _fpaste; else compdef _fpaste fpaste; fi` + "\n",
 		"fish": "complete -c fpaste -a '%s'\n",
 	}[args[0]]
 	if !ok {
@@ -1519,10 +1587,12 @@ func (f *newFile) free() error {
 	switch {
 	case f.path == "", strings.HasSuffix(f.path, "/"), errors.Is(err, fs.ErrNotExist):
 		return nil
-	case err == nil && !f.force:
-		return fail(1, "-f overwrites it", "%s exists", f.path)
+	case err == nil && info.IsDir():
+		return fail(1, "-o "+f.path+"/ keeps the sender's name", "%s is a folder", f.path)
 	case err == nil && !info.Mode().IsRegular():
 		return fail(1, "", "%s is not a file that can be replaced", f.path)
+	case err == nil && !f.force:
+		return fail(1, "-f overwrites it", "%s exists", f.path)
 	}
 	return err
 }

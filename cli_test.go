@@ -392,6 +392,18 @@ func TestBurnIsNotWasted(t *testing.T) {
 		!strings.HasPrefix(fresh, id+"-") {
 		t.Errorf("%v, said %s", err, errs)
 	}
+	// What can't be written is kept, too.
+	r, broken, _ := os.Pipe()
+	r.Close()
+	for _, out := range []*os.File{must(os.OpenFile("/dev/full", os.O_WRONLY, 0)), broken} {
+		cmd, said := m.process(stranger.home, "get", m.link("thrice", "-b")), new(bytes.Buffer)
+		cmd.Stdout, cmd.Stderr = out, said
+		cmd.Run()
+		_, fresh, _ := strings.Cut(strings.SplitN(said.String(), "\n", 2)[0], "saved as ")
+		if code := cmd.ProcessState.ExitCode(); code != 1 || readFile(fresh) != "thrice" {
+			t.Errorf("exit %d, said %s", code, said)
+		}
+	}
 }
 
 // A burning paste into a pipe is here as a whole before its reader has read a thing, in memory and from a MiB on in a
@@ -868,6 +880,21 @@ func TestWhichCertificate(t *testing.T) {
 			t.Errorf("%q: exit %d, the server saw %q, said %s", row.args, code, seen, errs)
 		}
 	}
+	// Refused by the handshake, in the middle of what is sent.
+	strict := httptest.NewUnstartedServer(passing(start(t).url))
+	strict.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, VerifyConnection: func(c tls.ConnectionState) error {
+		return map[bool]error{true: errNotRights}[len(c.PeerCertificates) > 0]
+	}}
+	strict.StartTLS()
+	defer strict.Close()
+	m.env["FPASTE_CACERT"] = m.file("strict.pem", string(pemOf("CERTIFICATE", strict.Certificate().Raw)))
+	m.env["FPASTE_SERVER"], m.env["FPASTE_CERT"] = strict.URL, ""
+	for range 10 {
+		m.says(0, "without your certificate", "x")
+	}
+	m.says(4, "register NAME -f", "", "list")
+	m.env["FPASTE_SERVER"] = "https://other.example"
+	m.want(3, "", "meta", strict.URL+"/"+someID) // cacert is for whatever host a link names
 }
 
 // Whatever is typed wrong is answered with what to type, on stderr, before anything is sent.
@@ -875,13 +902,14 @@ func TestWayOn(t *testing.T) {
 	m := newMachine(t, "http://127.0.0.1:1")
 	link, key := "http://127.0.0.1:1/"+someID, newSealKey().fragment()
 	for _, row := range [][]string{ // what it says, to what
-		{"-wat", "--wat"}, {"-Z", "get", "x", "-Z"}, {"-EZ", "-EZ"}, {"get takes no --burn", "-b", "get", someID},
+		{"-wat", "--wat"}, {"-Z", "get", "x", "-Z"}, {"one -: -E...", "-EKEY"}, {"get takes no --burn", "-b", "get", someID},
 		{"list takes no --clear", "list", "--clear"}, {"argument: -x", "-x"}, {"create takes no --burn", "--burn=yes"},
 		{"wrong arguments", "get"}, {"wrong arguments", "get", "a", "b"}, {`"nonsense"`, "help", "nonsense"},
 		{`"csh"`, "completion", "csh"}, {"neither", "get", "xyz"}, {"neither", "delete", "../../etc"},
 		{"43 characters", "get", someID + "#abc"}, {"fpaste get", link},
 		{"https://paste", "get", "ftp://x/" + someID}, {"--insecure-http", "get", "http://example.org/" + someID},
-		{"-r goes with -E", "-r"}, {"short takes", "short", "https://x", "y"}, {"short takes", "short", "info"},
+		{"-r goes with -E", "-r"}, {"not to encrypt", "-e", "-E"},
+		{"--after can't be", "search", "--after", "nope"}, {"short takes", "short", "https://x", "y"}, {"short takes", "short", "info"},
 		{"not the URL", "get", "https://example.org/" + someID + "?x=1"}, {"expiry", "-x", "1h\r\nX: y"},
 		{"too long", "-n", strings.Repeat("n", 1100)}, {"neither", "get", "https://example.org"},
 		{"neither", "get", strings.ToUpper(someID) + "ABCDEF"}, {"neither", "short", "info", someID},
@@ -891,6 +919,8 @@ func TestWayOn(t *testing.T) {
 		{"add # and the key", "short", link + "#" + key}, {"add # and the key", "short", "https://x/y%23" + key},
 		{"add # and the key", "short", "https://x/?u=https%3A%2F%2Fh%2Fi%23" + key + "&z"},
 		{"add # and the key", "short", " <" + link + "#" + key[:40] + "> "},
+		{"add # and the key", "short", link + "/raw/n.txt#/" + key},
+		{"add # and the key", "short", link + "?x=1#" + key[:42]}, {"give the content", "update", link, "-t", "x/y"},
 	} {
 		code, out, errs := m.try("content", row[1:]...)
 		secret := strings.Contains(errs, "KEY") || strings.Contains(errs, key[:40])
@@ -900,7 +930,7 @@ func TestWayOn(t *testing.T) {
 	}
 	newMachine(t, "").says(2, "no file and no command", "", "lst") // no server either, but that is not it
 	ts := start(t)
-	for _, row := range [][]string{{"not 1000d", "-x", "1000d"}, {"not 8640000", "-x", "8640000"}, {"", "-x", "7d"},
+	for _, row := range [][]string{{"not 1000d", "-x", "1000d"}, {"not 604801", "-x", "604801"}, {"", "-x", "7d"},
 		{"not 2099", "-x", "2099-01-01T00:00:00Z"}, {"not 52w", "short", "https://x.org", "-x", "52w"},
 		{"", "-x", "1d12h"}, {"", "-x", "3600"}} {
 		_, errs := m.want(0, "x", append(row[1:], "-s", ts.url)...)
@@ -964,7 +994,7 @@ func TestCompletion(t *testing.T) {
 		{"ge", "get"}, {"--out", "--output"}, {"--no", "--no-encrypt"}, {"re", "register renew"}, {"nothing", ""},
 	} {
 		for shell, program := range map[string]string{
-			"bash": "source $0; set -- $(complete -p fpaste); eval \"compgen ${*:4:$#-4} -- '" + row.last + "'\"",
+			"bash": "source $0; set -- $(complete -p fpaste); eval \"compgen ${*:2:$#-2} -- '" + row.last + "'\"",
 			"zsh": "compdef() { }; _files() { }; compadd() { shift; print -l -- ${(M)@:#" + row.last + "*} }; " +
 				"source $0; _fpaste",
 			"fish": "source $argv[1]; complete -C 'fpaste " + row.last + "' | string split -f1 \\t",

@@ -52,7 +52,7 @@ var (
 	errElsewhere = fail(4, "name the link's server with --server if you trust it",
 		"passwords and tokens go only to the configured server")
 
-	keyMark = regexp.MustCompile(`(?:#|%(?:25)*23)`)
+	keyMark = regexp.MustCompile(`(?:#|%(?:25)*23|＃|(?i:%(?:25)*ef%(?:25)*bc%(?:25)*83))`)
 	// A TLS alert or a code.
 	certRefused = regexp.MustCompile(`remote error: tls: \w+ certificate|certificate_(revoked|expired)`)
 )
@@ -79,13 +79,18 @@ func networkError(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL: who prints this names the host
 	}
-	hint := "check the server's URL and the network; -v shows each request"
+	if wrapped, ok := errors.AsType[*net.OpError](err); ok {
+		err = wrapped // without what net/http was doing
+	}
+	code, hint := 6, "check the server's URL and the network; -v shows each request"
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		hint = "if the server has an authority of its own: --cacert FILE with its certificate"
+	} else if certRefused.MatchString(err.Error()) {
+		code, hint = 4, "fpaste register NAME -f gets a new certificate"
 	} else if strings.Contains(err.Error(), "HTTP response to HTTPS") {
 		hint = "the server speaks http: -s http://..."
 	}
-	return fail(6, hint, "%v", err) // not %w: the server's EPIPE is not that of the pipe behind our output
+	return fail(code, hint, "%v", err) // not %w: the server's EPIPE is not that of the pipe behind our output
 }
 
 // parseServer takes a server's URL apart: scheme, user, host and prefix, host in lower case, its own port left out.
@@ -118,15 +123,16 @@ type apiClient struct {
 	work    func(ctx context.Context, nonce string, difficulty int) (string, error) // solves a challenge
 }
 
-// newAPIClient makes a client for base; user part, pair and roots (nil for the system's) belong to a trusted one only.
+// newAPIClient makes a client for base that trusts roots (nil: the system's); user part and pair belong to a trusted
+// one only.
 // HTTP/1.1: one request at a time has nothing to gain from streams. No compression: answers stay as they were hashed.
 func newAPIClient(base *url.URL, trusted bool, pair *tls.Certificate, roots *x509.CertPool) *apiClient {
 	naked, silent := *base, func(string, ...any) {}
 	naked.User = nil
 	c := &apiClient{base: &naked, trusted: trusted, note: silent, trace: silent}
 	conf, proxied := &tls.Config{MinVersion: tls.VersionTLS12}, &tls.Config{MinVersion: tls.VersionTLS12}
-	if trusted {
-		c.login, c.pair, conf.RootCAs = base.User, pair, roots
+	if conf.RootCAs = roots; trusted {
+		c.login, c.pair = base.User, pair
 	}
 	// Always this one: by default Go is silent when a proxy names CAs that a self-signed certificate is not of.
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -238,7 +244,8 @@ func (c *apiClient) try(ctx context.Context, q apiCall, header http.Header) (*ht
 				return nil, err
 			}
 		}
-		if req.Body = io.NopCloser(body); req.ContentLength >= expectFrom {
+		// A certificate that is refused is told of behind the handshake: what is being written then hides it.
+		if req.Body = io.NopCloser(body); req.ContentLength >= expectFrom || c.pair != nil {
 			req.Header.Set("Expect", "100-continue")
 		}
 	}
@@ -248,7 +255,7 @@ func (c *apiClient) try(ctx context.Context, q apiCall, header http.Header) (*ht
 	}
 	c.trace("%s %s: %s (request %s)", q.method, req.URL.Path, resp.Status, resp.Header.Get("X-Request-ID"))
 	resp.Body = answerBody{resp.Body}
-	if resp.StatusCode/100 == 2 {
+	if resp.StatusCode == 200 || resp.StatusCode == 201 { // no part is taken for the whole
 		return resp, nil
 	}
 	defer resp.Body.Close()
@@ -344,7 +351,7 @@ func (c *apiClient) item(ctx context.Context, q apiCall, id string) (a item, err
 	}
 	err = c.ask(ctx, q, &a)
 	fresh := id == "" && (idShaped(a.ID) || q.path == "/s" && shortIDShape.MatchString(a.ID))
-	if err == nil && a.ID != id && !fresh {
+	if err == nil && !fresh && (id == "" || a.ID != id) {
 		err = strange(200)
 	}
 	return a, err

@@ -173,6 +173,8 @@ func TestStrangeAnswers(t *testing.T) {
 		{"odd 404", say(404, `{"error":"x","code":"odd"}`), 3},
 		{"empty 200", say(200, ""), 1},
 		{"204", say(204, ""), 1},
+		{"206", say(206, `{"id":"`+someID+`"}`), 1},
+		{"no id", say(201, "{}"), 1},
 		{"500", func(w http.ResponseWriter, r *http.Request) { refuseWith(w, 500, "internal", nil) }, 1},
 		{"null", say(200, "null"), 1},
 		{"array", say(200, "[]"), 1},
@@ -190,7 +192,7 @@ func TestStrangeAnswers(t *testing.T) {
 		m.file(".local/state/fpaste/history", `{"link":"`+m.env["FPASTE_SERVER"]+"/"+someID+`","token":"kept"}`+"\n")
 		for _, args := range [][]string{{"create"}, {"meta", someID}, {"info", "-j"}, {"delete", someID},
 			{"short", "delete", "abcdefgh"}} {
-			if args[0] == "info" && strings.Contains("other id, wrong types", row.name) { // it names no paste
+			if args[0] == "info" && strings.Contains("other id, wrong types, no id", row.name) { // it names no paste
 				continue
 			}
 			code, out, errs := m.try("abc", args...)
@@ -284,6 +286,12 @@ func TestHide(t *testing.T) {
 		"me:SECRET@h":                                 "h",
 		"notes.txt":                                   "notes.txt",
 		"a@b.txt":                                     "a@b.txt",
+		"http://SECRET:@h":                            "http://h",
+		`at "https://me:SEC\"RET: X@h"`:               `at "https://h"`,
+		`"SECRET@h" or "me:SEC/RET@h"`:                `"h" or "h"`,
+		`"# SECRET" or "h/id%23 SECRET"`:              `"" or "h/id"`,
+		"h/id＃SECRET, h/id#/SECRET":                   "h/id",
+		strings.Repeat("SECRET-", 6) + "x, # and key": ", # and key",
 		"https://me:SECRET@h/x%23y@z#SECRET ":         "https://z",
 		`parse "https://me:SECRET@h": no`:             `parse "https://h": no`,
 		`"https://h/id#SEC RET" is no link`:           `"https://h/id" is no link`,

@@ -183,7 +183,7 @@ func (s *server) authorized(q *request, id string) (*paste, error) {
 		return p, nil
 	case len(tokens) > 0:
 		q.charge(rateAuth)
-		return nil, refuse(403, "not_owner", "the X-Delete-Token is wrong",
+		return nil, refuse(403, "not_owner", "the delete token is wrong",
 			"it came with the answer to the creation, as the header X-Delete-Token and the member delete_token")
 	case q.tier == anonymous:
 		return nil, refuse(401, "authentication_required", "this needs the delete token, or the owner's certificate",

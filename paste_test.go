@@ -826,7 +826,7 @@ func TestChangeRefused(t *testing.T) {
 		{p.ID, "new", "X-Expiry: nonsense", 401, "authentication_required", "X-Delete-Token"},
 		{p.ID, "new", "X-SSL-Client-SHA1: " + certAlice, 401, "authentication_required", ""},
 		{p.ID, "new", "MALLORY\nX-Delete-Token: " + strings.Repeat("A", 43), 403, "not_owner",
-			"X-Delete-Token is wrong"},
+			"delete token is wrong"},
 		{p.ID, "new", token + "\n" + token, 403, "not_owner", "token"},
 		{p.ID, "new", "MALLORY", 403, "not_owner", "your certificate"},
 		{p.ID, "new", "TRUSTED\nX-Is-Admin: 1\nX-Tier: admin", 403, "not_owner", ""},
