@@ -75,7 +75,7 @@ func parseExpiry(v string, now int64) (deadline int64, err error) {
 	if at, ok := strings.CutPrefix(v, "@"); ok {
 		n, err = strconv.ParseUint(at, 10, 63)
 		deadline = int64(n)
-	} else if date, dateErr := time.Parse(time.RFC3339, v); dateErr == nil {
+	} else if date, dateErr := time.Parse(time.RFC3339, strings.ToUpper(v)); dateErr == nil {
 		deadline = date.Unix()
 	} else {
 		deadline, err = parseSpan(v)
@@ -585,7 +585,7 @@ func binaryType(b []byte, sniffed string) string {
 			}
 		}
 	}
-	if strings.HasPrefix(sniffed, "text/") || sniffed == "application/postscript" {
+	if strings.HasPrefix(sniffed, "text/") || sniffed == "application/postscript" || sniffed == "application/wasm" {
 		return "application/octet-stream"
 	}
 	return sniffed

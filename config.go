@@ -183,7 +183,7 @@ func settings(c *config) []variable {
 			"the SQLite file; under systemd $STATE_DIRECTORY/flaskpaste.db"},
 		{"MAX_STORAGE", "10GiB", someSize, within(&c.maxStorage, 1, sizeMost),
 			"size of the database; its last quarter is kept for certificates of this server"},
-		{"MIN_FREE", "256MiB", aSize, within(&c.minFree, 0, sizeMost), "disk space that uploads leave free"},
+		{"MIN_FREE", "256MiB", aSize, within(&c.minFree, 0, sizeMost), "disk space that uploads leave free; 5 MiB at least"},
 		{"SYNC", "full", "full, normal", shape(&c.sync, `full|normal`), "full: a 201 survives a power cut, too"},
 		{"CHECKPOINT", "on", "on, off", shape(&c.checkpoint, `on|off`),
 			"off: Litestream truncates the write-ahead log"},

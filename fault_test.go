@@ -274,38 +274,42 @@ func TestFaultFull(t *testing.T) {
 		"%s; refused %v: nothing of it stored, reads went on, over by itself", o.acknowledged(), o.no)
 }
 
-// TestFillingDisk: uploads until the reserve is reached; then deletions and the sweep make room again, for the disk
-// too. A step that took more than the reserve holds could not be written, and nothing would ever go.
+// TestFillingDisk: uploads until the reserve is reached, the operator's or, without one, the program's own; then
+// deletions and the sweep make room again, for the disk too. A step that took more than the reserve holds could not be
+// written, and nothing would ever go; nor would it if the log held what the file has no room for.
 func TestFillingDisk(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, 64)
-	ts := startIn(t, dir, "MIN_FREE=24MiB", "CACHE=0") // the log may take up to 16 MiB of it
-	var list []created
-	for len(list) <= 40 {
-		a := ts.post(pattern(3<<20), "X-Expiry: 60")
-		if a.StatusCode != 201 {
-			a.want(503, "storage_full")
-			break
+	for _, c := range []struct{ disk, minFree, size, least int }{{64, 24, 3 << 20, 5}, {40, 0, 1 << 20, 15},
+		{16, 0, 70_000, 50}} {
+		dir := smallDisk(t, c.disk)
+		ts := startIn(t, dir, fmt.Sprintf("MIN_FREE=%dMiB", c.minFree), "CACHE=0")
+		var list []created
+		for len(list) < 200 {
+			a := ts.post(pattern(c.size), "X-Expiry: 60")
+			if a.StatusCode != 201 {
+				a.want(503, "storage_full")
+				break
+			}
+			list = append(list, created{ID: a.field("id"), DeleteToken: a.field("delete_token")})
 		}
-		list = append(list, created{ID: a.field("id"), DeleteToken: a.field("delete_token")})
-	}
-	if free := freeSpace(dir); len(list) < 5 || free < 8<<20 {
-		t.Fatalf("full after %d of 3 MiB, %d bytes free", len(list), free)
-	}
-	for i, p := range list {
-		if ts.get("/"+p.ID+"/raw").want(200, ""); i%2 == 0 {
-			ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
+		if free := freeSpace(dir); len(list) < c.least || free < 4<<20 {
+			t.Fatalf("full after %d of %d bytes, %d bytes free", len(list), c.size, free)
 		}
+		for i, p := range list {
+			if ts.get("/"+p.ID+"/raw").want(200, ""); i%2 == 0 {
+				ts.do("DELETE", "/"+p.ID, nil, tokenOf(p)).want(200, "")
+			}
+		}
+		ts.clock.advance(61 * time.Second)
+		for range 2 {
+			ts.sweep()
+		}
+		ts.nothing()
+		if free := freeSpace(dir); free < int64(c.disk-9)<<20 { // the sweep leaves 8 MiB of free pages
+			t.Errorf("%d MiB free of %d after everything is gone", free>>20, c.disk)
+		}
+		ts.create(pattern(c.size))
 	}
-	ts.clock.advance(61 * time.Second)
-	for range 2 {
-		ts.sweep()
-	}
-	ts.nothing()
-	if free := freeSpace(dir); free < 44<<20 {
-		t.Errorf("%d MiB free after everything is gone", free>>20)
-	}
-	ts.create(pattern(3 << 20))
 }
 
 // prlimit sets a limit of p, its soft part alone.
@@ -373,7 +377,7 @@ func TestStopAmidSweep(t *testing.T) {
 
 // TestReadOnly: on a file system that can't be written to, the server says so; check and backup do what they can.
 func TestReadOnly(t *testing.T) {
-	dir := smallDisk(t, 4)
+	dir := smallDisk(t, 16)
 	ts := startIn(t, dir)
 	ts.create("x")
 	ts.stop()
@@ -383,8 +387,8 @@ func TestReadOnly(t *testing.T) {
 	if code, out, errs := operatorCommand(t, dir, "serve"); code != exitFailed || !strings.Contains(errs, "read-only") {
 		t.Errorf("serve: exit code %d, %q", code, out+errs)
 	}
-	if code, out, errs := operatorCommand(t, dir, "check"); code != 0 {
-		t.Errorf("check: exit code %d, %q", code, out+errs)
+	if code, out, _ := operatorCommand(t, dir, "check"); code != 1 || !strings.Contains(out, "read-only") {
+		t.Errorf("check: exit code %d, %q", code, out)
 	}
 	elsewhere := t.TempDir()
 	if code, out, errs := operatorCommand(t, dir, "backup", database(elsewhere)); code != 0 {

@@ -126,7 +126,7 @@ func routes() []route {
 // noRoute is what no line of the table matches: the same 404, under the same limits.
 var noRoute = route{pattern: "none", class: rateRead}
 
-// dispatch finds the route, then asks in this order: identity, cross-origin, limits, route, what the headers say of the
+// dispatch finds the route, then asks in this order: identity, limits, route, cross-origin, what the headers say of the
 // body; and calls the handler.
 func (s *server) dispatch(q *request) error {
 	if s.cfg.prefix != "" && q.r.URL.Path == s.cfg.prefix {
@@ -139,8 +139,10 @@ func (s *server) dispatch(q *request) error {
 		h := q.w.Header()
 		delete(h, "Location")
 		if unrouted = errNotFound; q.w.status == http.StatusMethodNotAllowed {
-			unrouted = refuse(405, "method_not_allowed", fmt.Sprintf("this address does not take %.20s", q.r.Method),
-				"it takes "+h.Get("Allow"))
+			unrouted = notAllowed(q.r.Method, h.Get("Allow"))
+			if e := q.reserved(strings.TrimPrefix(q.r.URL.Path, s.cfg.prefix+"/")); e != nil { // PUT is for other names
+				unrouted = e
+			}
 		}
 	}
 	if q.route.class == unlimited { // health: answered whoever asks
@@ -158,10 +160,11 @@ func (s *server) dispatch(q *request) error {
 		q.charge(rateAuth)
 		return err
 	}
-	if s.origin.Check(q.r) != nil {
-		return refuse(403, "cross_origin", "a page of another site may not do this", "")
+	err = cmp.Or(s.limit(q), unrouted)
+	if err == nil && s.origin.Check(q.r) != nil {
+		err = refuse(403, "cross_origin", "a page of another site may not do this", "")
 	}
-	if err := cmp.Or(s.limit(q), unrouted, q.checkBody()); err != nil {
+	if err = cmp.Or(err, q.checkBody()); err != nil {
 		return err
 	}
 	return q.route.handle(s, q)
@@ -456,6 +459,9 @@ func sizeWords(n int64) string {
 			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/float64(size)), ".0") + " " + unit
 		}
 	}
+	if n == 1 {
+		return "1 byte"
+	}
 	return fmt.Sprint(n, " bytes")
 }
 
@@ -479,8 +485,11 @@ type tierLimits struct {
 	MaxExpiry     int64 `json:"max_expiry"`
 }
 
-// ofPKI are the routes that do nothing without a CA.
-var ofPKI = regexp.MustCompile(` /(pki|csr|register)`)
+// ofPKI are the routes that do nothing without a CA, ofEnrolment those that strangers may be kept from.
+var (
+	ofPKI       = regexp.MustCompile(` /pki`)
+	ofEnrolment = regexp.MustCompile(` /(csr|register)`)
+)
 
 // describe answers GET /: the service's own manual.
 func (s *server) describe(q *request) error {
@@ -527,7 +536,13 @@ func (s *server) describe(q *request) error {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		path = s.cfg.prefix + known.Replace(path)
 		m.Endpoints[method+" "+path] = r.does
-		if s.issues() || !ofPKI.MatchString(r.pattern) {
+		on := s.issues() || !ofPKI.MatchString(r.pattern)
+		if ofEnrolment.MatchString(r.pattern) {
+			on = s.mayEnrol() == nil
+		} else if strings.HasSuffix(r.pattern, "/metrics") {
+			on = s.cfg.metricsAny || len(s.cfg.metricsAllow) > 0
+		}
+		if on {
 			text += fmt.Sprintf("  %-6s %-24s %s\n", method, path, r.does)
 		}
 	}

@@ -24,9 +24,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -224,9 +226,14 @@ func (o *operator) check([]string) error {
 			o.finding("%s can be read by others (mode %04o): chmod 600", path, info.Mode().Perm())
 		}
 	}
-	if free := freeSpace(filepath.Dir(cfg.database)); free > 0 && free < cfg.minFree {
+	for _, path := range []string{cfg.database, filepath.Dir(cfg.database)} {
+		if err := syscall.Access(path, 2); err != nil && !errors.Is(err, os.ErrNotExist) { // W_OK
+			o.finding("%s can't be written to, so no server starts on it: %v", path, err)
+		}
+	}
+	if free := freeSpace(filepath.Dir(cfg.database)); free < max(cfg.minFree, leastFree) {
 		o.finding("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored: make room",
-			free>>20, cfg.minFree>>20)
+			free>>20, max(cfg.minFree, leastFree)>>20)
 	}
 	st, err := o.open(openReading)
 	if err == nil {
@@ -299,7 +306,12 @@ func (o *operator) backup(words []string) error {
 		path = fmt.Sprintf("%s.copy-%d", o.st.path, os.Getpid())
 		defer os.Remove(path)
 	}
-	if err := o.st.backup(path); err != nil || !piped {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := o.st.backup(ctx, path)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted: there is no copy")
+	}
+	if stop(); err != nil || !piped {
 		return err
 	}
 	f, err := os.Open(path)
@@ -307,6 +319,7 @@ func (o *operator) backup(words []string) error {
 		return err
 	}
 	defer f.Close()
+	os.Remove(path) // a reader that goes away ends the process
 	_, err = io.Copy(o.out, f)
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -40,8 +41,8 @@ func (s *server) createPaste(q *request) error { return s.save(q, "") }
 func (s *server) putPaste(q *request) error {
 	id := q.r.PathValue("name")
 	if !idShaped(id) {
-		if err := q.reserved(id); err != nil {
-			return err
+		if e := q.reserved(id); e != nil {
+			return e
 		}
 		return s.createPaste(q)
 	}
@@ -76,7 +77,7 @@ func (s *server) save(q *request, id string) error {
 		}
 		defer in.close()
 	}
-	if id == "" || in.size > 0 {
+	if id == "" || q.bodyRead > 0 {
 		err = cmp.Or(s.checkContent(in), in.permit.countDuplicate(in.sum[:], in.size))
 	} else if in = new(intake); !(o.expiry || o.burn || o.password || o.name || o.proof != nil) {
 		err = badOption("neither a content nor an option to change", "curl -T FILE, or a header: -H 'X-Expiry: 7d'")
@@ -220,8 +221,12 @@ func (q *request) precondition(p *paste) error {
 	return nil
 }
 
+func notAllowed(method, allow string) *apiError {
+	return refuse(405, "method_not_allowed", fmt.Sprintf("this address does not take %.20s", method), "it takes "+allow)
+}
+
 // reserved refuses a name that begins another route: echo URL | curl -T - P/s is meant for that, and no file called s.
-func (q *request) reserved(name string) error {
+func (q *request) reserved(name string) *apiError {
 	allow, found := "GET, HEAD", false
 	for _, rt := range q.s.table {
 		method, path, _ := strings.Cut(rt.pattern, " /")
@@ -233,8 +238,8 @@ func (q *request) reserved(name string) error {
 	if !found {
 		return nil
 	}
-	e := refuse(405, "method_not_allowed", "this address does not take PUT", "it takes "+allow)
-	if name == "s" {
+	e := notAllowed(q.r.Method, allow)
+	if name == "s" && q.r.Method == "PUT" {
 		e.Hint = "to shorten a URL: curl -d https://example.org/ " + q.baseURL() + "/s"
 	}
 	q.w.Header()["Allow"] = []string{allow}
@@ -512,7 +517,7 @@ func (q *request) send(p *paste, first []byte) error {
 }
 
 // rangeShape is the one form of Range that is honoured; every other is ignored, which RFC 9110 (14.2) allows.
-var rangeShape = regexp.MustCompile(`^(?i:bytes)=([0-9]{1,18}-[0-9]{0,18}|-[1-9][0-9]{0,17})$`)
+var rangeShape = regexp.MustCompile(`^(?i:bytes)=([0-9]{1,18}-[0-9]{0,18}|-0{0,9}[1-9][0-9]{0,8})$`)
 
 // serveContent answers conditions and ranges (RFC 9110, 13 and 14).
 func (q *request) serveContent(modified time.Time, content io.ReadSeeker) error {
@@ -555,7 +560,7 @@ func (s *server) listed(q *request, shorts bool) (list []*paste, next *string, e
 		return nil, nil, refuse(401, "authentication_required", "a list needs a client certificate",
 			"curl --cert FILE; what was created without one is in no list")
 	}
-	lq := listQuery{owner: q.who.owner, limit: listDefault, shorts: shorts}
+	lq := listQuery{owner: q.who.owner, limit: listDefault, shorts: shorts, until: math.MaxInt64}
 	values, err := url.ParseQuery(q.r.URL.RawQuery)
 	if err != nil {
 		return nil, nil, badOption("the parameters (behind the ?) are not understood", "?limit=50&q=text")
@@ -616,6 +621,6 @@ func parseMoment(v string) (int64, bool) {
 	if n, err := strconv.ParseUint(v, 10, 63); err == nil {
 		return int64(n), true
 	}
-	t, err := time.Parse(time.RFC3339, v)
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(v))
 	return t.Unix(), err == nil
 }

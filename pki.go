@@ -510,6 +510,7 @@ func (s *server) certify(q *request, event, parent, admin string, c *certificate
 	case err != nil:
 		return err
 	}
+	q.who.owner = cmp.Or(q.who.owner, c.owner)
 	q.audit(event, "ok", c.serial)
 	h := q.w.Header()
 	h["Content-Disposition"] = []string{`attachment; filename="` + c.name + `.crt"`}
@@ -550,7 +551,9 @@ func (s *server) showPKI(q *request) error {
 		a.SHA1, a.SHA256 = fingerprints(s.ca.cert.Raw)
 		a.CommonName, a.CreatedAt, a.ExpiresAt = s.ca.cert.Subject.CommonName, s.ca.cert.NotBefore.Unix(),
 			s.ca.cert.NotAfter.Unix()
-		a.CAURL, a.CRLURL = s.cfg.prefix+"/pki/ca.crt", s.cfg.prefix+"/pki/ca.crl"
+		if a.CAURL = s.cfg.prefix + "/pki/ca.crt"; a.Enabled {
+			a.CRLURL = s.cfg.prefix + "/pki/ca.crl"
+		}
 	}
 	return q.writeJSON(200, a)
 }
@@ -647,7 +650,7 @@ func (s *server) revoke(q *request) error {
 	}
 	reason, ok := q.onlyParameter("reason", "unspecified")
 	if _, known := reasonCode(reason); !ok || !known {
-		return badOption("the reason is not one of RFC 5280's", revocationReasons)
+		return badOption("the reason is none of those for a client certificate", revocationReasons)
 	}
 	serial := plainSerial(q.r.PathValue("serial"))
 	if err := q.ask(rateMiss); err != nil {
@@ -670,7 +673,7 @@ func (s *server) revoke(q *request) error {
 		Owner   string    `json:"owner"`
 		Revoked bool      `json:"revoked"`
 		Serials []*string `json:"serials"`
-	}{serial, c.owner, true, serials})
+	}{serial, c.owner, true, append([]*string{}, serials...)})
 }
 
 // plainSerial is a serial as serialHex writes it, from any usual spelling: capitals, colons, blanks, 0x, without

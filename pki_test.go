@@ -714,7 +714,7 @@ func TestAudit(t *testing.T) {
 	for _, want := range []string{
 		"event=issue outcome=ok owner=" + root.sha256() + " object=" + made.serial() + " request_id=",
 		"event=renewal outcome=ok owner=" + alice.sha256() + " object=" + renewed.serial(),
-		`event=enrolment outcome=ok owner="" object=` + enrolled.serial(),
+		"event=enrolment outcome=ok owner=" + enrolled.sha256() + " object=" + enrolled.serial(),
 		`event=authentication_failed outcome=password_wrong owner="" object=` + id[:4] + " ",
 		"event=authentication_failed outcome=not_owner owner=" + enrolled.sha256() + " object=" + id[:4] +
 			" request_id=try-1\n",

@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"cmp"
 	"container/list"
+	"context"
 	"crypto/sha256"
 	"database/sql"
 	_ "embed"
@@ -51,6 +52,7 @@ const (
 	sweepRows     = 50              // expired rows, and certificates, removed by one step of the sweep
 	sweepChunks   = 256             // chunks removed by one step, whatever their size
 	listRows      = 10_000          // rows that one page of a list looks at
+	leastFree     = 5 << 20         // bytes of disk that no upload takes: a step of the sweep needs them to make room
 	stuckAfter    = 2 * time.Second // a writer that has not moved for so long is unhealthy
 )
 
@@ -245,7 +247,7 @@ func (s *store) open() (err error) {
 		}
 		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600) // so that a link to nothing leads to a file
 		if err != nil {
-			return fmt.Errorf("creating the database: %w", err)
+			return err
 		}
 		f.Close()
 	}
@@ -531,7 +533,9 @@ func (s *store) commit(batch []*operation) {
 	}
 	if err = s.ended(err); err == nil {
 		s.pastes.Add(t.pastes)
-		s.cutLog(t.truncate)
+	}
+	if err == nil || errors.Is(err, errFull) { // what the log takes is room, too
+		s.cutLog(t.truncate || err != nil && s.checkpoint)
 	}
 	if s.committed != nil {
 		s.committed(len(batch), time.Since(began))
@@ -578,11 +582,12 @@ func (s *store) ended(err error) error {
 }
 
 // cutLog moves the write-ahead log into the file and cuts it to nothing, behind a commit, when the sweep wants it or it
-// has grown: readers that take turns never let SQLite begin it anew. A reader in its way that is no list is no error,
+// has grown: readers that take turns never let SQLite begin it anew. It is never more than half of what the disk has
+// left, or what it holds would find no room in the file. A reader in its way that is no list is no error,
 // nor waited for long, since all writing waits with it: a copy that is being made may hold the log for minutes.
 func (s *store) cutLog(wanted bool) {
 	name := s.path + "-wal"
-	if !wanted && !(s.checkpoint && fileSize(name) > s.cutAt) {
+	if !wanted && !(s.checkpoint && fileSize(name) > min(s.cutAt, freeSpace(s.path)/2)) {
 		return
 	}
 	s.listing.Lock()
@@ -640,7 +645,7 @@ func (u *upload) put(t *writeTx, data []byte) error {
 	}
 	pad := padFor(len(data))
 	size := int64(len(data)+pad) / (pageSize - 4) * pageSize // overflow pages: what deleting it gives back
-	if t.used+size > u.limit || t.free-size < u.s.reserve {
+	if t.used+size > u.limit || t.free-size < max(u.s.reserve, leastFree) {
 		return errFull
 	}
 	t.used, t.free = t.used+size, t.free-size
@@ -906,7 +911,7 @@ type listQuery struct {
 	cursor       int64  // where the page before ended
 	text         string // part of display name or id, ASCII case ignored
 	mime         string // "image/png" or "image/*"
-	after, until int64  // created_at > after, < until
+	after, until int64  // created_at > after, < until; without a bound until is the farthest time
 }
 
 // list returns a page, the latest content first, and the cursor of the next page, 0 at the end. It looks at listRows
@@ -919,7 +924,7 @@ func (s *store) list(q listQuery, now int64) (found []*paste, next int64, err er
 		window += " AND owner = ?2 AND (id > 's') = ?3"
 	}
 	window += " ORDER BY content DESC LIMIT "
-	args := []any{cmp.Or(q.cursor, 1<<62), q.owner, q.shorts, listRows, now, q.after, cmp.Or(q.until, 1<<62), q.text,
+	args := []any{cmp.Or(q.cursor, 1<<62), q.owner, q.shorts, listRows, now, q.after, q.until, q.text,
 		cmp.Or(q.mime, "*") + ";*", q.limit + 1} // a type has no other character that means something to GLOB
 	found, err = collect(s.r, (*paste).fields, "SELECT "+pasteColumns+" FROM (SELECT *"+window+`?4)
 		WHERE (id > 's') = ?3 AND expires_at > ?5 AND created_at > ?6 AND created_at < ?7
@@ -1026,8 +1031,8 @@ func (s *store) undisturbed(err error) error {
 }
 
 // backup writes a compact copy to path, 0600, while the database is in use: whole or not at all, without garbage and
-// without burning pastes, which could be read twice. path must not exist.
-func (s *store) backup(path string) (err error) {
+// without burning pastes, which could be read twice. path must not exist. It ends with ctx, and leaves nothing.
+func (s *store) backup(ctx context.Context, path string) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s exists", path)
 	}
@@ -1038,7 +1043,7 @@ func (s *store) backup(path string) (err error) {
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	_, err = s.r.Exec("VACUUM INTO ?", part)
+	_, err = s.r.ExecContext(ctx, "VACUUM INTO ?", part)
 	if err = s.undisturbed(err); err != nil {
 		return err
 	}
@@ -1051,7 +1056,7 @@ func (s *store) backup(path string) (err error) {
 		DELETE FROM chunks WHERE key >> 20 IN (SELECT content FROM garbage); DELETE FROM garbage; COMMIT`); err != nil {
 		return storeError(err)
 	}
-	if err = errors.Join(db.Close(), f.Sync()); err == nil {
+	if err = errors.Join(db.Close(), f.Sync(), ctx.Err()); err == nil {
 		err = os.Link(part, path) // fails if path appeared meanwhile; rename would replace it
 	}
 	return errors.Join(err, syncDir(filepath.Dir(path)))

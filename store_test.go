@@ -212,7 +212,7 @@ func TestReadingBeside(t *testing.T) {
 	}
 	defer st.close()
 	ts.create("x")
-	if found, _, err := st.list(listQuery{all: true, limit: 10}, time.Now().Unix()); err != nil || len(found) != 1 {
+	if found, _, err := st.list(listQuery{all: true, limit: 10, until: 1 << 62}, time.Now().Unix()); err != nil || len(found) != 1 {
 		t.Errorf("%d pastes, %v", len(found), err)
 	}
 }
@@ -826,6 +826,11 @@ func TestBackup(t *testing.T) {
 				t.Error("what burns is in the copy")
 			}
 			// Nothing is overwritten, and nothing left behind.
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := ts.store.backup(ctx, dir+"/cut"); running && err == nil {
+				t.Error("a copy that was given up")
+			}
 			for path, says := range map[string]string{database(dir): "exists", dir + "/none/x": "no such"} {
 				code, _, errs = operatorCommand(t, ts.dir, "backup", path)
 				if code != exitFailed || !strings.Contains(errs, says) || filesIn(t, dir) != copied {

@@ -65,8 +65,13 @@ type permit struct {
 // mayCreate asks for the certificate that the operator demands.
 func (s *server) mayCreate(q *request) error {
 	if s.cfg.requireCert == "any" && q.tier == anonymous || s.cfg.requireCert == "trusted" && q.tier < trusted {
-		return refuse(401, "certificate_required", "creating needs a client certificate",
-			"ask the operator for one; with curl: --cert FILE, with fpaste: fpaste register NAME")
+		way := "ask the operator for one"
+		if s.cfg.pkiEnabled == "1" && s.cfg.registration == "open" {
+			way = "fpaste register NAME gets one"
+		} else if s.cfg.requireCert == "any" {
+			way = "fpaste cert NAME makes one"
+		}
+		return refuse(401, "certificate_required", "creating needs a client certificate", way+"; with curl: --cert FILE")
 	}
 	return nil
 }
