@@ -612,7 +612,7 @@ func BenchmarkSeal(b *testing.B) {
 					best[i] = min(best[i], time.Since(began))
 				}
 			}
-			figure(b, float64(best[1])/float64(best[0]), "of-bare>=0.85")
+			figure(b, float64(best[1])/float64(best[0]), "of-bare>=0.80")
 			figure(b, float64(len(plain))/best[0].Seconds()/(1<<20), "MiB/s")
 		})
 	}

@@ -63,7 +63,7 @@ var (
 	keyShape   = `[^0-9A-Za-z_-]{0,8}[0-9A-Za-z_-]%s(?:[^0-9A-Za-z_-]|$)`
 	// A link with its key: 43 characters behind # in whatever spelling, or, behind a paste's link, about as many.
 	keyBehind = regexp.MustCompile(keyMark.String() + fmt.Sprintf(keyShape, "{43}") + `|(?i:/|%(?:25)*2f)` +
-		`[0-9a-f]{8,64}(?:/raw(?:/[^/]*)?)?/?(?:\?.*)?` + keyMark.String() + fmt.Sprintf(keyShape, "{20,46}"))
+		`[0-9a-f]{8,64}(?:/raw(?:/[^/]*)?)?/?(?:\?.*)?` + keyMark.String() + fmt.Sprintf(keyShape, "{40,46}"))
 	pastePath = regexp.MustCompile(`^(.*?)(/([0-9a-f]{8,64}))(?:/raw(?:/[^/]*)?)?$`)
 	shortPath = regexp.MustCompile(`^(.*?)(/s/([0-9A-Za-z]{8}))(?:/info)?$`)
 	mailedKey = regexp.MustCompile(`%23([0-9A-Za-z_-]{43})$`)
@@ -71,9 +71,9 @@ var (
 	// What no sentence may hold: a URL's user part, whatever stands behind # to where the quotation ends, and whatever
 	// could be a key. Our own sentences have a blank before the #.
 	quoted      = regexp.MustCompile(`"(?:\\.|[^"\\])*"`)
-	quotedParts = regexp.MustCompile(`^("(?:.*://)?).*@|` + keyMark.String() + `.*("$)`)
-	secretParts = regexp.MustCompile(`(://)(?:[^<>:]|:\S)*:?@|[^\s"':/]+:[^\s"'/]*@|(\S)` + keyMark.String() +
-		`(?:[^"<>:]|:\S)*|(^|[^0-9A-Za-z_-])[0-9A-Za-z_-]{43}($|[^0-9A-Za-z_-])`)
+	quotedParts = regexp.MustCompile(`^("(?:[a-z]+://)?)(?:[^/.~].*)?@|(://).*@|` + keyMark.String() + `.*("$)`)
+	secretParts = regexp.MustCompile(`(://)(?:[^"<>:]|:\S)*:?@|[^\s"':/]+:[^\s"'/]*@|(\S)` + keyMark.String() +
+		`(?:[^"<>:]|:\S)*|(^|[^0-9A-Za-z_/.-])[0-9A-Za-z_-]{43}($|[^0-9A-Za-z_/.-])`)
 	errEnough = fail(1, "", "") // said by who reads what we print, as in "| head -1"
 	errBinary = fail(1, "-o FILE or -O to keep it, -f to show it", "not showing binary content on a terminal")
 )
@@ -258,8 +258,9 @@ func (c *cli) parse(args []string) (words, named []string, err error) {
 	for more := true; more; {
 		if err := set.Parse(args); err != nil {
 			what := err.Error()
-			if flag, joined := strings.CutPrefix(what, "flag provided but not defined: "); joined &&
-				slices.Contains(args, flag) && flag[1] != '-' { // what is behind -p may be a password
+			flag, unknown := strings.CutPrefix(what, "flag provided but not defined: ")
+			typed := func(a string) bool { return strings.HasPrefix(a, flag) } // not with two -
+			if unknown && slices.ContainsFunc(args, typed) {                   // what is behind -p may be a password
 				what = "there is no option of more than one letter behind one -: " + flag[:2] + "..."
 			}
 			return nil, nil, fail(2, "fpaste help", "%s", what)
@@ -313,8 +314,11 @@ func (c *cli) report(err error) int {
 
 // sentence makes text safe to show: one line without secrets.
 func sentence(s string) string {
-	s = quoted.ReplaceAllStringFunc(s, func(q string) string { return quotedParts.ReplaceAllString(q, "$1$2") })
-	return oneLine(secretParts.ReplaceAllString(s, "$1$2$3$4"))
+	s = quoted.ReplaceAllStringFunc(s, func(q string) string { return quotedParts.ReplaceAllString(q, "$1$2$3") })
+	for range 2 { // of two in a row the first takes what is between them
+		s = secretParts.ReplaceAllString(s, "$1$2$3$4")
+	}
+	return oneLine(s)
 }
 
 // explain turns an error into exit code, sentence and hint; no sentence when there is nothing to say.
@@ -351,6 +355,7 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	}
 	ours := map[string]string{
 		"authentication_required": "with the certificate of its owner, or for update and delete --token; " + makeCert,
+		"certificate_required":    makeCert,
 		"certificate_revoked":     "fpaste register NAME -f gets a new one",
 		"certificate_expired":     "fpaste renew, or fpaste register NAME -f for a new one",
 		"registration_closed":     "ask the operator for a certificate; fpaste cert NAME makes a self-signed one",
@@ -366,6 +371,8 @@ func explainRefusal(what string, f *apiError) (code int, _, hint string) {
 	switch {
 	case ours != "":
 		hint = ours
+	case f.Code == "" && f.status >= 500:
+		hint = "what answers is not FlaskPaste, which may be down: try again later"
 	case f.Code == "": // none of ours
 		hint = "check the server's URL: https or http, the port, the path"
 	case f.retry > 0:
@@ -563,10 +570,12 @@ func (c *cli) pair() (*tls.Certificate, error) {
 		}
 		return &pair, nil
 	}
-	hint := "--key FILE, if its key is in another file"
+	hint := ""
 	for _, path := range []string{c.opt["cert"], c.opt["key"]} {
 		text, _ := os.ReadFile(path)
-		if bytes.Contains(text, []byte("ENCRYPTED")) {
+		if bytes.Contains(text, []byte(certBegin)) && !bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+			hint = "--key FILE names its key"
+		} else if bytes.Contains(text, []byte("ENCRYPTED")) {
 			hint = "the key is encrypted: openssl pkey -in " + path + " -out plain.key makes a plain one for --key"
 		} else if len(text) > 0 && !bytes.Contains(text, []byte("-----BEGIN ")) {
 			hint = "it is not PEM; of a .p12: openssl pkcs12 -in " + path + " -nodes -out me.pem, then --cert me.pem"
@@ -594,7 +603,7 @@ func (c *cli) client(base *url.URL) (*apiClient, error) {
 			roots = x509.NewCertPool()
 		}
 		text, _ := os.ReadFile(ca) // what can't be read has none
-		if !roots.AppendCertsFromPEM(text) {
+		if !roots.AppendCertsFromPEM(text) && trusted && base.Scheme == "https" {
 			return nil, fail(1, "--cacert takes a PEM file", "no CA certificate can be read from %q", ca)
 		}
 	}
@@ -850,11 +859,14 @@ func (c *cli) update(ctx context.Context, args []string) error {
 		return fail(2, "give the content too", "the type, and the name of an encrypted paste, are part of its content")
 	case r.key != nil && content != "": // under another key the link would be worth nothing
 		proof := map[string]string{"X-Read-Proof": r.key.readProof()}
-		resp, err := r.api.do(ctx, apiCall{method: "HEAD", path: r.path + "/raw", header: proof})
-		if f, ok := errors.AsType[*apiError](err); ok && f.status == 403 {
-			return errWrongKey
-		} else if err == nil {
-			resp.Body.Close()
+		for _, method := range []string{"HEAD", "GET"} { // a refusal of the first does not say why
+			resp, err := r.api.do(ctx, apiCall{method: method, path: r.path + "/raw", header: proof})
+			if err == nil {
+				resp.Body.Close()
+				break
+			} else if f, ok := errors.AsType[*apiError](err); ok && f.Code == "read_proof_required" {
+				return err
+			}
 		}
 	}
 	header, err := c.header(ctx, r.key != nil, true)
@@ -1228,7 +1240,7 @@ func (c *cli) short(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	r := pasteRef{place: c.home.base.String() + "/s/" + a.ID}
-	return c.made(r, sentence(target), a)
+	return c.made(r, target, a)
 }
 
 // ---- certificates ----
@@ -1588,7 +1600,7 @@ func (f *newFile) free() error {
 	case f.path == "", strings.HasSuffix(f.path, "/"), errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err == nil && info.IsDir():
-		return fail(1, "-o "+f.path+"/ keeps the sender's name", "%s is a folder", f.path)
+		return fail(1, "get -o FOLDER/ keeps the sender's name", "%s is a folder", f.path)
 	case err == nil && !info.Mode().IsRegular():
 		return fail(1, "", "%s is not a file that can be replaced", f.path)
 	case err == nil && !f.force:

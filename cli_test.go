@@ -902,7 +902,7 @@ func TestWayOn(t *testing.T) {
 	m := newMachine(t, "http://127.0.0.1:1")
 	link, key := "http://127.0.0.1:1/"+someID, newSealKey().fragment()
 	for _, row := range [][]string{ // what it says, to what
-		{"-wat", "--wat"}, {"-Z", "get", "x", "-Z"}, {"one -: -E...", "-EKEY"}, {"get takes no --burn", "-b", "get", someID},
+		{"-wat", "--wat"}, {"-Z", "get", "x", "-Z"}, {"one -: -E...", "-EKEY"}, {"one -: -p...", "-pKEY=x"}, {"get takes no --burn", "-b", "get", someID},
 		{"list takes no --clear", "list", "--clear"}, {"argument: -x", "-x"}, {"create takes no --burn", "--burn=yes"},
 		{"wrong arguments", "get"}, {"wrong arguments", "get", "a", "b"}, {`"nonsense"`, "help", "nonsense"},
 		{`"csh"`, "completion", "csh"}, {"neither", "get", "xyz"}, {"neither", "delete", "../../etc"},
@@ -1030,7 +1030,7 @@ func TestShortURLCommands(t *testing.T) {
 	if a := ts.get("/s/" + id); a.StatusCode != 302 || a.Header.Get("Location") != target || link != ts.url+"/s/"+id {
 		t.Fatalf("%s: %d %s", link, a.StatusCode, a.Header.Get("Location"))
 	}
-	m.shows("https://example.org/a?b=c  ", "", "history")
+	m.shows(target+"  ", "", "history")
 	m.shows(target, "", "short", "info", link)
 	m.shows("(in ", "", "short", "info", id)
 	m.want(1, "", "short", "javascript:alert(1)")
@@ -1136,7 +1136,9 @@ func TestClientEnrolment(t *testing.T) {
 	pair := must(tls.LoadX509KeyPair(dir+"/client.crt", dir+"/client.key"))
 	ts.pki("revoke", serialHex(pair.Leaf.SerialNumber))
 	m.says(4, "register NAME -f", "", "list") // the whole line
-	m.says(0, "without your certificate", "still possible")
+	link := m.link("still possible")
+	m.says(0, "without your certificate", "changed", "update", link)
+	m.gives("changed", "", "get", link)
 	m.want(0, "", "register", "-f", "alice")
 	m.want(0, "", "list")
 }

@@ -292,6 +292,8 @@ func TestHide(t *testing.T) {
 		`"# SECRET" or "h/id%23 SECRET"`:              `"" or "h/id"`,
 		"h/id＃SECRET, h/id#/SECRET":                   "h/id",
 		strings.Repeat("SECRET-", 6) + "x, # and key": ", # and key",
+		`in "/home/u@corp/x" or "~/a@b"`:              `in "/home/u@corp/x" or "~/a@b"`,
+		`"server = https://h" in /home/u@corp`:        `"server = https://h" in /home/u@corp`,
 		"https://me:SECRET@h/x%23y@z#SECRET ":         "https://z",
 		`parse "https://me:SECRET@h": no`:             `parse "https://h": no`,
 		`"https://h/id#SEC RET" is no link`:           `"https://h/id" is no link`,

@@ -49,7 +49,7 @@ func main() { os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr)) }
 func run(args, environ []string, stdout, stderr io.Writer) int {
 	name, args := filepath.Base(args[0]), args[1:]
 	if strings.HasPrefix(name, "fpaste") || len(args) > 0 && isClientCommand(args[0]) {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		ctx, stop := untilEnded()
 		context.AfterFunc(ctx, stop)   // a second signal kills
 		signal.Ignore(syscall.SIGPIPE) // a write to a pipe that nobody reads is an error like any other
 		log.SetOutput(io.Discard)      // net/http's own remarks on what a server sends

@@ -24,7 +24,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -231,12 +230,12 @@ func (o *operator) check([]string) error {
 			o.finding("%s can't be written to, so no server starts on it: %v", path, err)
 		}
 	}
-	if free := freeSpace(filepath.Dir(cfg.database)); free < max(cfg.minFree, leastFree) {
-		o.finding("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored: make room",
-			free>>20, max(cfg.minFree, leastFree)>>20)
-	}
 	st, err := o.open(openReading)
 	if err == nil {
+		if free := freeSpace(cfg.database); free < cfg.minFree {
+			o.finding("only %d MiB of disk are free, FLASKPASTE_MIN_FREE keeps %d MiB: no paste can be stored: "+
+				"make room", free>>20, cfg.minFree>>20)
+		}
 		lines, damage := st.integrity()
 		for _, line := range lines {
 			if *line != "ok" {
@@ -306,9 +305,9 @@ func (o *operator) backup(words []string) error {
 		path = fmt.Sprintf("%s.copy-%d", o.st.path, os.Getpid())
 		defer os.Remove(path)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilEnded()
 	err := o.st.backup(ctx, path)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = errors.New("interrupted: there is no copy")
 	}
 	if stop(); err != nil || !piped {

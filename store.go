@@ -525,6 +525,11 @@ func (s *store) commit(batch []*operation) {
 	began := time.Now()
 	t := &writeTx{pool: s.w, used: -1}
 	err := t.attempt(batch)
+	if sqliteCode(err) != 0 && errors.Is(storeError(err), errFull) { // what the log takes is room, too
+		s.cutLog(s.checkpoint)
+		t = &writeTx{pool: s.w, used: -1}
+		err = t.attempt(batch)
+	}
 	if err != nil && len(batch) > 1 && !errors.Is(storeError(err), errBusy) { // who holds the lock does for each
 		for i := range batch {
 			s.commit(batch[i : i+1])
@@ -533,9 +538,7 @@ func (s *store) commit(batch []*operation) {
 	}
 	if err = s.ended(err); err == nil {
 		s.pastes.Add(t.pastes)
-	}
-	if err == nil || errors.Is(err, errFull) { // what the log takes is room, too
-		s.cutLog(t.truncate || err != nil && s.checkpoint)
+		s.cutLog(t.truncate)
 	}
 	if s.committed != nil {
 		s.committed(len(batch), time.Since(began))

@@ -3,12 +3,14 @@
 package main
 
 // sys_unix.go is what the operating system gives and the standard library has no name for: file locks, free space,
-// what the process uses, whether stderr is the journal.
+// what the process uses, what ends it, whether stderr is the journal.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 	"time"
 )
@@ -55,6 +57,18 @@ func syncDir(dir string) error {
 		err = errors.Join(d.Sync(), d.Close())
 	}
 	return err
+}
+
+// untilEnded returns a context that ends when somebody wants the process to. What was ignored at the start stays
+// ignored: nohup, and the background jobs of scripts.
+func untilEnded() (context.Context, context.CancelFunc) {
+	ends := []os.Signal{syscall.SIGTERM}
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			ends = append(ends, s)
+		}
+	}
+	return signal.NotifyContext(context.Background(), ends...)
 }
 
 // stderrIsJournal compares $JOURNAL_STREAM ("device:inode", systemd.exec(5)) with stderr: a terminal that inherited the

@@ -71,7 +71,8 @@ func (s *server) mayCreate(q *request) error {
 		} else if s.cfg.requireCert == "any" {
 			way = "fpaste cert NAME makes one"
 		}
-		return refuse(401, "certificate_required", "creating needs a client certificate", way+"; with curl: --cert FILE")
+		return refuse(401, "certificate_required", "creating needs a client certificate",
+			way+"; with curl: --cert FILE")
 	}
 	return nil
 }
