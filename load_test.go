@@ -66,7 +66,7 @@ func TestSiegeOfLists(t *testing.T) {
 
 // TestLoad: everything that writes, for minutes, then SIGTERM amid it: no refusal, nothing acknowledged lost.
 func TestLoad(t *testing.T) {
-	long := time.Duration(amount(0, 5, 120)) * time.Second
+	long := time.Duration(amount(0, 3, 120)) * time.Second
 	if long == 0 {
 		t.Skip("takes a while: sh deploy/prove.sh Load")
 	}
@@ -106,7 +106,7 @@ func TestGrowth(t *testing.T) {
 		ts.sweep()
 		sides[side] = ts
 	}
-	for round := range amount(0, 50, 200) {
+	for round := range amount(0, 20, 200) {
 		for side, ts := range sides {
 			id := fill(t, ts.store, sweepRows, time.Now().Unix()-int64(1+round))
 			clocked(0, side, func() { id = ts.create(fresh(1024)).ID })

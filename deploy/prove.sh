@@ -24,7 +24,7 @@ prove() {
 	"$work/prove" -test.run "$tests" -test.timeout 6h -prove $form >"$work/$1" 2>&1 || { grep -v '^| ' "$work/$1" >&2; return 1; }
 }
 fuzz() {
-	amount=3000x all=held
+	amount=1500x all=held
 	[ $form = short ] || amount=30m
 	go test -c -fuzz Fuzz -o "$work/fuzz" . # instrumented: it counts what it reaches
 	for target in $("$work/fuzz" -test.list '^Fuzz' | grep '^Fuzz'); do
