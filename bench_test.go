@@ -8,12 +8,14 @@ package main
 // better than it is.
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -24,12 +26,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -616,4 +620,118 @@ func BenchmarkSeal(b *testing.B) {
 			figure(b, float64(len(plain))/best[0].Seconds()/(1<<20), "MiB/s")
 		})
 	}
+}
+
+// peer is a server beside ours: how it is run (HOST stands for its address), what a creation's head is, and where its
+// content is then read.
+type peer struct {
+	name, durable, head string
+	command, env        []string
+	path                func(res *http.Response, body string) string
+
+	conns     []*rawConn
+	read      []byte
+	post, get []float64
+}
+
+// BenchmarkPeers prints a table: 4 KiB at 16 connections, all taking turns, medians. What is not there is left out.
+func BenchmarkPeers(b *testing.B) {
+	dir := os.Getenv("PEERS")
+	if dir == "" {
+		b.Skip("needs what deploy/peers.sh makes: sh deploy/peers.sh")
+	}
+	wsgi := func(app string) []string {
+		return strings.Fields("gunicorn --bind HOST --workers 2 --worker-class gthread --threads 32 --keep-alive 600 " +
+			"--chdir " + dir + " " + app)
+	}
+	ours := func(name, durable, sync string) *peer {
+		return &peer{name: name, durable: durable, command: []string{must(os.Executable()), "serve"},
+			env:  append(environment([]string{"LISTEN=HOST", "SYNC=" + sync}), "RUN_AS_FLASKPASTE=1"),
+			head: "POST / HTTP/1.1",
+			path: func(r *http.Response, _ string) string { return r.Header.Get("Location") + "/raw" }}
+	}
+	link := func(_ *http.Response, body string) string { return strings.TrimSpace(body) }
+	content := strings.Repeat("0123456789abcdef", benchSize/16)
+	var table []*peer
+	for _, p := range []*peer{{name: "bare net/http handler", durable: "stores nothing", head: "POST / HTTP/1.1",
+		command: []string{filepath.Join(dir, "bare"), "HOST"}, path: link},
+		ours("FlaskPaste", "yes", "full"), ours("FlaskPaste, `SYNC=normal`", "no", "normal"),
+		{name: "bepasty (Flask, gunicorn, files)", durable: "no", command: wsgi("bepasty.wsgi"),
+			env: []string{"BEPASTY_CONFIG=" + filepath.Join(dir, "bepasty.conf")},
+			head: "POST /apis/rest/items HTTP/1.1\r\nContent-Type: application/octet-stream\r\n" +
+				"Content-Filename: x.bin\r\nContent-Range: bytes 0-4095/4096",
+			path: func(r *http.Response, _ string) string {
+				return "/" + filepath.Base(r.Header.Get("Content-Location")) + "/+download"
+			}},
+		{name: "a table in Flask, gunicorn, SQLite", durable: "yes", command: wsgi("standin:app"),
+			head: "POST / HTTP/1.1", path: link}} {
+		if err := p.launch(b, content); err != nil {
+			fmt.Printf("left out: %s: %v\n", p.name, err)
+			continue
+		}
+		table = append(table, p)
+	}
+	for range benchRounds {
+		for _, p := range table {
+			for rates, req := range map[*[]float64][]byte{&p.post: p.request(content), &p.get: p.read} {
+				any := func([]byte) bool { return true }
+				*rates = append(*rates, hammer(b, p.conns, func(int, int) []byte { return req }, any))
+			}
+		}
+	}
+	fmt.Println("| server | 201 is on the disk | creations/s | reads/s |\n|---|---|---|---|")
+	for _, p := range table {
+		fmt.Printf("| %s | %s | %.0f | %.0f |\n", p.name, p.durable, median(p.post), median(p.get))
+	}
+}
+
+func (p *peer) request(content string) []byte {
+	if strings.Contains(p.name, "bepasty") {
+		content = base64.StdEncoding.EncodeToString([]byte(content))
+	}
+	return fmt.Appendf(nil, "%s\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", p.head, len(content), content)
+}
+
+// launch starts the peer and stores and reads once.
+func (p *peer) launch(b *testing.B, content string) error {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	addr := l.Addr().String()
+	l.Close()
+	fill := func(list []string) []string { // no argument has a line end
+		return strings.Split(strings.ReplaceAll(strings.Join(list, "\n"), "HOST", addr), "\n")
+	}
+	args := fill(p.command)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = b.TempDir()
+	os.Mkdir(filepath.Join(cmd.Dir, "files"), 0o700)
+	cmd.Env = append(append(os.Environ(), "HOME="+cmd.Dir, "DATABASE="+filepath.Join(cmd.Dir, "db")), fill(p.env)...)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	for range 200 {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.Write(p.request(content))
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err
+	}
+	body, _ := io.ReadAll(res.Body)
+	p.conns = dialRaw(b, addr, 16)
+	p.read = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", p.path(res, string(body)))
+	got, err := p.conns[0].exchange(p.read)
+	if err == nil && len(got) != benchSize {
+		err = fmt.Errorf("status %d, read %d bytes", res.StatusCode, len(got))
+	}
+	return err
 }

@@ -303,26 +303,6 @@ func FuzzList(f *testing.F) {
 	})
 }
 
-func FuzzAccept(f *testing.F) {
-	for _, s := range []string{"", "*/*", "text/plain", "application/json;q=0.5, TEXT/PLAIN ; q=0.4",
-		"text/plain;q=NaN", "text/plain;q=-1", "text/plain;q=0", "text/plain;q=1e400", ",;,;q=,",
-		"text/plain;q=0.1;q=0.9", "text/plain;Q=.5,text/plain", "application/json;q=0x1p-2"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, accept string) {
-		q := &request{r: &http.Request{Header: http.Header{"Accept": {accept}}}}
-		more := &request{r: &http.Request{Header: http.Header{"Accept": {accept, "application/json"}}}}
-		named := strings.Contains(strings.ToLower(accept), "text/plain")
-		if q.wantsText(false) && (!q.wantsText(true) || !named) || more.wantsText(false) && q.accepts("text/plain") < 1 {
-			t.Errorf("%q: text %v, by default %v, beside JSON %v", accept, q.wantsText(false), q.wantsText(true),
-				more.wantsText(false))
-		}
-		if w := q.accepts("text/plain"); !(w == 0 || w > 0 && w <= 1 && named) {
-			t.Errorf("%q weighs %v", accept, w)
-		}
-	})
-}
-
 // FuzzProxyHeaders: a certificate header is refused, nobody's or one identity in its one spelling; and whatever a
 // client writes into the list of addresses, the proxy's word behind it stands.
 func FuzzProxyHeaders(f *testing.F) {
@@ -361,9 +341,7 @@ func FuzzProof(f *testing.F) {
 		strings.Replace(issued.token, ":1:", "1::", 1), " " + issued.token, issued.token + "0"} {
 		f.Add(token, right)
 	}
-	for _, solution := range []string{"-" + right, "0" + right, right + " ", "\u0661", ""} {
-		f.Add(issued.token, solution)
-	}
+	f.Add(issued.token, "0"+right)
 	f.Fuzz(func(t *testing.T, token, solution string) {
 		nonce, expires, err := c.verify(purposeCreate, token, solution, 1, now)
 		n, _ := strconv.ParseUint(solution, 10, 64)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # FlaskPaste beside others on this machine, as one markdown table: sh deploy/peers.sh
 # 4 KiB at 16 connections, all taking turns in one run, medians; about two minutes and 4 GiB of the disk under TMPDIR (no tmpfs:
-# durability is the point). What can't be built or started is left out with one line. As root it installs gunicorn, Flask and bepasty from Debian.
+# durability is the point). What can't be started is left out with one line. As root it installs gunicorn, Flask and bepasty from Debian.
 set -eu
 cd "$(dirname "$0")/.."
 PEERS=${XDG_CACHE_HOME:-$HOME/.cache}/flaskpaste-peers
@@ -9,12 +9,6 @@ export PEERS
 mkdir -p "$PEERS"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-
-# From their modules, outside go.mod. linx-server finds its templates where the module cache has them: no -trimpath.
-for module in github.com/andreimarcu/linx-server github.com/dutchcoders/transfer.sh; do
-	[ -x "$PEERS/${module##*/}" ] || GOBIN=$PEERS GOFLAGS='' CGO_ENABLED=0 nice go install "$module@latest" >"$log" 2>&1 ||
-		echo "left out: ${module##*/}: $(tail -n 1 "$log" | tr -d '\t')" >&2
-done
 
 if ! { command -v gunicorn && command -v bepasty-server; } >/dev/null && [ "$(id -u)" = 0 ]; then
 	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gunicorn python3-flask bepasty; } >"$log" 2>&1 ||
