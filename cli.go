@@ -294,8 +294,8 @@ func (c *cli) report(err error) int {
 	code, what, hint := explain(err)
 	f, refused := errors.AsType[*apiError](err)
 	switch {
-	case refused && c.unsent != "" && slices.Contains([]string{"too_large", "bad_display_name"}, f.Code),
-		refused && c.unsent != "" && (f.status == 401 || f.status == 403):
+	case refused && c.unsent != "" && (f.status == 401 || f.status == 403 || f.Code == "too_large" ||
+		f.Code == "bad_display_name"):
 		hint = "your certificate was not sent: " + c.unsent
 	case refused && f.Code == "not_found" && c.command.needs == served:
 		hint = "is the server's URL whole? It may end in a path: https://paste.example.org/PATH"
@@ -1144,8 +1144,8 @@ func (c *cli) known(place string) historyEntry {
 	if c.pastAt == nil {
 		c.pastAt = map[string]*historyEntry{}
 		text, err := os.ReadFile(c.stateFile("history"))
-		if c.unread = err; errors.Is(err, fs.ErrNotExist) { // none yet, or none at all
-			c.unread = nil
+		if !errors.Is(err, fs.ErrNotExist) { // none yet, or none at all
+			c.unread = err
 		}
 		for line := range bytes.Lines(text) {
 			var e historyEntry

@@ -164,7 +164,10 @@ func (s *server) dispatch(q *request) error {
 	if err == nil && s.origin.Check(q.r) != nil {
 		err = refuse(403, "cross_origin", "a page of another site may not do this", "")
 	}
-	if err = cmp.Or(err, q.checkBody()); err != nil {
+	if err == nil {
+		err = q.checkBody()
+	}
+	if err != nil {
 		return err
 	}
 	return q.route.handle(s, q)
